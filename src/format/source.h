@@ -1,0 +1,98 @@
+/*
+ * A source: what a model is made of, whatever files it came from.
+ *
+ * GGUF files (also split ones), Hugging Face folders and tokenizer-only folders all open into the
+ * same thing: named metadata, named tensors that point into mapped memory, and the texts a
+ * tokenizer and a chat template are built from. Names and keys stay those of the file ("naming" says
+ * which kind); model/ knows both spellings.
+ *
+ * A source owns its mappings; tensors and strings point into it and live as long as it does.
+ * Opening reads headers only. All sizes are checked here: a tensor's bytes are inside the file.
+ */
+#ifndef PONDER_FORMAT_SOURCE_H
+#define PONDER_FORMAT_SOURCE_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "quant/quant.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum source_kind {
+    SOURCE_GGUF,
+    SOURCE_HF,        /* folder with config.json and safetensors, or one .safetensors file */
+    SOURCE_TOKENIZER, /* only tokenizer files: a folder, or a tokenizer.json itself */
+};
+
+enum { SOURCE_DIMS = 4 };
+
+struct source_tensor {
+    const char *name;
+    const struct quant_type *type;
+    int dims;
+    uint64_t shape[SOURCE_DIMS]; /* outermost first: (rows, cols) for a matrix; unused ones are 1 */
+    const uint8_t *data;         /* in the mapping, row-major, `bytes` long */
+    size_t bytes;
+    int file;        /* index of the file it lies in */
+    uint64_t offset; /* of data in that file */
+};
+
+/* A metadata value. Keys of HF configs are dotted paths: "rope_scaling.factor". */
+enum source_type { SOURCE_INT, SOURCE_UINT, SOURCE_FLOAT, SOURCE_BOOL, SOURCE_STRING, SOURCE_ARRAY, SOURCE_NULL };
+
+struct source_value {
+    enum source_type type;
+    enum source_type item; /* element type of an array (SOURCE_ARRAY = nested: not readable) */
+    union {
+        int64_t i;
+        uint64_t u;
+        double f;
+        bool b;
+        struct {
+            const char *p; /* not terminated */
+            size_t n;
+        } s;
+    };
+    uint64_t count;      /* elements of an array */
+    const void *raw;     /* private to format/ */
+    uint32_t raw_type;   /* private to format/ */
+};
+
+struct source;
+
+/*
+ * Opens a .gguf file (any shard of a split set finds the others), a .safetensors file, a folder, or a
+ * tokenizer.json. Errors name the file and what is wrong with it.
+ */
+int source_open(struct source **out, const char *path, struct err *e);
+void source_free(struct source *s);
+
+enum source_kind source_kind(const struct source *s);
+const char *source_path(const struct source *s); /* as given to source_open */
+uint64_t source_bytes(const struct source *s);   /* of all tensors */
+
+/* Metadata: in file order by index, or by key; NULL when absent. */
+size_t source_value_count(const struct source *s);
+const char *source_value_at(const struct source *s, size_t i, const struct source_value **v);
+const struct source_value *source_value(const struct source *s, const char *key);
+
+/* Element i of an array value (numbers, bools and strings; strings are O(1) too). */
+int source_array_get(const struct source *s, const struct source_value *a, uint64_t i,
+                     struct source_value *out, struct err *e);
+
+/* Tensors: in file order by index, or by name; NULL when absent. */
+size_t source_tensor_count(const struct source *s);
+const struct source_tensor *source_tensor_at(const struct source *s, size_t i);
+const struct source_tensor *source_tensor(const struct source *s, const char *name);
+
+/* Lets the kernel forget the pages of a tensor that was copied elsewhere. */
+void source_tensor_drop(const struct source *s, const struct source_tensor *t);
+
+/*
+ * Text files beside an HF model or tokenizer, read on first use and kept: tokenizer.json,
+ * tokenizer_config.json, chat_template.jinja, generation_config.json. *text stays NULL when there is no such file.
+ */
+int source_text(struct source *s, const char *name, const char **text, size_t *n, struct err *e);
+
+#endif

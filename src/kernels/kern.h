@@ -1,0 +1,161 @@
+/*
+ * The table of compute kernels.
+ *
+ * Each field has a plain C version (scalar/) that *is* its definition, and faster ones per
+ * instruction set that give the same bits. The table is filled once by kern_init, weakest first, so
+ * a file for an instruction set overwrites only what it does better.
+ *
+ * How the same bits come about everywhere:
+ *  - Weights lie in panels of 16 rows, a lane a row, so that no kernel ever sums across lanes for a
+ *    matrix product: each output is one chain of fused multiply-adds in ascending K.
+ *  - Quantized products are exact integers inside a block; then one or two float FMAs per block in
+ *    ascending K. How rows, columns, K and threads are cut therefore never shows in the result.
+ *  - Reductions over a row (rmsnorm, softmax) run over 16 virtual lanes: lane i takes the elements
+ *    with index % 16 == i in ascending order; then lanes are added as a tree: l[i] += l[i + 8],
+ *    then + 4, + 2, + 1.
+ *  - exp is one fixed sequence of IEEE operations (scalar/kern_math.h).
+ *
+ * Panels: 16 rows of a weight matrix, interleaved so that one 64-byte load holds the same piece of
+ * all 16 rows. The size is that of the file's rows, rounded up (layouts: panel.h). The last panel
+ * of a matrix whose rows are no multiple of 16 is filled with zero rows.
+ *
+ * Activations of quantized products are int8 in [-127, 127], quantized per 32 values (types with
+ * blocks of 32) or per 256 (K-quants); quantize_* below define the rounding.
+ *
+ * Threads: all kernels are pure functions of their arguments.
+ */
+#ifndef PONDER_KERNELS_KERN_H
+#define PONDER_KERNELS_KERN_H
+
+#include "base/cpu.h"
+#include "quant/quant.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    KERN_ROWS = 16,  /* rows of a panel */
+    KERN_ALIGN = 64, /* alignment of panels and of kern_x arrays */
+};
+
+/* What a product reads on the activation side. */
+enum kern_act {
+    KERN_ACT_NONE, /* no kernel for this type: decode it to F32 first */
+    KERN_ACT_F32,
+    KERN_ACT_Q32,  /* int8, a scale per 32 values */
+    KERN_ACT_Q256, /* int8, a scale per 256 values, sums per 16 and per 32 */
+};
+
+/*
+ * Activations of `cols` columns (tokens) of k values each, in the forms that are needed. Arrays are
+ * block-major: all columns of a block lie together. kb = k rounded up to a multiple of 64 (Q32), so
+ * that blocks come in pairs, or of 256 (Q256); what is beyond k is zero.
+ */
+struct kern_x {
+    size_t k, cols;
+    const float *f; /* F32: column c at f + c * ldf */
+    size_t ldf;
+    int8_t *q;      /* Q32 and Q256: (kb/32, cols, 32) */
+    float *d;       /* Q32: scale (kb/32, cols); Q256: (kb/256, cols) */
+    float *s;       /* Q32: d × sum of the 32 int8 values (kb/32, cols) */
+    int32_t *sum;   /* Q32: sum of the 32 int8 values (kb/32, cols) */
+    int16_t *sum16; /* Q256: sums of 16 values (kb/256, cols, 16) */
+    int16_t *sum32; /* Q256: sums of 32 values (kb/256, cols, 8) */
+};
+
+/* Matrix product of one weight type. */
+struct kern_mul {
+    enum kern_act act;
+
+    /* Bytes of one panel of 16 rows of k values; a multiple of 64. */
+    size_t (*panel_bytes)(size_t k);
+
+    /*
+     * Interleaves `rows` (1..16) rows of k values, `stride` bytes apart in file order, into one
+     * panel; missing rows become zero. dst is aligned to KERN_ALIGN.
+     */
+    void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
+
+    /* Row r of a panel back in file order: the inverse of pack for one row. */
+    void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
+
+    /*
+     * y[(c - col0) * ldy + r] = dot(row r, column c) for r < rows and col0 ≤ c < col0 + cols, where w
+     * points to ceil(rows/16) consecutive panels. Does not write beyond `rows`.
+     */
+    void (*mul)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                const struct kern_x *x, size_t col0, size_t cols);
+};
+
+/* Element types of the strided float product. */
+enum kern_float { KERN_F32, KERN_F16, KERN_BF16, KERN_FLOAT_COUNT };
+
+/*
+ * Strided float product, for attention. Element (k, r) of panel p of w is at
+ * w[p * panel_step + k * k_step + r], counted in elements; steps are any number ≥ 16 or, for
+ * panel_step, any; w needs only the alignment of its elements.
+ * y[c * ldy + r] = chain over k ascending of fma(w, x[c * ldx + k], y), starting at 0.
+ */
+struct kern_tile {
+    const void *w;
+    size_t panel_step, k_step;
+    size_t rows, k; /* output rows (padded reads up to 16 must be valid memory), depth */
+    const float *x;
+    size_t ldx, cols;
+    float *y;
+    size_t ldy;
+};
+
+struct kern {
+    enum cpu_isa isa;
+    struct kern_mul mul[QUANT_ID_MAX]; /* by quant_id; act = KERN_ACT_NONE where there is none */
+
+    /* Columns [col0, col0 + cols) of x (column c at x + c * ldx) into q, d, s, sum of `out`.
+       Per block: d = max|x| / 127; q = round-to-nearest-even(x × (127 / max|x|)), zeros when
+       max is 0. The rest of the last pair of blocks is zeroed. */
+    void (*quantize_q32)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
+    /* The same per 256 values into q, d, sum16, sum32. */
+    void (*quantize_q256)(struct kern_x *out, const float *x, size_t ldx, size_t col0,
+                          size_t cols);
+
+    void (*tile[KERN_FLOAT_COUNT])(const struct kern_tile *t);
+
+    /* y = x × w / sqrt(mean(x²) + eps), n values; y may be x. The sum over 16 virtual lanes of
+       FMAs; then scale = 1 / sqrtf(sum / n + eps); y = (x × scale) × w. */
+    void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
+
+    /* Rotates n (even) values in place; cs holds n/2 pairs cos, sin. `half`: pair i is
+       (x[i], x[i + n/2]) (GPT-NeoX, Hugging Face), else (x[2i], x[2i+1]) (GGUF's llama).
+       a' = a·cos − b·sin as fma(a, cos, −(b·sin)); b' = a·sin + b·cos as fma(a, sin, b·cos). */
+    void (*rope)(float *x, const float *cs, size_t n, int half);
+
+    /* p[i] = exp(p[i] × scale − m), m = max over i < n of p[i] × scale; returns m, *sum = Σ p over
+       16 virtual lanes. n = 0 gives −inf and 0. An input of −inf gives exactly 0. All inputs −inf
+       give zeros, m = −inf, sum 0. NaN anywhere gives NaN sum. */
+    float (*softmax_part)(float *p, size_t n, float scale, float *sum);
+
+    /* p = exp(p − max) / Σ (one division, then products by its result). In place. */
+    void (*softmax)(float *p, size_t n);
+
+    /* y = silu(gate) × up, silu(g) = g / (1 + exp(−g)). y may be gate or up. */
+    void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
+
+    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    /* y = fma(y, a, x × b): merging parts of an attention row. */
+    void (*merge)(float *y, float a, const float *x, float b, size_t n);
+
+    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* nearest even */
+    void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n); /* nearest even, NaN stays NaN */
+
+    float (*expf)(float x); /* the exp of all of the above, one value (scalar everywhere) */
+};
+
+/* Fills the table for a level; isa must not exceed cpu_best(). */
+void kern_init(struct kern *k, enum cpu_isa isa);
+
+/* Bytes of the arrays of a kern_x for k values and cols columns in form `act`, and their placing
+   into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers. */
+size_t kern_x_bytes(enum kern_act act, size_t k, size_t cols);
+void kern_x_place(struct kern_x *x, enum kern_act act, size_t k, size_t cols, void *mem);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * Parsing of what a model wrote: reasoning between <think> and </think>, the answer, tool calls
+ * (DeepSeek V3/R1, Hermes/Qwen <tool_call>, Llama 3.1 JSON). Works on a stream: text goes in as it is
+ * generated, events come out as early as they are certain. Tags split over pieces are held back until
+ * decided; nothing is lost: what turns out not to be a tag is text.
+ */
+#ifndef PONDER_TEXT_PARSE_H
+#define PONDER_TEXT_PARSE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+enum parse_event {
+    PARSE_REASONING, /* text of the thought */
+    PARSE_CONTENT,   /* text of the answer */
+    PARSE_TOOL_CALL, /* a complete call: a JSON object {"name": …, "arguments": {…} or string} */
+};
+
+struct parser;
+
+/* thinking_open: the prompt ended inside <think>. */
+int parser_new(struct parser **out, bool thinking_open, struct err *e);
+void parser_free(struct parser *p);
+
+/*
+ * Feeds text; `emit` is called for each event with its text (for PARSE_TOOL_CALL the JSON text).
+ * The white space around the tags (the newline after <think>, blank lines after </think>) is dropped.
+ */
+int parser_feed(struct parser *p, const char *text, size_t n,
+                int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n), void *arg,
+                struct err *e);
+int parser_finish(struct parser *p,
+                  int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n), void *arg,
+                  struct err *e);
+bool parser_thinking(const struct parser *p); /* inside a thought now */
+
+/* A whole output at once: {"reasoning": string or null, "content": string, "tool_calls": […]}. New
+   reference in *out. */
+int parse_output(json_t **out, const char *text, size_t n, bool thinking_open, struct err *e);
+
+#endif
