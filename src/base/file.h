@@ -28,8 +28,8 @@ void file_map_drop(const struct file_map *m, size_t off, size_t len);
 /* Appends the whole file to `out`, whose maximum bounds it. */
 int file_read(struct buf *out, const char *path, struct err *e);
 
-enum file_kind { FILE_NONE, FILE_REGULAR, FILE_DIR, FILE_OTHER };
-enum file_kind file_kind(const char *path);
+enum file_kind_id { FILE_NONE, FILE_REGULAR, FILE_DIR, FILE_OTHER };
+enum file_kind_id file_kind(const char *path);
 
 /* dir/name into out, with one slash; false when it does not fit. */
 bool file_join(char *out, size_t cap, const char *dir, const char *name);

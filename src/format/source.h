@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum source_kind {
+enum source_kind_id {
     SOURCE_GGUF,
     SOURCE_HF,        /* folder with config.json and safetensors, or one .safetensors file */
     SOURCE_TOKENIZER, /* only tokenizer files: a folder, or a tokenizer.json itself */
@@ -68,7 +68,7 @@ struct source;
 int source_open(struct source **out, const char *path, struct err *e);
 void source_free(struct source *s);
 
-enum source_kind source_kind(const struct source *s);
+enum source_kind_id source_kind(const struct source *s);
 const char *source_path(const struct source *s); /* as given to source_open */
 uint64_t source_bytes(const struct source *s);   /* of all tensors */
 

@@ -1,0 +1,45 @@
+/*
+ * Panels: how 16 rows of a weight matrix lie in memory for the kernels.
+ *
+ * Lanes are rows: one 64-byte vector holds the same four bytes (a "dword") of all 16 rows, one
+ * 32-byte vector the same fp16 of all 16 rows. A panel holds exactly the bits of the file's rows,
+ * moved; only qh of Q5_0 and Q5_1 has its bits permuted inside the dword. All vectors are 64-byte
+ * aligned. "v[16]" below means one value per row, row 0 first.
+ *
+ * Blocks of 32 values come in pairs; a missing second block (odd count) is all zero bytes.
+ * Dword i of a nibble block holds, low nibbles, the values 4i..4i+3, high nibbles, 16+4i..16+4i+3 —
+ * just as in the file.
+ *
+ *   Q8_0  pair, 1088 B   fp16 d[2][16]; int8x4 q[2][8][16]
+ *   Q4_0  pair,  576 B   fp16 d[2][16]; nibbles q[2][4][16]
+ *   Q5_0  pair,  704 B   fp16 d[2][16]; { dword qh[16]; nibbles q[4][16] }[2]
+ *   Q4_1  pair,  640 B   { fp16 d[16]; fp16 m[16]; nibbles q[4][16] }[2]
+ *   Q5_1  pair,  768 B   { fp16 d[16]; fp16 m[16]; dword qh[16]; nibbles q[4][16] }[2]
+ *   IQ4_NL as Q4_0 (nibbles are indices into its table)
+ *
+ *   qh of a panel: bit 8b + i of the dword is the fifth bit of value 4i + b, bit 8b + 4 + i that of
+ *   value 16 + 4i + b (i, b in 0..3). So the bits of low-nibble vector i are (qh << (4 - i)) &
+ *   0x10101010 and of high-nibble vector i (qh >> i) & 0x10101010.
+ *
+ * Blocks of 256 values:
+ *   Q4_K  2304 B   dwords of the file's block in order: d|dmin [16]; scales [3][16]; qs [32][16]
+ *   Q5_K  2816 B   d|dmin [16]; scales [3][16]; qh [8][16]; qs [32][16]
+ *   Q6_K  3328 B   ql [32][16]; qh [16][16]; scales (int8x4) [4][16]; and in front of the panel's blocks, once,
+ *                  fp16 d[nb][16], padded to a multiple of 64 bytes (nb = number of blocks)
+ *
+ * Float types, k values: [k][16] elements (64, 32, 32 bytes per k), the whole rounded up to 64.
+ */
+#ifndef PONDER_KERNELS_PANEL_H
+#define PONDER_KERNELS_PANEL_H
+
+#include "kernels/kern.h"
+
+/* One pair of functions serves all instruction sets: packing is a load-time cost. */
+extern const struct panel_layout {
+    size_t (*bytes)(size_t k);
+    void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
+    void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
+} panel_q8_0, panel_q4_0, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k, panel_q6_k,
+    panel_f32, panel_f16;
+
+#endif
