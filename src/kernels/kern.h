@@ -154,7 +154,8 @@ struct kern {
 void kern_init(struct kern *k, enum cpu_isa isa);
 
 /* Bytes of the arrays of a kern_x for k values and cols columns in form `act`, and their placing
-   into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers. */
+   into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers, those of
+   arrays that the form lacks to NULL. SIZE_MAX bytes mean that the size does not fit. */
 size_t kern_x_bytes(enum kern_act act, size_t k, size_t cols);
 void kern_x_place(struct kern_x *x, enum kern_act act, size_t k, size_t cols, void *mem);
 

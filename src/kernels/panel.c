@@ -1,0 +1,349 @@
+/*
+ * Packing rows of a weight matrix into panels of 16 rows, and back (layouts: panel.h).
+ *
+ * The idea: a panel is the file's blocks of 16 rows, transposed in units of four bytes (or two, for
+ * scales), so a layout is a table of pieces of a block: where it lies in the file's block, where
+ * its 16-lane vectors lie in the panel, how many units it has. One pair of loops serves every
+ * table. The transpose of dwords works on 4 × 4 tiles in 16-byte vectors of the compiler, which
+ * every 64-bit processor has.
+ *
+ * Rows that are missing (the last panel) and the missing second block of a pair are read from a
+ * block of zero bytes.
+ */
+#include "kernels/panel.h"
+
+#include "base/num.h"
+#include "kernels/kern_internal.h"
+
+#include <string.h>
+
+// clang-format off
+const struct kern_type kern_types[] = {
+    {QUANT_F32,    KERN_ACT_F32,  &panel_f32},
+    {QUANT_F16,    KERN_ACT_F32,  &panel_f16},
+    {QUANT_BF16,   KERN_ACT_F32,  &panel_f16},
+    {QUANT_Q8_0,   KERN_ACT_Q32,  &panel_q8_0},
+    {QUANT_Q4_0,   KERN_ACT_Q32,  &panel_q4_0},
+    {QUANT_Q4_1,   KERN_ACT_Q32,  &panel_q4_1},
+    {QUANT_Q5_0,   KERN_ACT_Q32,  &panel_q5_0},
+    {QUANT_Q5_1,   KERN_ACT_Q32,  &panel_q5_1},
+    {QUANT_IQ4_NL, KERN_ACT_Q32,  &panel_q4_0},
+    {QUANT_Q4_K,   KERN_ACT_Q256, &panel_q4_k},
+    {QUANT_Q5_K,   KERN_ACT_Q256, &panel_q5_k},
+    {QUANT_Q6_K,   KERN_ACT_Q256, &panel_q6_k},
+};
+// clang-format on
+const size_t kern_type_count = NUM_COUNT(kern_types);
+
+typedef uint32_t v4u __attribute__((vector_size(16)));
+typedef uint16_t v8h __attribute__((vector_size(16)));
+
+enum unit {
+    UNIT_HALF,  /* fp16: one vector of 32 bytes */
+    UNIT_DWORD, /* n dwords: n vectors of 64 bytes */
+    UNIT_FIFTH, /* the 32 fifth bits of Q5_0 and Q5_1, permuted: one vector of 64 bytes */
+};
+
+struct piece {
+    enum unit unit;
+    uint16_t n;        /* dwords */
+    uint16_t file;     /* offset in the file's block */
+    uint16_t panel[2]; /* offset in the panel's group, for its first and second block */
+};
+
+struct shape {
+    uint16_t block;  /* bytes of a block in the file */
+    uint16_t values; /* of a block */
+    uint16_t blocks; /* of a group: 2 (a pair) or 1 */
+    uint16_t group;  /* bytes of a group in a panel */
+    uint16_t head;   /* offset of an fp16 that lies in front of all groups; 0 = none */
+    uint16_t count;  /* of pieces */
+    struct piece piece[4];
+};
+
+// clang-format off
+static const struct shape shape_q8_0 = {34, 32, 2, 1088, 0, 2, {
+    {UNIT_HALF,  1, 0, {0, 32}},
+    {UNIT_DWORD, 8, 2, {64, 576}}}};
+static const struct shape shape_q4_0 = {18, 32, 2, 576, 0, 2, {
+    {UNIT_HALF,  1, 0, {0, 32}},
+    {UNIT_DWORD, 4, 2, {64, 320}}}};
+static const struct shape shape_q5_0 = {22, 32, 2, 704, 0, 3, {
+    {UNIT_HALF,  1, 0, {0, 32}},
+    {UNIT_FIFTH, 1, 2, {64, 384}},
+    {UNIT_DWORD, 4, 6, {128, 448}}}};
+static const struct shape shape_q4_1 = {20, 32, 2, 640, 0, 3, {
+    {UNIT_HALF,  1, 0, {0, 320}},
+    {UNIT_HALF,  1, 2, {32, 352}},
+    {UNIT_DWORD, 4, 4, {64, 384}}}};
+static const struct shape shape_q5_1 = {24, 32, 2, 768, 0, 4, {
+    {UNIT_HALF,  1, 0, {0, 384}},
+    {UNIT_HALF,  1, 2, {32, 416}},
+    {UNIT_FIFTH, 1, 4, {64, 448}},
+    {UNIT_DWORD, 4, 8, {128, 512}}}};
+static const struct shape shape_q4_k = {144, 256, 1, 2304, 0, 1, {
+    {UNIT_DWORD, 36, 0, {0}}}};
+static const struct shape shape_q5_k = {176, 256, 1, 2816, 0, 1, {
+    {UNIT_DWORD, 44, 0, {0}}}};
+static const struct shape shape_q6_k = {210, 256, 1, 3328, 208, 1, {
+    {UNIT_DWORD, 52, 0, {0}}}};
+// clang-format on
+
+/* What a missing row or block reads; as long as the longest block. */
+static const uint8_t zeros[256];
+
+KERN_INLINE v4u load4(const uint8_t *p)
+{
+    v4u v;
+    memcpy(&v, p, 16);
+    return v;
+}
+
+KERN_INLINE void transpose4(v4u t[4])
+{
+    v4u a = __builtin_shufflevector(t[0], t[1], 0, 4, 1, 5);
+    v4u b = __builtin_shufflevector(t[2], t[3], 0, 4, 1, 5);
+    v4u c = __builtin_shufflevector(t[0], t[1], 2, 6, 3, 7);
+    v4u d = __builtin_shufflevector(t[2], t[3], 2, 6, 3, 7);
+    t[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+    t[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    t[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+    t[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
+/* n (a multiple of 4) dwords of 16 rows: dst[i][r] = dword i at p[r] + off. dst is aligned. */
+KERN_INLINE void pack_dwords(uint8_t *dst, const uint8_t *const p[16], size_t off, size_t n)
+{
+    for (size_t i = 0; i < n; i += 4) {
+        for (size_t g = 0; g < 16; g += 4) {
+            v4u t[4];
+            for (size_t r = 0; r < 4; r++)
+                t[r] = load4(p[g + r] + off + 4 * i);
+            transpose4(t);
+            for (size_t j = 0; j < 4; j++)
+                memcpy(dst + 64 * (i + j) + 4 * g, &t[j], 16);
+        }
+    }
+}
+
+KERN_INLINE void pack_halves(uint8_t *dst, const uint8_t *const p[16], size_t off)
+{
+    for (size_t r = 0; r < 16; r++)
+        memcpy(dst + 2 * r, p[r] + off, 2);
+}
+
+/* Bits j (value j) of the file's dword to bits 8b + i and 8b + 4 + i (panel.h): within each half,
+   the transpose of a 4 × 4 bit matrix, then the low half's nibbles and the high half's interleave.
+ */
+static uint32_t fifth_pack(uint32_t h)
+{
+    uint32_t out = 0;
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned b = 0; b < 4; b++) {
+            out |= (h >> (4 * i + b) & 1) << (8 * b + i);
+            out |= (h >> (16 + 4 * i + b) & 1) << (8 * b + 4 + i);
+        }
+    return out;
+}
+
+static uint32_t fifth_unpack(uint32_t h)
+{
+    uint32_t out = 0;
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned b = 0; b < 4; b++) {
+            out |= (h >> (8 * b + i) & 1) << (4 * i + b);
+            out |= (h >> (8 * b + 4 + i) & 1) << (16 + 4 * i + b);
+        }
+    return out;
+}
+
+static void pack_fifths(uint8_t *dst, const uint8_t *const p[16], size_t off)
+{
+    for (size_t r = 0; r < 16; r++) {
+        uint32_t h;
+        memcpy(&h, p[r] + off, 4);
+        h = fifth_pack(h);
+        memcpy(dst + 4 * r, &h, 4);
+    }
+}
+
+/* Bytes of the scales in front of the groups (Q6_K). */
+KERN_INLINE size_t head_bytes(const struct shape *s, size_t k)
+{
+    return s->head ? num_round_up(k / s->values * 32, 64) : 0;
+}
+
+KERN_INLINE size_t shape_bytes(const struct shape *s, size_t k)
+{
+    size_t n = k / s->values;
+    return head_bytes(s, k) + (n + s->blocks - 1) / s->blocks * s->group;
+}
+
+KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *src, size_t stride,
+                            size_t rows, size_t k)
+{
+    size_t n = k / s->values, padded = num_round_up(n, s->blocks);
+    uint8_t *body = dst + head_bytes(s, k);
+    if (s->head && n % 2)
+        memset(dst + 32 * n, 0, 32);
+    for (size_t b = 0; b < padded; b++) {
+        const uint8_t *p[16];
+        uint8_t *group = body + b / s->blocks * s->group;
+        for (size_t r = 0; r < 16; r++)
+            p[r] = r < rows && b < n ? src + r * stride + b * s->block : zeros;
+        for (size_t i = 0; i < s->count; i++) {
+            const struct piece *e = &s->piece[i];
+            uint8_t *to = group + e->panel[b % s->blocks];
+            if (e->unit == UNIT_DWORD)
+                pack_dwords(to, p, e->file, e->n);
+            else if (e->unit == UNIT_HALF)
+                pack_halves(to, p, e->file);
+            else
+                pack_fifths(to, p, e->file);
+        }
+        if (s->head)
+            pack_halves(dst + 32 * b, p, s->head);
+    }
+}
+
+KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t *panel, size_t r,
+                              size_t k)
+{
+    const uint8_t *body = panel + head_bytes(s, k);
+    for (size_t b = 0; b < k / s->values; b++, dst += s->block) {
+        const uint8_t *group = body + b / s->blocks * s->group;
+        for (size_t i = 0; i < s->count; i++) {
+            const struct piece *e = &s->piece[i];
+            const uint8_t *from = group + e->panel[b % s->blocks];
+            uint32_t h;
+            if (e->unit == UNIT_DWORD) {
+                for (size_t j = 0; j < e->n; j++)
+                    memcpy(dst + e->file + 4 * j, from + 64 * j + 4 * r, 4);
+            } else if (e->unit == UNIT_HALF) {
+                memcpy(dst + e->file, from + 2 * r, 2);
+            } else {
+                memcpy(&h, from + 4 * r, 4);
+                h = fifth_unpack(h);
+                memcpy(dst + e->file, &h, 4);
+            }
+        }
+        if (s->head)
+            memcpy(dst + s->head, panel + 32 * b + 2 * r, 2);
+    }
+}
+
+#define PANEL(name)                                                                       \
+    static size_t bytes_##name(size_t k)                                                  \
+    {                                                                                     \
+        return shape_bytes(&shape_##name, k);                                             \
+    }                                                                                     \
+    static void pack_##name(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, \
+                            size_t k)                                                     \
+    {                                                                                     \
+        shape_pack(&shape_##name, dst, src, stride, rows, k);                             \
+    }                                                                                     \
+    static void unpack_##name(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)     \
+    {                                                                                     \
+        shape_unpack(&shape_##name, dst, panel, r, k);                                    \
+    }                                                                                     \
+    const struct panel_layout panel_##name = {bytes_##name, pack_##name, unpack_##name};
+
+PANEL(q8_0)
+PANEL(q4_0)
+PANEL(q4_1)
+PANEL(q5_0)
+PANEL(q5_1)
+PANEL(q4_k)
+PANEL(q5_k)
+PANEL(q6_k)
+
+/* ---- float types: [k][16] elements ------------------------------------------------------------
+ */
+
+static size_t bytes_f32(size_t k)
+{
+    return k * 64;
+}
+
+/* Two bytes an element: the end of an odd k is padding. */
+static size_t bytes_f16(size_t k)
+{
+    return num_round_up(k * 32, 64);
+}
+
+/* 16 row pointers at element offset `off` bytes; missing rows read zeros (at most 256 bytes). */
+static void float_rows(const uint8_t *p[16], const uint8_t *src, size_t stride, size_t rows,
+                       size_t off)
+{
+    for (size_t r = 0; r < 16; r++)
+        p[r] = r < rows ? src + r * stride + off : zeros;
+}
+
+static void pack_f32(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k)
+{
+    const uint8_t *p[16];
+    size_t i = 0;
+    for (; i + 16 <= k; i += 16) {
+        float_rows(p, src, stride, rows, 4 * i);
+        pack_dwords(dst + 64 * i, p, 0, 16);
+    }
+    for (; i < k; i++) {
+        float_rows(p, src, stride, rows, 4 * i);
+        for (size_t r = 0; r < 16; r++)
+            memcpy(dst + 64 * i + 4 * r, p[r], 4);
+    }
+}
+
+static void unpack_f32(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
+{
+    for (size_t i = 0; i < k; i++)
+        memcpy(dst + 4 * i, panel + 64 * i + 4 * r, 4);
+}
+
+/* 16 values of 16 rows: dwords are pairs of values, which a transpose of dwords brings into lanes;
+   then even and odd halves part. */
+static void pack_f16_16(uint8_t *dst, const uint8_t *const p[16])
+{
+    for (size_t half = 0; half < 2; half++)
+        for (size_t g = 0; g < 16; g += 8) {
+            v4u t[4], u[4];
+            for (size_t r = 0; r < 4; r++) {
+                t[r] = load4(p[g + r] + 16 * half);
+                u[r] = load4(p[g + 4 + r] + 16 * half);
+            }
+            transpose4(t);
+            transpose4(u);
+            for (size_t j = 0; j < 4; j++) {
+                v8h a = (v8h)t[j], b = (v8h)u[j];
+                v8h even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+                v8h odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+                uint8_t *o = dst + 32 * (8 * half + 2 * j) + 2 * g;
+                memcpy(o, &even, 16);
+                memcpy(o + 32, &odd, 16);
+            }
+        }
+}
+
+static void pack_f16(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k)
+{
+    const uint8_t *p[16];
+    size_t i = 0;
+    for (; i + 16 <= k; i += 16) {
+        float_rows(p, src, stride, rows, 2 * i);
+        pack_f16_16(dst + 32 * i, p);
+    }
+    for (; i < k; i++) {
+        float_rows(p, src, stride, rows, 2 * i);
+        pack_halves(dst + 32 * i, p, 0);
+    }
+    memset(dst + 32 * k, 0, bytes_f16(k) - 32 * k);
+}
+
+static void unpack_f16(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
+{
+    for (size_t i = 0; i < k; i++)
+        memcpy(dst + 2 * i, panel + 32 * i + 2 * r, 2);
+}
+
+const struct panel_layout panel_f32 = {bytes_f32, pack_f32, unpack_f32};
+const struct panel_layout panel_f16 = {bytes_f16, pack_f16, unpack_f16};

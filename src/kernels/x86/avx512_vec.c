@@ -1,0 +1,6 @@
+#include "kernels/kern_internal.h"
+
+void kern_init_avx512_vec(struct kern *k)
+{
+    (void)k;
+}
