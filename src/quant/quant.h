@@ -1,5 +1,6 @@
 /*
- * Weight types: one row per storage format of a tensor, everything the rest of ponder knows about it.
+ * Weight types: one row per storage format of a tensor, everything the rest of ponder knows about
+ * it.
  *
  * A type is a block of `block` values in `bytes` bytes; a row of a tensor is a whole number of
  * blocks. The rows are listed in quant.def, one file per family (q_legacy.c, q_k.c, q_iq.c, …).
@@ -52,9 +53,9 @@ enum quant_id {
 
 struct quant_type {
     enum quant_id id;
-    const char *name;      /* "Q4_K", as GGUF tools print it */
+    const char *name;        /* "Q4_K", as GGUF tools print it */
     const char *safetensors; /* dtype name in safetensors ("BF16"), or NULL */
-    uint32_t block, bytes; /* values and bytes of a block */
+    uint32_t block, bytes;   /* values and bytes of a block */
 
     /* n values (a multiple of block) from src (any alignment) to dst. Total: any bytes decode. */
     void (*decode)(float *dst, const void *src, size_t n);
@@ -83,10 +84,10 @@ float quant_f16_to_f32(uint16_t h);
 uint16_t quant_f32_to_f16(float f);
 float quant_bf16_to_f32(uint16_t b);
 uint16_t quant_f32_to_bf16(float f);
-float quant_e4m3_to_f32(uint8_t v);        /* e4m3fn: no infinity, 0x7F/0xFF NaN */
-uint8_t quant_f32_to_e4m3(float f);        /* > 464 gives NaN 0x7F, as torch does */
+float quant_e4m3_to_f32(uint8_t v); /* e4m3fn: no infinity, 0x7F/0xFF NaN */
+uint8_t quant_f32_to_e4m3(float f); /* > 464 gives NaN 0x7F, as torch does */
 float quant_e5m2_to_f32(uint8_t v);
-uint8_t quant_f32_to_e5m2(float f);        /* overflow gives infinity */
-float quant_e8m0_to_f32(uint8_t v);        /* 2^(v-127), 255 = NaN */
+uint8_t quant_f32_to_e5m2(float f); /* overflow gives infinity */
+float quant_e8m0_to_f32(uint8_t v); /* 2^(v-127), 255 = NaN */
 
 #endif

@@ -1,0 +1,124 @@
+/*
+ * Conversions between float32 and the short floating point codes: half, bfloat16, FP8 (OFP8 e4m3
+ * and e5m2 of the Open Compute Project) and e8m0 (the power-of-two scale of its MX formats).
+ *
+ * Widening is exact: shift the fields into place and move the exponent by the difference of the
+ * biases; subnormal codes are fixed-point numbers, which one float subtraction normalizes.
+ * Narrowing rounds to nearest, ties to even: normal results by adding just under half a unit (plus
+ * the last kept bit) before the shift, so that a carry runs into the exponent by itself; subnormal
+ * results by adding a power of two whose unit in the last place is that of the target, so that the
+ * adder rounds. Both assume the default rounding mode.
+ */
+#include "quant/quant.h"
+
+#include <string.h>
+
+static inline uint32_t to_bits(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof(u));
+    return u;
+}
+
+static inline float from_bits(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+float quant_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16;
+    uint32_t em = h & 0x7FFF;
+    uint32_t u = em << 13;
+    if (em >= 0x7C00) /* infinity and NaN */
+        u += (uint32_t)(255 - 31) << 23;
+    else if (em >= 0x0400)
+        u += (uint32_t)(127 - 15) << 23;
+    else /* subnormal: 2^-14 + m·2^-24 − 2^-14 */
+        u = to_bits(from_bits(u + ((uint32_t)(127 - 14) << 23)) - 0x1p-14f);
+    return from_bits(u | sign);
+}
+
+uint16_t quant_f32_to_f16(float f)
+{
+    uint32_t u = to_bits(f);
+    uint32_t sign = u >> 16 & 0x8000;
+    u &= 0x7FFFFFFF;
+    if (u > 0x7F800000)
+        return (uint16_t)(sign | 0x7E00 | (u >> 13 & 0x3FF));
+    if (u >= to_bits(65536.0f))
+        return (uint16_t)(sign | 0x7C00);
+    if (u < to_bits(0x1p-14f)) /* unit of 0.5f is 2^-24 */
+        return (uint16_t)(sign | (to_bits(from_bits(u) + 0.5f) - to_bits(0.5f)));
+    u += 0xFFF + (u >> 13 & 1) - ((uint32_t)(127 - 15) << 23);
+    return (uint16_t)(sign | u >> 13);
+}
+
+float quant_bf16_to_f32(uint16_t b)
+{
+    return from_bits((uint32_t)b << 16);
+}
+
+uint16_t quant_f32_to_bf16(float f)
+{
+    uint32_t u = to_bits(f);
+    if ((u & 0x7FFFFFFF) > 0x7F800000)
+        return (uint16_t)(u >> 16 | 0x40); /* quiet, so that no payload rounds to infinity */
+    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+}
+
+float quant_e4m3_to_f32(uint8_t v)
+{
+    uint32_t sign = (uint32_t)(v & 0x80) << 24;
+    uint32_t em = v & 0x7F;
+    uint32_t u = em << 20;
+    if (em == 0x7F)
+        u = 0x7FC00000;
+    else if (em >= 0x08)
+        u += (uint32_t)(127 - 7) << 23;
+    else
+        u = to_bits(from_bits(u + ((uint32_t)(127 - 6) << 23)) - 0x1p-6f);
+    return from_bits(u | sign);
+}
+
+uint8_t quant_f32_to_e4m3(float f)
+{
+    uint32_t u = to_bits(f);
+    uint32_t sign = u >> 24 & 0x80;
+    u &= 0x7FFFFFFF;
+    if (u > to_bits(464.0f)) /* 464 itself is a tie and goes to 448, whose code is even */
+        return (uint8_t)(sign | 0x7F);
+    if (u < to_bits(0x1p-6f)) /* unit of 2^14 is 2^-9 */
+        return (uint8_t)(sign | (to_bits(from_bits(u) + 0x1p14f) - to_bits(0x1p14f)));
+    u += 0x7FFFF + (u >> 20 & 1) - ((uint32_t)(127 - 7) << 23);
+    return (uint8_t)(sign | u >> 20);
+}
+
+float quant_e5m2_to_f32(uint8_t v)
+{
+    return quant_f16_to_f32((uint16_t)(v << 8)); /* the upper byte of a half */
+}
+
+uint8_t quant_f32_to_e5m2(float f)
+{
+    uint32_t u = to_bits(f);
+    uint32_t sign = u >> 24 & 0x80;
+    u &= 0x7FFFFFFF;
+    if (u > 0x7F800000)
+        return (uint8_t)(sign | 0x7F);
+    if (u >= to_bits(65536.0f))
+        return (uint8_t)(sign | 0x7C);
+    if (u < to_bits(0x1p-14f)) /* unit of 2^7 is 2^-16 */
+        return (uint8_t)(sign | (to_bits(from_bits(u) + 0x1p7f) - to_bits(0x1p7f)));
+    u += 0xFFFFF + (u >> 21 & 1) - ((uint32_t)(127 - 15) << 23);
+    return (uint8_t)(sign | u >> 21);
+}
+
+float quant_e8m0_to_f32(uint8_t v)
+{
+    if (v == 0)
+        return 0x1p-127f; /* a subnormal float */
+    return from_bits(v == 255 ? 0x7FC00000 : (uint32_t)v << 23);
+}
