@@ -1,0 +1,40 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
+{
+    if (!l || !l->out || level > l->level)
+        return;
+    char text[4096];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return;
+    if ((size_t)n >= sizeof text)
+        memcpy(text + sizeof text - 4, "...", 4); /* say that it was cut */
+    /* Names from files end up here: no terminal control sequences, and one line stays one line. */
+    for (char *s = text; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = ' ';
+    flockfile(l->out);
+    fputs(level == LOG_WARN ? "ponder: warning: " : "ponder: ", l->out);
+    fputs(text, l->out);
+    putc_unlocked('\n', l->out);
+    fflush(l->out);
+    funlockfile(l->out);
+}
+
+int log_level_parse(enum log_level *out, const char *name)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum log_level)i;
+            return 0;
+        }
+    return -1;
+}
