@@ -93,9 +93,6 @@ static void work(struct team *t, int worker)
 {
     size_t n = 0, chunks = 0;
     for (;;) {
-        /* Looking first keeps idle rounds from writing to the line. */
-        if (atomic_load_explicit(&t->left, memory_order_relaxed) <= 0)
-            break;
         int64_t left = atomic_fetch_sub_explicit(&t->left, 1, memory_order_acq_rel);
         if (left <= 0)
             break;
@@ -122,6 +119,7 @@ static bool spin_for_work(struct team *t)
             return true;
         relax();
         if (i % SPINS_PER_LOOK == 0) {
+            sched_yield(); /* the other side may be waiting for this CPU */
             double now = clock_seconds();
             if (start == 0)
                 start = now;
@@ -158,6 +156,7 @@ static void wait_done(struct team *t, size_t chunks)
             return;
         relax();
         if (i % SPINS_PER_LOOK == 0) {
+            sched_yield(); /* the other side may be waiting for this CPU */
             double now = clock_seconds();
             if (start == 0)
                 start = now;
