@@ -27,7 +27,8 @@ static float lanes_sum(float l[LANES])
     return l[0];
 }
 
-/* ---- activations to int8 ----------------------------------------------------------------------- */
+/* ---- activations to int8 -----------------------------------------------------------------------
+ */
 
 /*
  * Scale of n values: max|x| / 127 is returned, *inv is what to multiply by. Magnitudes are compared
@@ -104,7 +105,7 @@ static void quantize_q256(struct kern_x *out, const float *x, size_t ldx, size_t
         }
 }
 
-/* ---- strided float product ----------------------------------------------------------------------- */
+/* ---- strided float product ---- */
 
 static float load_f32(const void *w, size_t i)
 {
@@ -148,7 +149,7 @@ static void tile_bf16(const struct kern_tile *t)
     tile(t, load_bf16);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------ */
+/* ---- rows ---- */
 
 static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps)
 {
