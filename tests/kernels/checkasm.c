@@ -33,6 +33,7 @@ static const struct check_row {
 #define FIELD(name) offsetof(struct kern, name), sizeof(((struct kern *)0)->name)
     // clang-format off
     {"mul", check_mul, FIELD(mul)},
+    {"pack", check_pack, FIELD(mul)},
 // clang-format on
 #undef FIELD
 };

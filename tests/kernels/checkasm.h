@@ -70,5 +70,6 @@ void check_bench(struct checkasm *c, const char *what, void (*run)(const struct 
  */
 
 void check_mul(struct checkasm *c);
+void check_pack(struct checkasm *c);
 
 #endif

@@ -1,6 +1,348 @@
+/*
+ * Matrix products of all weight types with a native product, in plain C: the definition of the bits
+ * that every instruction set must give.
+ *
+ * An output is one chain of fused multiply-adds in ascending K. With quantized weights a link of
+ * the chain is a block: its integer dot product is exact in any order, is turned to float once
+ * (nearest even) and enters by one FMA whose factor, weight scale × activation scale, was rounded
+ * once to float. Per row and column, f starts at 0:
+ *
+ *   Q8_0 Q4_0 Q5_0 IQ4_NL   per 32:  f = fma(d × xd, Σ q·a, f), q signed (Q4_0: q − 8, Q5_0: q −
+ * 16) Q4_1 Q5_1               per 32:  the same, then f = fma(m, xs, f), xs = xd × Σ a Q4_K Q5_K
+ * per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f); f = fma(−(dmin × xd), Σ_b m_b (Σ a)_b, f), 8
+ * sub-blocks b of 32 Q6_K                    per 256: f = fma(d × xd, Σ_b sc_b ((q − 32)·a)_b, f),
+ * 16 sub-blocks of 16 F32 F16 BF16            per value: f = fma(w, x, f)
+ *
+ * Blocks of 32 come in pairs; the second block of an incomplete pair is zero on both sides and
+ * takes part. The meaning of the blocks is that of quant/'s decoders, their place in a panel that
+ * of panel.h. A block of 16 rows is unpacked once for a few columns, so that this file is a usable
+ * fallback too.
+ */
 #include "kernels/kern_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { COLS = 8 }; /* columns of a block that share one unpacking */
+
+/* ---- reading panels ----------------------------------------------------------------------------
+ */
+
+static void halves(float out[16], const uint8_t *p)
+{
+    for (size_t r = 0; r < 16; r++) {
+        uint16_t h;
+        memcpy(&h, p + 2 * r, 2);
+        out[r] = quant_f16_to_f32(h);
+    }
+}
+
+/* Bytes of dword vector `v` of row r: p[64 v + 4 r + 0..3]. */
+static uint8_t byte_at(const uint8_t *p, size_t v, size_t r, size_t b)
+{
+    return p[64 * v + 4 * r + b];
+}
+
+/* 32 values of 16 rows with their scales and, for types that have one, minimum. */
+struct block32 {
+    int8_t q[32][16];
+    float d[16], m[16];
+};
+
+/* Nibble block: values i and 16 + i from byte i; `fifth` (or NULL) holds the fifth bits. */
+static void nibbles(struct block32 *b, const uint8_t *q, const uint8_t *fifth,
+                    const int8_t table[16], int offset)
+{
+    for (size_t i = 0; i < 4; i++)
+        for (size_t r = 0; r < 16; r++)
+            for (size_t j = 0; j < 4; j++) {
+                uint8_t v = byte_at(q, i, r, j), h = fifth ? byte_at(fifth, 0, r, j) : 0;
+                int lo = (v & 15) | (h >> i & 1) << 4, hi = v >> 4 | (h >> (4 + i) & 1) << 4;
+                b->q[4 * i + j][r] = (int8_t)(table ? table[lo] : lo - offset);
+                b->q[16 + 4 * i + j][r] = (int8_t)(table ? table[hi] : hi - offset);
+            }
+}
+
+/* Block `half` (0, 1) of a pair at w. */
+static void unpack_q8_0(struct block32 *b, const uint8_t *w, size_t half)
+{
+    halves(b->d, w + 32 * half);
+    for (size_t i = 0; i < 8; i++)
+        for (size_t r = 0; r < 16; r++)
+            for (size_t j = 0; j < 4; j++)
+                b->q[4 * i + j][r] = (int8_t)byte_at(w + 64 + 512 * half, i, r, j);
+}
+
+static void unpack_q4_0(struct block32 *b, const uint8_t *w, size_t half)
+{
+    halves(b->d, w + 32 * half);
+    nibbles(b, w + 64 + 256 * half, NULL, NULL, 8);
+}
+
+static void unpack_iq4_nl(struct block32 *b, const uint8_t *w, size_t half)
+{
+    static const int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
+    halves(b->d, w + 32 * half);
+    nibbles(b, w + 64 + 256 * half, NULL, table, 0);
+}
+
+static void unpack_q5_0(struct block32 *b, const uint8_t *w, size_t half)
+{
+    halves(b->d, w + 32 * half);
+    nibbles(b, w + 128 + 320 * half, w + 64 + 320 * half, NULL, 16);
+}
+
+static void unpack_q4_1(struct block32 *b, const uint8_t *w, size_t half)
+{
+    w += 320 * half;
+    halves(b->d, w);
+    halves(b->m, w + 32);
+    nibbles(b, w + 64, NULL, NULL, 0);
+}
+
+static void unpack_q5_1(struct block32 *b, const uint8_t *w, size_t half)
+{
+    w += 384 * half;
+    halves(b->d, w);
+    halves(b->m, w + 32);
+    nibbles(b, w + 128, w + 64, NULL, 0);
+}
+
+/* 256 values of 16 rows: sub-blocks of `sub` values with integer scales and minima. */
+struct block256 {
+    int8_t q[256][16];
+    int sc[16][16], m[16][16]; /* [sub-block][row] */
+    float d[16], dmin[16];
+};
+
+/* d, dmin and the 6-bit scales and minima of Q4_K and Q5_K (packed as quant/q_k.c says). */
+static void k_head(struct block256 *b, const uint8_t *w)
+{
+    for (size_t r = 0; r < 16; r++) {
+        uint16_t h[2];
+        memcpy(h, w + 4 * r, 4);
+        b->d[r] = quant_f16_to_f32(h[0]);
+        b->dmin[r] = quant_f16_to_f32(h[1]);
+        for (size_t j = 0; j < 4; j++) {
+            int s = byte_at(w, 1, r, j), m = byte_at(w, 2, r, j), x = byte_at(w, 3, r, j);
+            b->sc[j][r] = s & 63;
+            b->m[j][r] = m & 63;
+            b->sc[4 + j][r] = (x & 15) | s >> 6 << 4;
+            b->m[4 + j][r] = x >> 4 | m >> 6 << 4;
+        }
+    }
+}
+
+static void unpack_k45(struct block256 *b, const uint8_t *qs, const uint8_t *qh)
+{
+    for (size_t j = 0; j < 4; j++)
+        for (size_t i = 0; i < 8; i++)
+            for (size_t r = 0; r < 16; r++)
+                for (size_t l = 0; l < 4; l++) {
+                    int v = byte_at(qs, 8 * j + i, r, l), h = qh ? byte_at(qh, i, r, l) : 0;
+                    b->q[64 * j + 4 * i + l][r] = (int8_t)((v & 15) | (h >> 2 * j & 1) << 4);
+                    b->q[64 * j + 32 + 4 * i + l][r] =
+                        (int8_t)(v >> 4 | (h >> (2 * j + 1) & 1) << 4);
+                }
+}
+
+static void unpack_q4_k(struct block256 *b, const uint8_t *w, size_t i, size_t n)
+{
+    (void)n;
+    w += 2304 * i;
+    k_head(b, w);
+    unpack_k45(b, w + 256, NULL);
+}
+
+static void unpack_q5_k(struct block256 *b, const uint8_t *w, size_t i, size_t n)
+{
+    (void)n;
+    w += 2816 * i;
+    k_head(b, w);
+    unpack_k45(b, w + 768, w + 256);
+}
+
+static void unpack_q6_k(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    halves(b->d, w + 32 * block);
+    w += (32 * n + 63) / 64 * 64 + 3328 * block;
+    for (size_t h = 0; h < 2; h++)
+        for (size_t i = 0; i < 8; i++)
+            for (size_t r = 0; r < 16; r++)
+                for (size_t l = 0; l < 4; l++) {
+                    int lo = byte_at(w, 16 * h + i, r, l), hi = byte_at(w, 16 * h + 8 + i, r, l);
+                    int top = byte_at(w + 2048, 8 * h + i, r, l);
+                    int8_t(*q)[16] = &b->q[128 * h + 4 * i + l];
+                    q[0][r] = (int8_t)(((lo & 15) | (top & 3) << 4) - 32);
+                    q[32][r] = (int8_t)(((hi & 15) | (top >> 2 & 3) << 4) - 32);
+                    q[64][r] = (int8_t)((lo >> 4 | (top >> 4 & 3) << 4) - 32);
+                    q[96][r] = (int8_t)((hi >> 4 | (top >> 6) << 4) - 32);
+                }
+    for (size_t s = 0; s < 16; s++)
+        for (size_t r = 0; r < 16; r++)
+            b->sc[s][r] = (int8_t)byte_at(w + 3072, s / 4, r, s % 4);
+}
+
+/* ---- products
+ * ------------------------------------------------------------------------------------ */
+
+/* t[r] = Σ q[i][r] × a[i] over n values. */
+static void dot16(int32_t t[16], const int8_t (*q)[16], const int8_t *a, size_t n)
+{
+    memset(t, 0, 16 * sizeof *t);
+    for (size_t i = 0; i < n; i++)
+        for (size_t r = 0; r < 16; r++)
+            t[r] += q[i][r] * a[i];
+}
+
+/* A type of blocks of 32: its pair's size and how to read it; min says that it has minima. */
+struct type32 {
+    size_t pair;
+    void (*unpack)(struct block32 *b, const uint8_t *w, size_t half);
+    bool min;
+};
+
+static void tile_q32(const struct type32 *t, float f[COLS][16], const uint8_t *w, size_t k,
+                     const struct kern_x *x, size_t col, size_t cols)
+{
+    struct block32 b;
+    int32_t sum[16];
+    for (size_t i = 0; i < (k + 63) / 64 * 2; i++) {
+        t->unpack(&b, w + i / 2 * t->pair, i % 2);
+        for (size_t c = 0; c < cols; c++) {
+            size_t at = i * x->cols + col + c;
+            dot16(sum, b.q, x->q + at * 32, 32);
+            for (size_t r = 0; r < 16; r++) {
+                float scale = b.d[r] * x->d[at];
+                f[c][r] = fmaf(scale, (float)sum[r], f[c][r]);
+                if (t->min)
+                    f[c][r] = fmaf(b.m[r], x->s[at], f[c][r]);
+            }
+        }
+    }
+}
+
+/* A type of blocks of 256 with sub-blocks of `sub` values. */
+struct type256 {
+    size_t sub;
+    void (*unpack)(struct block256 *b, const uint8_t *w, size_t i, size_t n);
+    bool min;
+};
+
+/* One column of one block of 256. */
+static void block_q256(const struct type256 *t, float f[16], const struct block256 *b,
+                       const struct kern_x *x, size_t i, size_t col)
+{
+    size_t n = 256 / t->sub, at = i * x->cols + col;
+    int32_t dot[16] = {0}, mins[16] = {0}, sum[16];
+    for (size_t s = 0; s < n; s++) {
+        size_t v = s * t->sub; /* first value of the sub-block; x->q is in blocks of 32 */
+        const int8_t *a = x->q + ((8 * i + v / 32) * x->cols + col) * 32 + v % 32;
+        dot16(sum, b->q + v, a, t->sub);
+        for (size_t r = 0; r < 16; r++) {
+            dot[r] += b->sc[s][r] * sum[r];
+            if (t->min)
+                mins[r] += b->m[s][r] * x->sum32[at * 8 + s];
+        }
+    }
+    for (size_t r = 0; r < 16; r++) {
+        float scale = b->d[r] * x->d[at];
+        f[r] = fmaf(scale, (float)dot[r], f[r]);
+        if (t->min) {
+            float down = b->dmin[r] * x->d[at];
+            f[r] = fmaf(-down, (float)mins[r], f[r]);
+        }
+    }
+}
+
+static void tile_q256(const struct type256 *t, float f[COLS][16], const uint8_t *w, size_t k,
+                      const struct kern_x *x, size_t col, size_t cols)
+{
+    struct block256 b;
+    for (size_t i = 0; i < k / 256; i++) {
+        t->unpack(&b, w, i, k / 256);
+        for (size_t c = 0; c < cols; c++)
+            block_q256(t, f[c], &b, x, i, col + c);
+    }
+}
+
+static void row_f32(float out[16], const uint8_t *w, size_t i)
+{
+    memcpy(out, w + 64 * i, 64);
+}
+
+static void row_f16(float out[16], const uint8_t *w, size_t i)
+{
+    halves(out, w + 32 * i);
+}
+
+static void row_bf16(float out[16], const uint8_t *w, size_t i)
+{
+    for (size_t r = 0; r < 16; r++) {
+        uint16_t h;
+        memcpy(&h, w + 32 * i + 2 * r, 2);
+        out[r] = quant_bf16_to_f32(h);
+    }
+}
+
+static void tile_float(void (*row)(float out[16], const uint8_t *w, size_t i), float f[COLS][16],
+                       const uint8_t *w, size_t k, const struct kern_x *x, size_t col, size_t cols)
+{
+    float v[16];
+    for (size_t i = 0; i < k; i++) {
+        row(v, w, i);
+        for (size_t c = 0; c < cols; c++)
+            for (size_t r = 0; r < 16; r++)
+                f[c][r] = fmaf(v[r], x->f[(col + c) * x->ldf + i], f[c][r]);
+    }
+}
+
+/* The outer loops of all types; TILE adds a panel's product with up to COLS columns to f. */
+#define MUL(name, layout, TILE, ...)                                                      \
+    static void mul_##name(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
+                           const struct kern_x *x, size_t col0, size_t cols)              \
+    {                                                                                     \
+        size_t bytes = layout.bytes(k);                                                   \
+        for (size_t p = 0; p * 16 < rows; p++)                                            \
+            for (size_t c = 0; c < cols; c += COLS) {                                     \
+                size_t n = cols - c < COLS ? cols - c : COLS;                             \
+                size_t valid = rows - p * 16 < 16 ? rows - p * 16 : 16;                   \
+                float f[COLS][16] = {0};                                                  \
+                TILE(__VA_ARGS__, f, w + p * bytes, k, x, col0 + c, n);                   \
+                for (size_t i = 0; i < n; i++)                                            \
+                    memcpy(y + (c + i) * ldy + p * 16, f[i], valid * sizeof(float));      \
+            }                                                                             \
+    }
+
+#define TYPE32(...) (&(const struct type32){__VA_ARGS__})
+#define TYPE256(...) (&(const struct type256){__VA_ARGS__})
+
+MUL(q8_0, panel_q8_0, tile_q32, TYPE32(1088, unpack_q8_0, false))
+MUL(q4_0, panel_q4_0, tile_q32, TYPE32(576, unpack_q4_0, false))
+MUL(q5_0, panel_q5_0, tile_q32, TYPE32(704, unpack_q5_0, false))
+MUL(q4_1, panel_q4_1, tile_q32, TYPE32(640, unpack_q4_1, true))
+MUL(q5_1, panel_q5_1, tile_q32, TYPE32(768, unpack_q5_1, true))
+MUL(iq4_nl, panel_q4_0, tile_q32, TYPE32(576, unpack_iq4_nl, false))
+MUL(q4_k, panel_q4_k, tile_q256, TYPE256(32, unpack_q4_k, true))
+MUL(q5_k, panel_q5_k, tile_q256, TYPE256(32, unpack_q5_k, true))
+MUL(q6_k, panel_q6_k, tile_q256, TYPE256(16, unpack_q6_k, false))
+MUL(f32, panel_f32, tile_float, row_f32)
+MUL(f16, panel_f16, tile_float, row_f16)
+MUL(bf16, panel_f16, tile_float, row_bf16)
 
 void kern_init_scalar_mul(struct kern *k)
 {
-    (void)k;
+    k->mul[QUANT_Q8_0].mul = mul_q8_0;
+    k->mul[QUANT_Q4_0].mul = mul_q4_0;
+    k->mul[QUANT_Q5_0].mul = mul_q5_0;
+    k->mul[QUANT_Q4_1].mul = mul_q4_1;
+    k->mul[QUANT_Q5_1].mul = mul_q5_1;
+    k->mul[QUANT_IQ4_NL].mul = mul_iq4_nl;
+    k->mul[QUANT_Q4_K].mul = mul_q4_k;
+    k->mul[QUANT_Q5_K].mul = mul_q5_k;
+    k->mul[QUANT_Q6_K].mul = mul_q6_k;
+    k->mul[QUANT_F32].mul = mul_f32;
+    k->mul[QUANT_F16].mul = mul_f16;
+    k->mul[QUANT_BF16].mul = mul_bf16;
 }
