@@ -3,8 +3,8 @@
  *
  * GGUF files (also split ones), Hugging Face folders and tokenizer-only folders all open into the
  * same thing: named metadata, named tensors that point into mapped memory, and the texts a
- * tokenizer and a chat template are built from. Names and keys stay those of the file ("naming" says
- * which kind); model/ knows both spellings.
+ * tokenizer and a chat template are built from. Names and keys stay those of the file ("naming"
+ * says which kind); model/ knows both spellings.
  *
  * A source owns its mappings; tensors and strings point into it and live as long as it does.
  * Opening reads headers only. All sizes are checked here: a tensor's bytes are inside the file.
@@ -27,10 +27,15 @@ enum source_kind_id {
 
 enum { SOURCE_DIMS = 4 };
 
+/*
+ * A tensor of whole blocks. In a GGUF file no dimension is 0 and `data` is aligned to 8 bytes at
+ * least; in safetensors a dimension may be 0 (then bytes = 0) and `data` may have any alignment.
+ */
 struct source_tensor {
-    const char *name;
-    const struct quant_type *type;
-    int dims;
+    const char *name;              /* no control characters, valid UTF-8 */
+    const struct quant_type *type; /* NULL: integers, FP8 and others that quant/ has no row for */
+    const char *dtype;             /* how the file calls the type: "Q4_K", "BF16", "F8_E4M3" */
+    int dims;                      /* 0 for a scalar */
     uint64_t shape[SOURCE_DIMS]; /* outermost first: (rows, cols) for a matrix; unused ones are 1 */
     const uint8_t *data;         /* in the mapping, row-major, `bytes` long */
     size_t bytes;
@@ -38,8 +43,21 @@ struct source_tensor {
     uint64_t offset; /* of data in that file */
 };
 
-/* A metadata value. Keys of HF configs are dotted paths: "rope_scaling.factor". */
-enum source_type { SOURCE_INT, SOURCE_UINT, SOURCE_FLOAT, SOURCE_BOOL, SOURCE_STRING, SOURCE_ARRAY, SOURCE_NULL };
+/*
+ * A metadata value. Keys of HF configs are dotted paths: "rope_scaling.factor" (an object itself
+ * has no value, only what is in it). A lone .safetensors file has its "__metadata__.KEY" strings.
+ * `item` of an HF array is the type that all elements have; FLOAT for integers among floats; NULL
+ * for an empty or mixed one (each element then tells its own).
+ */
+enum source_type {
+    SOURCE_INT,
+    SOURCE_UINT,
+    SOURCE_FLOAT,
+    SOURCE_BOOL,
+    SOURCE_STRING,
+    SOURCE_ARRAY,
+    SOURCE_NULL
+};
 
 struct source_value {
     enum source_type type;
@@ -54,30 +72,42 @@ struct source_value {
             size_t n;
         } s;
     };
-    uint64_t count;      /* elements of an array */
-    const void *raw;     /* private to format/ */
-    uint32_t raw_type;   /* private to format/ */
+    uint64_t count;    /* elements of an array */
+    const void *raw;   /* private to format/ */
+    uint32_t raw_type; /* private to format/ */
 };
 
 struct source;
 
 /*
- * Opens a .gguf file (any shard of a split set finds the others), a .safetensors file, a folder, or a
- * tokenizer.json. Errors name the file and what is wrong with it.
+ * Opens a .gguf file (any shard of a split set finds the others), a .safetensors file, a folder, or
+ * a tokenizer.json. What a file is, its first bytes say; names decide only where those cannot. A
+ * folder holds, in this order of preference: config.json with safetensors; one .gguf model;
+ * tokenizer files. Errors name the file and what is wrong with it. On failure *out is NULL.
  */
 int source_open(struct source **out, const char *path, struct err *e);
+
+/* A whole GGUF file (of a single shard) in memory that outlives the source; aligned to 8 bytes. */
+int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct err *e);
 void source_free(struct source *s);
 
 enum source_kind_id source_kind(const struct source *s);
 const char *source_path(const struct source *s); /* as given to source_open */
 uint64_t source_bytes(const struct source *s);   /* of all tensors */
 
+/* The files that hold the tensors (`file` of a tensor is an index), as they were opened. */
+size_t source_file_count(const struct source *s);
+const char *source_file_path(const struct source *s, size_t i);
+
 /* Metadata: in file order by index, or by key; NULL when absent. */
 size_t source_value_count(const struct source *s);
 const char *source_value_at(const struct source *s, size_t i, const struct source_value **v);
 const struct source_value *source_value(const struct source *s, const char *key);
 
-/* Element i of an array value (numbers, bools and strings; strings are O(1) too). */
+/*
+ * Element i of an array value (numbers, bools and strings; strings are O(1) too). Elements of HF
+ * arrays may also be arrays. Pure: any number of threads may read one source.
+ */
 int source_array_get(const struct source *s, const struct source_value *a, uint64_t i,
                      struct source_value *out, struct err *e);
 
@@ -90,8 +120,11 @@ const struct source_tensor *source_tensor(const struct source *s, const char *na
 void source_tensor_drop(const struct source *s, const struct source_tensor *t);
 
 /*
- * Text files beside an HF model or tokenizer, read on first use and kept: tokenizer.json,
- * tokenizer_config.json, chat_template.jinja, generation_config.json. *text stays NULL when there is no such file.
+ * Text files of an HF model or tokenizer folder, read on first use and kept: tokenizer.json,
+ * tokenizer_config.json, chat_template.jinja, generation_config.json. At most 256 MiB each,
+ * terminated by a NUL beyond *n; any bytes may be inside. *text is NULL when there is no such file.
+ * For a source opened from one .json file "tokenizer.json" is that file; the other names are looked
+ * up beside it only if it is called tokenizer.json. Not thread-safe (it fills a cache).
  */
 int source_text(struct source *s, const char *name, const char **text, size_t *n, struct err *e);
 
