@@ -1,0 +1,331 @@
+/*
+ * The engine: opening a model with all that belongs to it, and the plan of its memory.
+ *
+ * Memory: weights as the kernels read them (the file's pages are given back tensor by tensor), the
+ * KV cache (reserved for the whole context, touched as it fills), and the scratch of activations,
+ * whose size comes from dry runs of the forward pass at its largest batches. The sum is compared
+ * with what the machine can give before anything is loaded.
+ */
+#include "engine/engine_private.h"
+
+#include "base/num.h"
+#include "base/sysmem.h"
+#include "text/chat.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ENGINE_CTX_MAX = 32768, ENGINE_BATCH = 512 };
+
+void engine_opts_init(struct engine_opts *o)
+{
+    memset(o, 0, sizeof *o);
+    o->isa = cpu_best();
+    o->kv_type = QUANT_F16;
+}
+
+/* general.file_type of GGUF files: the name of a mix, by llama.cpp's numbering. */
+static const struct {
+    uint32_t id;
+    const char *name;
+} file_types[] = {
+    {0, "F32"},      {1, "F16"},      {2, "Q4_0"},    {3, "Q4_1"},    {7, "Q8_0"},
+    {8, "Q5_0"},     {9, "Q5_1"},     {10, "Q2_K"},   {11, "Q3_K_S"}, {12, "Q3_K_M"},
+    {13, "Q3_K_L"},  {14, "Q4_K_S"},  {15, "Q4_K_M"}, {16, "Q5_K_S"}, {17, "Q5_K_M"},
+    {18, "Q6_K"},    {19, "IQ2_XXS"}, {20, "IQ2_XS"}, {21, "Q2_K_S"}, {22, "IQ3_XS"},
+    {23, "IQ3_XXS"}, {24, "IQ1_S"},   {25, "IQ4_NL"}, {26, "IQ3_S"},  {27, "IQ3_M"},
+    {28, "IQ2_S"},   {29, "IQ2_M"},   {30, "IQ4_XS"}, {31, "IQ1_M"},  {32, "BF16"},
+    {36, "TQ1_0"},   {37, "TQ2_0"},   {38, "MXFP4"},
+};
+
+/* The mix that a file names, else the type that holds most of its bytes. */
+static const char *engine_file_type(const struct source *src)
+{
+    const struct source_value *v = source_value(src, "general.file_type");
+    if (v && (v->type == SOURCE_UINT || v->type == SOURCE_INT))
+        for (size_t i = 0; i < NUM_COUNT(file_types); i++)
+            if (file_types[i].id == v->u)
+                return file_types[i].name;
+    uint64_t bytes[QUANT_ID_MAX] = {0};
+    const struct quant_type *best = NULL;
+    for (size_t i = 0; i < source_tensor_count(src); i++) {
+        const struct source_tensor *t = source_tensor_at(src, i);
+        if (!t->type)
+            continue;
+        bytes[t->type->id] += t->bytes;
+        if (!best || bytes[t->type->id] > bytes[best->id])
+            best = t->type;
+    }
+    return best ? best->name : "?";
+}
+
+static void engine_name(struct engine *g)
+{
+    const struct source_value *v = source_value(g->src, "general.name");
+    if (v && v->type == SOURCE_STRING && v->s.n) {
+        snprintf(g->name, sizeof g->name, "%.*s", (int)num_min(v->s.n, sizeof g->name - 1), v->s.p);
+        return;
+    }
+    char path[1024];
+    snprintf(path, sizeof path, "%s", source_path(g->src));
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        path[--n] = 0;
+    const char *base = strrchr(path, '/');
+    snprintf(g->name, sizeof g->name, "%s", base ? base + 1 : path);
+    char *dot = strrchr(g->name, '.');
+    if (dot && !strcmp(dot, ".gguf"))
+        *dot = 0;
+}
+
+/* Scratch of a forward pass over n tokens that end the context, with `want` rows of logits. */
+static size_t engine_dry(struct engine *g, size_t n, size_t want)
+{
+    struct batch_run run = {.n = n, .pos = g->info.ctx - n};
+    struct batch b = {.n = n, .n_want = want, .runs = &run, .n_runs = 1};
+    struct op_ctx dry = g->ops;
+    dry.dry = true;
+    dry.used = dry.peak = 0;
+    model_forward(g->model, &dry, &b);
+    return dry.peak;
+}
+
+static int engine_plan(struct engine *g, struct err *e)
+{
+    size_t want = num_min(ENGINE_WANT, g->info.ctx),
+           n = engine_dry(g, num_min(g->batch, g->info.ctx), 1);
+    n = num_max(n, engine_dry(g, want, want));
+    /* Small batches split the context between tasks and keep a part per page. */
+    for (size_t i = 1; i <= 4 && i <= g->info.ctx; i++)
+        n = num_max(n, engine_dry(g, i, i));
+    g->info.scratch_bytes = n;
+    return op_ctx_reserve(&g->ops, n, e);
+}
+
+/* The context: what was asked for, else what the model knows, bounded by memory. */
+static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    struct kv_shape shape;
+    model_kv_shape(g->model, &shape);
+    shape.type = o->kv_type;
+    size_t page = kv_page_bytes(&shape), avail = sysmem_available();
+    g->info.ctx_train = model_config(g->model)->ctx_train;
+    g->info.kv_token_bytes = page / KV_PAGE;
+    g->info.kv_type = o->kv_type;
+    size_t ctx = o->ctx;
+    if (ctx == 0) {
+        ctx = num_min(g->info.ctx_train, o->ctx_max ? o->ctx_max : ENGINE_CTX_MAX);
+        while (ctx > 2048 && page && avail != SIZE_MAX && ctx / KV_PAGE * page > avail / 2)
+            ctx /= 2;
+    }
+    size_t pages = ctx / KV_PAGE + (ctx % KV_PAGE != 0), need;
+    if (page && num_mul(&need, pages, page) && avail != SIZE_MAX && need > avail)
+        return err_set(e, ERR_NOMEM,
+                       "a context of %zu tokens needs %.1f GB of KV cache, %.1f GB are free: give "
+                       "a smaller --ctx, or --kv-type q8_0",
+                       ctx, (double)need / 1e9, (double)avail / 1e9);
+    g->info.ctx = ctx;
+    return kv_pool_new(&g->kv, &shape, pages, e);
+}
+
+static void engine_facts(struct engine *g)
+{
+    struct engine_info *i = &g->info;
+    engine_name(g);
+    i->name = g->name;
+    i->arch = model_arch_name(model_config(g->model)->arch);
+    i->file_type = engine_file_type(g->src);
+    i->params = model_params(g->model);
+    i->weight_bytes = model_weight_bytes(g->model);
+    i->token_bytes = model_token_bytes(g->model);
+    model_macs(g->model, &i->token_macs, &i->head_macs);
+    i->vocab = model_config(g->model)->n_vocab;
+    i->layers = model_config(g->model)->n_layer;
+    i->r1_family = g->chat && chat_thinking(g->chat) == CHAT_THINK_ALWAYS &&
+                   tokenizer_find(g->tok, "<｜User｜>") >= 0;
+}
+
+static int engine_load(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    int rc;
+    size_t avail = sysmem_available();
+    if (source_bytes(g->src) > avail)
+        return err_set(
+            e, ERR_NOMEM,
+            "the weights need %.1f GB, %.1f GB are free: choose a smaller model or quantization",
+            (double)source_bytes(g->src) / 1e9, (double)avail / 1e9);
+    if ((rc = model_load(&g->model, g->src, &g->ops, o->progress, o->progress_arg, e)) ||
+        (rc = engine_ctx(g, o, e)))
+        return rc;
+    engine_facts(g);
+    if (g->tok && tokenizer_count(g->tok) > g->info.vocab && o->log)
+        log_line(o->log, LOG_WARN,
+                 "the tokenizer has %zu tokens, the model %zu: the others can't be used",
+                 tokenizer_count(g->tok), g->info.vocab);
+    return engine_plan(g, e);
+}
+
+int engine_open(struct engine **out, const char *path, const struct engine_opts *o, struct err *e)
+{
+    *out = NULL;
+    struct engine *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_nomem(e, sizeof *g, "the engine");
+    g->batch = o->batch ? o->batch : ENGINE_BATCH;
+    kern_init(&g->kern, o->isa);
+    g->info.isa = o->isa;
+    int rc = team_new(&g->team, o->threads, e);
+    if (rc)
+        goto out;
+    g->info.threads = team_threads(g->team);
+    op_ctx_init(&g->ops, &g->kern, g->team);
+    if ((rc = source_open(&g->src, path, e)))
+        goto out;
+    const char *arch = NULL;
+    if (!o->tokenizer_only) {
+        struct model_config cfg;
+        if ((rc = model_check(g->src, &cfg, e)))
+            goto named;
+        arch = model_arch_name(cfg.arch);
+    }
+    /* A model folder without a tokenizer still computes logits; it cannot chat. */
+    bool bare = source_kind(g->src) == SOURCE_HF && !o->tokenizer_only;
+    const char *text = NULL;
+    size_t n = 0;
+    if (bare && (rc = source_text(g->src, "tokenizer.json", &text, &n, e)))
+        goto named;
+    if (!bare || text) {
+        if ((rc = tokenizer_new(&g->tok, g->src, e)))
+            goto named;
+        rc = o->template_text
+                 ? chat_new_text(&g->chat, g->tok, o->template_text, strlen(o->template_text), e)
+                 : chat_new(&g->chat, g->src, g->tok, arch, e);
+        if (rc)
+            goto named;
+    }
+    if (!o->tokenizer_only)
+        rc = engine_load(g, o, e);
+named:
+    if (rc)
+        err_ctx(e, "%s", path);
+out:
+    if (rc)
+        engine_free(g);
+    else
+        *out = g;
+    return rc;
+}
+
+void engine_free(struct engine *g)
+{
+    if (!g)
+        return;
+    op_ctx_release(&g->ops);
+    kv_pool_free(g->kv);
+    model_free(g->model);
+    chat_free(g->chat);
+    tokenizer_free(g->tok);
+    source_free(g->src);
+    team_free(g->team);
+    free(g);
+}
+
+const struct engine_info *engine_info(const struct engine *g)
+{
+    return &g->info;
+}
+
+struct source *engine_source(struct engine *g)
+{
+    return g->src;
+}
+
+const struct tokenizer *engine_tokenizer(const struct engine *g)
+{
+    return g->tok;
+}
+
+const struct chat *engine_chat(const struct engine *g)
+{
+    return g->chat;
+}
+
+/* ---- recommended sampling
+ * -------------------------------------------------------------------------- */
+
+static double number_or(const json_t *o, const char *key, double fallback)
+{
+    const json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : fallback;
+}
+
+/* Numbers of generation_config.json; values that make no sense are passed over. */
+static bool sampling_from_config(struct source *src, struct sampler_params *p)
+{
+    const char *text = NULL;
+    size_t n = 0;
+    struct err e;
+    if (source_kind(src) == SOURCE_GGUF ||
+        source_text(src, "generation_config.json", &text, &n, &e) || !text)
+        return false;
+    json_t *o = json_loadb(text, n, 0, NULL);
+    struct sampler_params q = *p;
+    bool has = json_is_number(json_object_get(o, "temperature")) ||
+               json_is_number(json_object_get(o, "top_p"));
+    q.temperature = (float)number_or(o, "temperature", 1);
+    q.top_p = (float)number_or(o, "top_p", 1);
+    q.top_k = (int)number_or(o, "top_k", 50);
+    q.repetition_penalty = (float)number_or(o, "repetition_penalty", 1);
+    json_decref(o);
+    if (!has || sampler_params_check(&q, &e))
+        return false;
+    *p = q;
+    return true;
+}
+
+static float gguf_real(const struct source *src, const char *key, float fallback)
+{
+    const struct source_value *v = source_value(src, key);
+    if (!v)
+        return fallback;
+    return v->type == SOURCE_FLOAT  ? (float)v->f
+           : v->type == SOURCE_INT  ? (float)v->i
+           : v->type == SOURCE_UINT ? (float)v->u
+                                    : fallback;
+}
+
+static bool sampling_from_gguf(const struct source *src, struct sampler_params *p)
+{
+    struct sampler_params q = *p;
+    struct err e;
+    if (!source_value(src, "general.sampling.temp") && !source_value(src, "general.sampling.top_p"))
+        return false;
+    q.temperature = gguf_real(src, "general.sampling.temp", q.temperature);
+    q.top_k = (int)gguf_real(src, "general.sampling.top_k", (float)q.top_k);
+    q.top_p = gguf_real(src, "general.sampling.top_p", q.top_p);
+    q.min_p = gguf_real(src, "general.sampling.min_p", q.min_p);
+    if (sampler_params_check(&q, &e))
+        return false;
+    *p = q;
+    return true;
+}
+
+void engine_sampling(const struct engine *g, struct sampler_params *p)
+{
+    sampler_params_init(p);
+    p->penalty_last = 64;
+    p->temperature = 0.8f;
+    p->top_k = 40;
+    p->top_p = 0.9f;
+    if (sampling_from_gguf(g->src, p) || sampling_from_config(g->src, p))
+        return;
+    if (g->info.r1_family) {
+        p->temperature = 0.6f;
+        p->top_p = 0.95f;
+        p->top_k = 0;
+    }
+}

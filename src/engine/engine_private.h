@@ -1,0 +1,24 @@
+/* The inside of an engine: private to engine/. */
+#ifndef PONDER_ENGINE_ENGINE_PRIVATE_H
+#define PONDER_ENGINE_ENGINE_PRIVATE_H
+
+#include "engine/engine.h"
+#include "model/model.h"
+
+enum { ENGINE_WANT = 16 }; /* rows of logits in one forward pass, at most */
+
+struct engine {
+    struct kern kern;
+    struct team *team;
+    struct op_ctx ops;
+    struct source *src;
+    struct tokenizer *tok;
+    struct chat *chat;
+    struct model *model;
+    struct kv_pool *kv;
+    size_t batch; /* tokens of a prefill chunk */
+    struct engine_info info;
+    char name[128];
+};
+
+#endif

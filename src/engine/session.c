@@ -1,0 +1,192 @@
+/*
+ * Sessions: one timeline of tokens, its pages of KV cache, and the logits after its last token.
+ *
+ * Because results do not depend on how tokens are cut into batches, a timeline may be prefilled in
+ * chunks, cut back and continued at will: what a prefix left in the cache is exactly what would be
+ * computed again.
+ */
+#include "engine/engine_private.h"
+
+#include "base/num.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct session {
+    struct engine *g;
+    struct kv_seq seq;
+    int32_t *ids; /* (ctx) the timeline */
+    size_t n;     /* tokens in it, all in the cache */
+    size_t reused;
+    float *logits;        /* (vocab) */
+    bool has_logits;      /* logits are those after token n - 1 */
+    uint32_t *pos, *want; /* (batch) */
+};
+
+int session_new(struct session **out, struct engine *g, struct err *e)
+{
+    *out = NULL;
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_nomem(e, sizeof *s, "a session");
+    s->g = g;
+    size_t batch = num_max(g->batch, ENGINE_WANT);
+    s->ids = calloc(g->info.ctx, sizeof *s->ids);
+    s->logits = calloc(g->info.vocab, sizeof *s->logits);
+    s->pos = calloc(batch, sizeof *s->pos);
+    s->want = calloc(batch, sizeof *s->want);
+    int rc = s->ids && s->logits && s->pos && s->want
+                 ? kv_seq_init(&s->seq, g->kv, g->info.ctx, e)
+                 : err_nomem(e, g->info.ctx * sizeof *s->ids, "a session");
+    if (rc)
+        session_free(s);
+    else
+        *out = s;
+    return rc;
+}
+
+void session_free(struct session *s)
+{
+    if (!s)
+        return;
+    kv_seq_release(&s->seq);
+    free(s->ids);
+    free(s->logits);
+    free(s->pos);
+    free(s->want);
+    free(s);
+}
+
+/* Computes ids[0..n) behind the timeline; logits of the last row, or of all rows into `all`. */
+static int session_step(struct session *s, const int32_t *ids, size_t n, bool last, float *all,
+                        struct err *e)
+{
+    struct engine *g = s->g;
+    int rc = kv_seq_reserve(&s->seq, s->n + n, e);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n; i++) {
+        s->pos[i] = (uint32_t)(s->n + i);
+        s->want[i] = (uint32_t)(all ? i : n - 1);
+    }
+    struct batch_run run = {.seq = &s->seq, .n = n, .pos = s->n};
+    struct batch b = {.n = n,
+                      .ids = ids,
+                      .pos = s->pos,
+                      .want = s->want,
+                      .n_want = all    ? n
+                                : last ? 1
+                                       : 0,
+                      .runs = &run,
+                      .n_runs = 1};
+    g->ops.used = 0;
+    struct tensor y = model_forward(g->model, &g->ops, &b);
+    if (all)
+        memcpy(all, y.data, n * y.cols * sizeof(float));
+    if (b.n_want)
+        memcpy(s->logits, y.data + (b.n_want - 1) * y.cols, y.cols * sizeof(float));
+    g->ops.used = 0;
+    s->has_logits = b.n_want != 0;
+    memcpy(s->ids + s->n, ids, n * sizeof *ids);
+    s->n += n;
+    return 0;
+}
+
+static int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e)
+{
+    const struct engine_info *i = &s->g->info;
+    if (n > i->ctx - s->n)
+        return err_set(
+            e, ERR_LIMIT,
+            "%zu tokens are more than the context of %zu: shorten the text, or give a larger --ctx",
+            s->n + n, i->ctx);
+    for (size_t k = 0; k < n; k++)
+        if (ids[k] < 0 || (size_t)ids[k] >= i->vocab)
+            return err_set(e, ERR_FORMAT, "token id %d is not in the model's vocabulary of %zu",
+                           ids[k], i->vocab);
+    return 0;
+}
+
+int session_append(struct session *s, const int32_t *ids, size_t n, struct err *e)
+{
+    int rc = session_check(s, ids, n, e);
+    for (size_t i = 0; i < n && !rc;) {
+        size_t k = num_min(s->g->batch, n - i);
+        rc = session_step(s, ids + i, k, i + k == n, NULL, e);
+        i += k;
+    }
+    return rc;
+}
+
+int session_append_all(struct session *s, const int32_t *ids, size_t n, float *logits,
+                       struct err *e)
+{
+    int rc = session_check(s, ids, n, e);
+    for (size_t i = 0; i < n && !rc;) {
+        size_t k = num_min(num_min(s->g->batch, ENGINE_WANT), n - i);
+        rc = session_step(s, ids + i, k, true, logits + i * s->g->info.vocab, e);
+        i += k;
+    }
+    return rc;
+}
+
+void session_truncate(struct session *s, size_t n)
+{
+    if (n >= s->n)
+        return;
+    s->n = n;
+    s->has_logits = false;
+    kv_seq_truncate(&s->seq, n);
+}
+
+int session_feed(struct session *s, const int32_t *ids, size_t n,
+                 bool (*progress)(void *arg, size_t done, size_t total), void *arg, struct err *e)
+{
+    const struct engine_info *info = &s->g->info;
+    if (n == 0)
+        return err_set(e, ERR_USAGE, "the prompt is empty");
+    if (n > info->ctx)
+        return err_set(e, ERR_LIMIT,
+                       "the prompt has %zu tokens and the context is %zu: shorten it, or give "
+                       "--ctx %zu (needs %.1f GB more)",
+                       n, info->ctx, num_round_up(n + n / 8, 1024),
+                       (double)(num_round_up(n + n / 8, 1024) - info->ctx) *
+                           (double)info->kv_token_bytes / 1e9);
+    size_t same = 0;
+    while (same < s->n && same < n && s->ids[same] == ids[same])
+        same++;
+    /* The last token is computed again unless its logits are still here. */
+    if (same == n && !(s->has_logits && s->n == n))
+        same--;
+    session_truncate(s, same);
+    s->reused = same;
+    int rc = session_check(s, ids + same, n - same, e);
+    for (size_t i = same; i < n && !rc;) {
+        size_t k = num_min(s->g->batch, n - i);
+        rc = session_step(s, ids + i, k, i + k == n, NULL, e);
+        i += k;
+        if (!rc && i < n && progress && !progress(arg, i - same, n - same))
+            rc = err_set(e, ERR_CANCELLED, "stopped");
+    }
+    return rc;
+}
+
+const float *session_logits(const struct session *s)
+{
+    return s->has_logits ? s->logits : NULL;
+}
+
+size_t session_len(const struct session *s)
+{
+    return s->n;
+}
+
+size_t session_reused(const struct session *s)
+{
+    return s->reused;
+}
+
+const int32_t *session_ids(const struct session *s)
+{
+    return s->ids;
+}

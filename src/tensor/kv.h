@@ -1,0 +1,63 @@
+/*
+ * Paged KV cache.
+ *
+ * Keys and values of 64 consecutive positions of one sequence, for all layers, are one page; a
+ * sequence is a list of pages. Attention is defined page by page (tensor/attention.c), so the page
+ * size is part of the numerics and fixed.
+ *
+ * A page, in elements of the pool's type: for each layer, for each KV head
+ *   K [4][d_k][16]      16 positions side by side: a weight panel whose rows are positions
+ *   V [64][d_v padded]  rows of positions, d_v padded to a multiple of 16
+ * so that both products of attention are the strided tile product of the kernels. Q8_0 has
+ *   K [64][d_k / 32] blocks, V [64][d_v / 32] blocks
+ * and is decoded page by page when it is used.
+ *
+ * Memory is reserved for all pages at once and touched as it is used. One thread changes pools and
+ * sequences at a time.
+ */
+#ifndef PONDER_TENSOR_KV_H
+#define PONDER_TENSOR_KV_H
+
+#include "base/err.h"
+#include "quant/quant.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { KV_PAGE = 64 };
+
+struct kv_shape {
+    size_t n_layer, n_kv_head, d_k, d_v;
+    enum quant_id type; /* QUANT_F32, QUANT_F16, QUANT_BF16 or QUANT_Q8_0 */
+};
+
+struct kv_pool;
+
+struct kv_seq {
+    struct kv_pool *pool;
+    uint32_t *page; /* owned; n_page of them, room for max_page */
+    size_t n_page, max_page;
+};
+
+/* Bytes of one page of the shape; 0 when the shape is impossible (too large). */
+size_t kv_page_bytes(const struct kv_shape *s);
+
+/* ERR_USAGE for a type that the shape cannot have, ERR_NOMEM when the pages do not fit. */
+int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, struct err *e);
+void kv_pool_free(struct kv_pool *p);
+const struct kv_shape *kv_pool_shape(const struct kv_pool *p);
+size_t kv_pool_unused(const struct kv_pool *p); /* pages */
+
+int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, size_t max_tokens, struct err *e);
+void kv_seq_release(struct kv_seq *s); /* gives the pages back */
+/* Makes sure that positions below `tokens` have pages. ERR_LIMIT when the pool or the sequence is
+ * full. */
+int kv_seq_reserve(struct kv_seq *s, size_t tokens, struct err *e);
+/* Gives back the pages that hold only positions ≥ tokens. */
+void kv_seq_truncate(struct kv_seq *s, size_t tokens);
+
+/* Start of K or V of one head in the i-th page of a sequence. */
+uint8_t *kv_k(const struct kv_seq *s, size_t i, size_t layer, size_t head);
+uint8_t *kv_v(const struct kv_seq *s, size_t i, size_t layer, size_t head);
+
+#endif

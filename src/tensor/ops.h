@@ -1,0 +1,156 @@
+/*
+ * Tensors and coarse ops: what the forward pass of a model is written in.
+ *
+ * An op takes tensors and weights and gives a new tensor from the context's scratch memory;
+ * blocking, threads and the preparation of activations are inside. The same calls serve three uses:
+ *   dry      nothing is computed, only memory is counted: how a run is planned
+ *   plain    inference: memory of a scope is used again, some ops work in place
+ *   taped    a tape is attached: every op reports itself (op_record), nothing is reused or
+ *            changed in place, so that a backward pass can walk the record
+ * Callers do not know which: they always go on with the tensor that an op returned.
+ *
+ * Numerics: every op's result for a token depends on that token (and its sequence) alone, never on
+ * what else is in the batch, how it was cut, or the number of threads.
+ *
+ * Activations are F32, (rows, cols) with rows = tokens. Ops cannot fail: shapes are checked when a
+ * model is bound, memory is planned by a dry run.
+ */
+#ifndef PONDER_TENSOR_OPS_H
+#define PONDER_TENSOR_OPS_H
+
+#include "base/err.h"
+#include "base/team.h"
+#include "kernels/kern.h"
+#include "tensor/kv.h"
+#include "tensor/weight.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tensor {
+    float *data; /* (rows, cols), row-major, aligned to 64; NULL in a dry run */
+    size_t rows, cols;
+};
+
+enum op_kind {
+    OP_EMBED,
+    OP_RMSNORM,
+    OP_HEAD_NORM,
+    OP_LINEAR,
+    OP_ROPE,
+    OP_ATTENTION,
+    OP_SWIGLU,
+    OP_ADD,
+    OP_ROWS,
+};
+
+/* What an op tells a tape. The memory stays valid while the tape's run lasts. */
+struct op_record {
+    enum op_kind kind;
+    struct tensor out, in[3]; /* a tensor is known by its data pointer */
+    const struct weight *w[2];
+};
+
+struct op_tape {
+    void (*record)(void *arg, const struct op_record *r);
+    void *arg;
+};
+
+/* Tokens of one sequence that lie together in a batch. */
+struct batch_run {
+    struct kv_seq *seq; /* has pages for pos + n tokens (op_attention writes them) */
+    size_t row, n;      /* rows [row, row + n) of the batch */
+    size_t pos;         /* position of the first one */
+};
+
+struct batch {
+    size_t n;             /* tokens */
+    const int32_t *ids;   /* (n) */
+    const uint32_t *pos;  /* (n) */
+    const uint32_t *want; /* (n_want) rows whose logits are wanted, ascending */
+    size_t n_want;
+    const struct batch_run *runs;
+    size_t n_runs;
+};
+
+struct op_ctx {
+    const struct kern *kern;
+    struct team *team;
+    struct op_tape *tape; /* NULL: inference */
+    bool dry;
+    uint8_t *mem; /* scratch: `cap` bytes at a 64-byte boundary */
+    size_t cap, used, peak;
+};
+
+/* Starts without scratch; op_ctx_plan gives it. kern and team must outlive the context. */
+void op_ctx_init(struct op_ctx *c, const struct kern *kern, struct team *team);
+void op_ctx_release(struct op_ctx *c);
+/* Grows the scratch to `bytes`, the peak of a dry run. Nothing may be in use. */
+int op_ctx_reserve(struct op_ctx *c, size_t bytes, struct err *e);
+
+/* What is taken between begin and end is given back at end (unless a tape is attached). */
+size_t op_begin(struct op_ctx *c);
+void op_end(struct op_ctx *c, size_t mark);
+
+/* `bytes` of scratch, aligned to 64; NULL in a dry run. */
+void *op_alloc(struct op_ctx *c, size_t bytes);
+struct tensor op_tensor(struct op_ctx *c, size_t rows, size_t cols);
+
+/* (n) ids → (n, cols of w): rows of the embedding matrix. */
+struct tensor op_embed(struct op_ctx *c, const struct weight *w, const int32_t *ids, size_t n);
+
+/* Each row over its root mean square, times w (a vector of x->cols). */
+struct tensor op_rmsnorm(struct op_ctx *c, struct tensor x, const struct weight *w, float eps);
+
+/* The same over each head: x (n, heads × d), w (d). In place without a tape. */
+struct tensor op_head_norm(struct op_ctx *c, struct tensor x, size_t heads, const struct weight *w,
+                           float eps);
+
+/* y = x Wᵀ + b: x (n, w->cols) → (n, w->rows); b may be NULL. */
+struct tensor op_linear(struct op_ctx *c, struct tensor x, const struct weight *w,
+                        const struct weight *b);
+
+/* Up to OP_LINEARS of them with the same input as one parallel region. */
+enum { OP_LINEARS = 4 };
+void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct weight *const w[],
+                const struct weight *const b[], struct tensor y[]);
+
+/* silu(x Wgᵀ) ⊙ (x Wuᵀ): (n, d) → (n, d_ff), one region. */
+struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
+                        const struct weight *up);
+
+/* x + y. Without a tape the sum takes x's place. */
+struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
+
+/*
+ * cos and sin of each token's angles: (n, d) with cos, sin of pos × freq[i] × for i < d/2,
+ * times `scale`. freq: d/2 angles per position, in double.
+ */
+struct tensor op_rope_table(struct op_ctx *c, const uint32_t *pos, size_t n, const double *freq,
+                            size_t d, float scale);
+
+/* Rotates the first table->cols values of each head: x (n, heads × d_head). In place without tape.
+ */
+struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct tensor table,
+                      bool half);
+
+struct attention_args {
+    size_t layer, n_head, n_kv_head, d_k, d_v;
+    float scale; /* of the scores, 1/sqrt(d_k) as a rule */
+};
+
+/*
+ * Causal attention of the batch over its sequences: q (n, n_head × d_k), k (n, n_kv_head × d_k),
+ * v (n, n_kv_head × d_v) → (n, n_head × d_v). Writes k and v into the sequences' pages first.
+ */
+struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
+                           const struct attention_args *a, const struct batch *b);
+
+/* Rows of x: (n_rows, cols). */
+struct tensor op_rows(struct op_ctx *c, struct tensor x, const uint32_t *rows, size_t n);
+
+/* Private to tensor/: reports an op to the tape, when there is one. */
+void op_record(struct op_ctx *c, const struct op_record *r);
+
+#endif
