@@ -118,11 +118,14 @@ static void amounts(char *out, size_t cap, const struct progress *p, double rate
     }
     grouped(a, sizeof a, p->done);
     grouped(b, sizeof b, p->total);
-    snprintf(r, sizeof r, rate < 10 ? "%.1f" : "%.0f", rate);
-    if (p->total)
-        snprintf(out, cap, "%s/%s  %s/s", a, b, r);
+    if (rate > 0 && rate < 0.1)
+        snprintf(r, sizeof r, "%.0f s each", 1 / rate);
     else
-        snprintf(out, cap, "%s  %s/s", a, r);
+        snprintf(r, sizeof r, rate < 9.95 ? "%.1f/s" : "%.0f/s", rate);
+    if (p->total)
+        snprintf(out, cap, "%s/%s  %s", a, b, r);
+    else
+        snprintf(out, cap, "%s  %s", a, r);
 }
 
 static size_t columns(const struct progress *p)

@@ -1,0 +1,91 @@
+#include "base/hash.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void a_hash_is_a_function_of_bytes_length_and_seed(void **state)
+{
+    /* Same bytes at any alignment, exactly n of them read. */
+    char text[80], moved[100];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)(i * 37);
+    for (size_t n = 0; n <= sizeof text; n++) {
+        uint64_t h = hash_bytes(text, n, 5);
+        for (size_t off = 0; off < 9; off++) {
+            memset(moved, (int)off, sizeof moved);
+            memcpy(moved + off, text, n);
+            assert_int_equal(hash_bytes(moved + off, n, 5), h);
+        }
+        assert_int_not_equal(hash_bytes(text, n, 6), h);
+        if (n)
+            assert_int_not_equal(hash_bytes(text, n - 1, 5), h);
+    }
+    static const char zeros[64];
+    for (size_t n = 1; n < sizeof zeros; n++) /* lengths differ although all bytes are 0 */
+        assert_int_not_equal(hash_bytes(zeros, n, 0), hash_bytes(zeros, n - 1, 0));
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* 2^17 short keys: no collision of 64 bits, and buckets by the low bits fill evenly. */
+static void short_keys_spread(void **state)
+{
+    enum { N = 1 << 17, BUCKETS = 1 << 12 };
+    uint64_t *h = malloc(N * sizeof *h);
+    unsigned *count = calloc(BUCKETS, sizeof *count);
+    assert_non_null(h);
+    assert_non_null(count);
+    for (unsigned i = 0; i < N; i++) {
+        char key[16];
+        int n = snprintf(key, sizeof key, "tok%u", i);
+        h[i] = hash_bytes(key, (size_t)n, 0);
+        count[h[i] % BUCKETS]++;
+    }
+    double chi = 0, mean = (double)N / BUCKETS;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        chi += (count[i] - mean) * (count[i] - mean) / mean;
+    /* chi-square with 4095 degrees: standard deviation 90; five of them */
+    assert_true(chi > BUCKETS - 450 && chi < BUCKETS + 450);
+    qsort(h, N, sizeof *h, compare);
+    for (unsigned i = 1; i < N; i++)
+        assert_int_not_equal(h[i], h[i - 1]);
+    free(h);
+    free(count);
+}
+
+static void every_input_bit_matters(void **state)
+{
+    unsigned char key[40] = {0};
+    for (size_t n = 1; n <= sizeof key; n++)
+        for (size_t bit = 0; bit < 8 * n; bit++) {
+            uint64_t a = hash_bytes(key, n, 1);
+            key[bit / 8] ^= (unsigned char)(1u << bit % 8);
+            uint64_t b = hash_bytes(key, n, 1);
+            key[bit / 8] ^= (unsigned char)(1u << bit % 8);
+            int flips = __builtin_popcountll(a ^ b);
+            assert_true(flips > 8 && flips < 56);
+        }
+    for (unsigned bit = 0; bit < 64; bit++)
+        assert_int_not_equal(hash_u64(0), hash_u64((uint64_t)1 << bit));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_hash_is_a_function_of_bytes_length_and_seed),
+        cmocka_unit_test(short_keys_spread),
+        cmocka_unit_test(every_input_bit_matters),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
