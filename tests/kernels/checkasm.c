@@ -30,12 +30,27 @@ static const struct check_row {
     void (*run)(struct checkasm *c);
     size_t offset, bytes;
 } rows[] = {
-#define FIELD(name) offsetof(struct kern, name), sizeof(((struct kern *)0)->name)
+#define FIELDS(first, last)                                                                        \
+    offsetof(struct kern, first),                                                                  \
+        offsetof(struct kern, last) + sizeof(((struct kern *)0)->last) -                           \
+            offsetof(struct kern, first)
+#define FIELD(name) FIELDS(name, name)
     // clang-format off
     {"mul", check_mul, FIELD(mul)},
     {"pack", check_pack, FIELD(mul)},
+    {"quantize", check_quantize, FIELDS(quantize_q32, quantize_q256)},
+    {"tile", check_tile, FIELD(tile)},
+    {"rmsnorm", check_rmsnorm, FIELD(rmsnorm)},
+    {"rope", check_rope, FIELD(rope)},
+    {"softmax", check_softmax, FIELDS(softmax_part, softmax)},
+    {"swiglu", check_swiglu, FIELD(swiglu)},
+    {"add", check_add, FIELD(add)},
+    {"merge", check_merge, FIELD(merge)},
+    {"convert", check_convert, FIELDS(f32_to_f16, f32_to_bf16)},
+    {"exp", check_exp, FIELD(expf)},
 // clang-format on
 #undef FIELD
+#undef FIELDS
 };
 
 enum { MAX_BUFS = 4096, MAX_MESSAGES = 3 };

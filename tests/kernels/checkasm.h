@@ -71,5 +71,15 @@ void check_bench(struct checkasm *c, const char *what, void (*run)(const struct 
 
 void check_mul(struct checkasm *c);
 void check_pack(struct checkasm *c);
+void check_quantize(struct checkasm *c);
+void check_tile(struct checkasm *c);
+void check_rmsnorm(struct checkasm *c);
+void check_rope(struct checkasm *c);
+void check_softmax(struct checkasm *c);
+void check_swiglu(struct checkasm *c);
+void check_add(struct checkasm *c);
+void check_merge(struct checkasm *c);
+void check_convert(struct checkasm *c);
+void check_exp(struct checkasm *c);
 
 #endif

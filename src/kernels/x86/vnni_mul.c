@@ -1,6 +1,43 @@
+/*
+ * Products of the quantized types with AVX-512 VNNI: vpdpbusd multiplies four unsigned by four
+ * signed bytes in each of 16 lanes and adds them up, which is why panels hold dwords of 16 rows.
+ *
+ * One column goes straight from the packed bytes (vnni_gemv.h), several go through an unpacked step
+ * (vnni_gemm.h). Both give the bits of scalar/mul.c.
+ */
 #include "kernels/kern_internal.h"
+#include "kernels/x86/vnni_gemm.h"
+#include "kernels/x86/vnni_gemv.h"
+
+#define MUL(t, layout)                                                                 \
+    static void mul_##t(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
+                        const struct kern_x *x, size_t col0, size_t cols)              \
+    {                                                                                  \
+        if (cols == 1)                                                                 \
+            gemv(t, y, w, layout.bytes(k), rows, k, x, col0);                          \
+        else                                                                           \
+            gemm(t, y, ldy, w, layout.bytes(k), rows, k, x, col0, cols);               \
+    }
+
+MUL(Q8_0, panel_q8_0)
+MUL(Q4_0, panel_q4_0)
+MUL(Q4_1, panel_q4_1)
+MUL(Q5_0, panel_q5_0)
+MUL(Q5_1, panel_q5_1)
+MUL(IQ4_NL, panel_q4_0)
+MUL(Q4_K, panel_q4_k)
+MUL(Q5_K, panel_q5_k)
+MUL(Q6_K, panel_q6_k)
 
 void kern_init_vnni_mul(struct kern *k)
 {
-    (void)k;
+    k->mul[QUANT_Q8_0].mul = mul_Q8_0;
+    k->mul[QUANT_Q4_0].mul = mul_Q4_0;
+    k->mul[QUANT_Q4_1].mul = mul_Q4_1;
+    k->mul[QUANT_Q5_0].mul = mul_Q5_0;
+    k->mul[QUANT_Q5_1].mul = mul_Q5_1;
+    k->mul[QUANT_IQ4_NL].mul = mul_IQ4_NL;
+    k->mul[QUANT_Q4_K].mul = mul_Q4_K;
+    k->mul[QUANT_Q5_K].mul = mul_Q5_K;
+    k->mul[QUANT_Q6_K].mul = mul_Q6_K;
 }

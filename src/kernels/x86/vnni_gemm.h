@@ -1,0 +1,366 @@
+/*
+ * Several columns: tiles of 2 panels (32 rows) × up to 6 columns whose 12 accumulators stay in
+ * registers.
+ *
+ * The loops, outside in: blocks of up to NB columns; parts of K, so that the activations of a part
+ * stay in the second cache; pairs of panels; steps of 256 values. A step is unpacked once to bytes,
+ * with its scales in the form the tile wants them, in a scratch that stays in the first cache; then
+ * all columns of the block run over it in groups of equal size. The chain of an output rests in
+ * `f` between steps and in y between parts of K: both exact.
+ *
+ * Integer scales of sub-blocks (K-quants) enter by vpdpwssd, one instruction instead of a multiply
+ * and an add, because their dots fit into 16 bits: weights are centred (the accumulator starts at
+ * −offset × Σa instead of 0) and a piece has 32 values for Q4_K (8 × 127 × 32), 16 for Q5_K (16 ×
+ * 127 × 16) and 8 for Q6_K (32 × 127 × 8 = 32512). What centring took from Q4_K and Q5_K is given
+ * back by four vpdpwssd of scales × sums.
+ */
+#ifndef PONDER_KERNELS_X86_VNNI_GEMM_H
+#define PONDER_KERNELS_X86_VNNI_GEMM_H
+
+#include "kernels/x86/vnni_unpack.h"
+
+enum {
+    TILE_COLS = 6,
+    NB = 96,        /* columns of a block: f is 12 KiB */
+    PART_STEPS = 8, /* steps of 256 values of a part of K: activations of a part are 192 KiB */
+};
+
+/* A step of 256 values of two panels, ready for the tile. [..][2] is the panel. */
+struct step {
+    __m512i w[64][2];
+    __m512i sc[16][2];  /* K-quants: scales as words (scale, 0) */
+    __m512i back[4][2]; /* Q4_K, Q5_K: scales as pairs of words, for giving back the centring */
+    __m512i minw[4][2]; /* Q4_K, Q5_K: minima as pairs of words */
+    __m512 d[8][2];     /* blocks of 32: scale of each; K-quants: [0] d, [1] dmin */
+    __m512 m[8][2];     /* blocks of 32: minimum of each */
+};
+
+/* ---- unpacking a step
+ * ------------------------------------------------------------------------------ */
+
+KERN_INLINE void step_q32(enum kind t, struct step *s, const uint8_t *w, int g, size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++) {
+        const uint8_t *p = w + b / 2 * unit_bytes(t);
+        __m512i v[8];
+        unpack32(t, p, b % 2, v);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            s->w[8 * b + i][g] = v[i];
+        s->d[b][g] = scale32(t, p, b % 2);
+        if (has_min(t))
+            s->m[b][g] = min32(t, p, b % 2);
+    }
+}
+
+/* `head` is where Q6_K has its d. */
+KERN_INLINE void step_q256(enum kind t, struct step *s, const uint8_t *w, const uint8_t *head,
+                           int g)
+{
+#pragma GCC unroll 4
+    for (unsigned u = 0; u < 4; u++) {
+        __m512i v[16];
+        unpack64(t, w, u, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            s->w[16 * u + i][g] = v[i];
+    }
+    if (t == Q6_K) {
+#pragma GCC unroll 16
+        for (unsigned i = 0; i < 16; i++)
+            s->sc[i][g] = _mm512_and_si512(signed_byte_of(load(w + 3072 + i / 4 * 64), i % 4),
+                                           _mm512_set1_epi32(0xffff));
+        s->d[0][g] = half16(head);
+        return;
+    }
+    __m512i sc[2], mn[2], heads = load(w);
+    k_scales(w, sc, mn);
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < 8; i++)
+        s->sc[i][g] = byte_of(sc[i / 4], i % 4);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        /* Q5_K gives back 16 × sums, of which 8 are in the sums (they must fit into 16 bits) */
+        __m512i pair = byte_pair(sc[i / 2], i % 2);
+        s->back[i][g] = t == Q5_K ? _mm512_slli_epi16(pair, 1) : pair;
+        s->minw[i][g] = byte_pair(mn[i / 2], i % 2);
+    }
+    s->d[0][g] = half_of(heads, 0);
+    s->d[1][g] = half_of(heads, 1);
+}
+
+/* ---- tiles
+ * ----------------------------------------------------------------------------------------- */
+
+/* acc[g][c] += w · a over n dword vectors of two panels and C columns, 32 bytes apart. */
+KERN_INLINE void tile_dot(int C, __m512i acc[2][TILE_COLS], const __m512i (*w)[2], const int8_t *a,
+                          int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        __m512i w0 = load(&w[i][0]), w1 = load(&w[i][1]);
+#pragma GCC unroll 6
+        for (int c = 0; c < C; c++) {
+            __m512i v = spread(a + 32 * c + 4 * i);
+            acc[0][c] = _mm512_dpbusd_epi32(acc[0][c], w0, v);
+            acc[1][c] = _mm512_dpbusd_epi32(acc[1][c], w1, v);
+        }
+    }
+}
+
+/* `blocks` blocks of 32 of C columns from `col` on; block0 is the number of the first. */
+KERN_INLINE void tile_q32(bool min, int C, int offset, float f[][2][16], const struct step *s,
+                          size_t blocks, const struct kern_x *x, size_t block0, size_t col)
+{
+    __m512 acc[2][TILE_COLS];
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        acc[0][c] = _mm512_load_ps(f[c][0]);
+        acc[1][c] = _mm512_load_ps(f[c][1]);
+    }
+#pragma GCC unroll 1
+    for (size_t b = 0; b < blocks; b++) {
+        size_t at = (block0 + b) * x->cols + col;
+        __m512i t[2][TILE_COLS];
+#pragma GCC unroll 6
+        for (int c = 0; c < C; c++)
+            t[0][c] = t[1][c] = _mm512_set1_epi32(-offset * x->sum[at + (size_t)c]);
+        tile_dot(C, t, s->w + 8 * b, x->q + at * 32, 8);
+#pragma GCC unroll 6
+        for (int c = 0; c < C; c++) {
+            __m512 xd = _mm512_set1_ps(x->d[at + (size_t)c]);
+#pragma GCC unroll 2
+            for (int g = 0; g < 2; g++) {
+                __m512 d = _mm512_mul_ps(s->d[b][g], xd);
+                acc[g][c] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(t[g][c]), acc[g][c]);
+                if (min)
+                    acc[g][c] = _mm512_fmadd_ps(s->m[b][g], _mm512_set1_ps(x->s[at + (size_t)c]),
+                                                acc[g][c]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        _mm512_store_ps(f[c][0], acc[0][c]);
+        _mm512_store_ps(f[c][1], acc[1][c]);
+    }
+}
+
+/* Sums of a column's block of 256 as the tile needs them. */
+struct centre {
+    int32_t start[64]; /* −offset × Σ of each piece; Q6_K: in the even places */
+    int16_t back[32];  /* 8 × Σ of each sub-block of 32 (8 of them) */
+};
+
+KERN_INLINE void centre(enum kind t, struct centre *o, const struct kern_x *x, size_t block,
+                        size_t col)
+{
+    size_t at = block * x->cols + col;
+    if (t == Q6_K) {
+        /* −32 × sums of 4, then of 8 in the even places */
+        const int8_t *a = x->q + (8 * block * x->cols + col) * 32;
+        size_t step = x->cols * 32;
+#pragma GCC unroll 4
+        for (size_t u = 0; u < 4; u++) {
+            __m512i v = _mm512_inserti64x4(
+                _mm512_castsi256_si512(_mm256_load_si256((const void *)(a + 2 * u * step))),
+                _mm256_load_si256((const void *)(a + (2 * u + 1) * step)), 1);
+            __m512i four = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones8(32), v);
+            __m512i eight = _mm512_add_epi32(four, _mm512_srli_epi64(four, 32));
+            _mm512_store_si512(o->start + 16 * u, _mm512_sub_epi32(_mm512_setzero_si512(), eight));
+        }
+        return;
+    }
+    __m128i sum32 = _mm_load_si128((const void *)(x->sum32 + at * 8));
+    _mm_store_si128((void *)o->back, _mm_slli_epi16(sum32, 3));
+    if (t == Q4_K) {
+        __m256i v = _mm256_slli_epi32(_mm256_cvtepi16_epi32(sum32), 3);
+        _mm256_store_si256((void *)o->start, _mm256_sub_epi32(_mm256_setzero_si256(), v));
+    } else {
+        __m256i sum16 = _mm256_load_si256((const void *)(x->sum16 + at * 16));
+        __m512i v = _mm512_slli_epi32(_mm512_cvtepi16_epi32(sum16), 4);
+        _mm512_store_si512(o->start, _mm512_sub_epi32(_mm512_setzero_si512(), v));
+    }
+}
+
+KERN_INLINE void tile_q256(enum kind t, int C, float f[][2][16], const struct step *s,
+                           const struct kern_x *x, size_t block, size_t col)
+{
+    const int pieces = t == Q4_K ? 1 : t == Q5_K ? 2 : 4; /* of 32 values */
+    const int gap = t == Q6_K ? 2 : 1;                    /* places of start a piece */
+    size_t at = block * x->cols + col;
+    const int8_t *a = x->q + (8 * block * x->cols + col) * 32;
+    _Alignas(64) struct centre z[TILE_COLS];
+    __m512i acc[2][TILE_COLS];
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        centre(t, &z[c], x, block, col + (size_t)c);
+        acc[0][c] = acc[1][c] = _mm512_setzero_si512();
+        if (t == Q6_K)
+            continue;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            __m512i sum = spread(z[c].back + 2 * i);
+            acc[0][c] = _mm512_dpwssd_epi32(acc[0][c], s->back[i][0], sum);
+            acc[1][c] = _mm512_dpwssd_epi32(acc[1][c], s->back[i][1], sum);
+        }
+    }
+#pragma GCC unroll 1
+    for (int b = 0; b < 8; b++, a += x->cols * 32) {
+#pragma GCC unroll 4
+        for (int p = 0; p < pieces; p++) {
+            __m512i sum[2][TILE_COLS];
+            int n = 8 / pieces, sub = t == Q6_K ? 2 * b + p / 2 : b;
+#pragma GCC unroll 6
+            for (int c = 0; c < C; c++)
+                sum[0][c] = sum[1][c] = _mm512_set1_epi32(z[c].start[(b * pieces + p) * gap]);
+            tile_dot(C, sum, s->w + 8 * b + n * p, a + 4 * n * p, n);
+#pragma GCC unroll 6
+            for (int c = 0; c < C; c++) {
+                acc[0][c] = _mm512_dpwssd_epi32(acc[0][c], sum[0][c], s->sc[sub][0]);
+                acc[1][c] = _mm512_dpwssd_epi32(acc[1][c], sum[1][c], s->sc[sub][1]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        __m512 xd = _mm512_set1_ps(x->d[at + (size_t)c]);
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; g++) {
+            __m512 v = _mm512_load_ps(f[c][g]);
+            v = _mm512_fmadd_ps(_mm512_mul_ps(s->d[0][g], xd), _mm512_cvtepi32_ps(acc[g][c]), v);
+            if (t != Q6_K) {
+                __m512i mins = _mm512_setzero_si512();
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++)
+                    mins = _mm512_dpwssd_epi32(mins, s->minw[i][g],
+                                               spread(x->sum32 + (at + (size_t)c) * 8 + 2 * i));
+                v = _mm512_fnmadd_ps(_mm512_mul_ps(s->d[1][g], xd), _mm512_cvtepi32_ps(mins), v);
+            }
+            _mm512_store_ps(f[c][g], v);
+        }
+    }
+}
+
+/* One tile: C columns from `col` on of the step whose first block (of 32 or 256) is `block`. */
+struct tile_args {
+    float (*f)[2][16];
+    const struct step *s;
+    const struct kern_x *x;
+    size_t block, blocks, col; /* blocks: of 32 values in this step */
+    int offset;
+};
+
+#define TILE(name, C, call)                                                     \
+    static __attribute__((noinline)) void name##_##C(const struct tile_args *a) \
+    {                                                                           \
+        enum { COLS = C };                                                      \
+        call;                                                                   \
+    }
+#define TILES(name, call)                                                                  \
+    TILE(name, 1, call)                                                                    \
+    TILE(name, 2, call)                                                                    \
+    TILE(name, 3, call)                                                                    \
+    TILE(name, 4, call)                                                                    \
+    TILE(name, 5, call)                                                                    \
+    TILE(name, 6, call)                                                                    \
+    static void (*const name[])(const struct tile_args *) = {name##_1, name##_2, name##_3, \
+                                                             name##_4, name##_5, name##_6};
+
+TILES(tile_plain, tile_q32(false, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_min, tile_q32(true, COLS, 0, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_q4k, tile_q256(Q4_K, COLS, a->f, a->s, a->x, a->block, a->col))
+TILES(tile_q5k, tile_q256(Q5_K, COLS, a->f, a->s, a->x, a->block, a->col))
+TILES(tile_q6k, tile_q256(Q6_K, COLS, a->f, a->s, a->x, a->block, a->col))
+
+/* ---- loops
+ * ------------------------------------------------------------------------------------------ */
+
+/* Unpacks step i of a panel into place g. */
+KERN_INLINE void step_unpack(enum kind t, struct step *s, const uint8_t *panel, size_t k, size_t i,
+                             size_t blocks, int g)
+{
+    if (t < Q4_K)
+        step_q32(t, s, panel + 4 * i * unit_bytes(t), g, blocks);
+    else if (t == Q6_K)
+        step_q256(t, s, panel + (k / 256 * 32 + 63) / 64 * 64 + i * unit_bytes(t), panel + 32 * i,
+                  g);
+    else
+        step_q256(t, s, panel + i * unit_bytes(t), NULL, g);
+}
+
+/* All columns of a block over one step, in groups of equal size. */
+KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16], size_t col,
+                              size_t cols)
+{
+    void (*const *tile)(const struct tile_args *) = t == Q4_K    ? tile_q4k
+                                                    : t == Q5_K  ? tile_q5k
+                                                    : t == Q6_K  ? tile_q6k
+                                                    : has_min(t) ? tile_min
+                                                                 : tile_plain;
+    size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    for (size_t i = 0, c = 0; i < groups; i++) {
+        size_t n = (cols - c) / (groups - i);
+        a->f = f + c;
+        a->col = col + c;
+        tile[n - 1](a);
+        c += n;
+    }
+}
+
+/* f from y or to y: `rows` (at most 32) rows of n columns. */
+KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_t rows, size_t n)
+{
+    __mmask16 m0 = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
+    __mmask16 m1 = (__mmask16)(rows < 16 ? 0 : (1u << (rows - 16)) - 1);
+    for (size_t c = 0; c < n; c++, y += ldy) {
+        if (store) {
+            _mm512_mask_storeu_ps(y, m0, _mm512_load_ps(f[c][0]));
+            _mm512_mask_storeu_ps(y + 16, m1, _mm512_load_ps(f[c][1]));
+        } else {
+            _mm512_store_ps(f[c][0], _mm512_maskz_loadu_ps(m0, y));
+            _mm512_store_ps(f[c][1], _mm512_maskz_loadu_ps(m1, y + 16));
+        }
+    }
+}
+
+/* Two panels (or one: w1 = w0) over steps [s0, s1) for a block of columns. */
+KERN_INLINE void pair_part(enum kind t, float *y, size_t ldy, size_t rows, const uint8_t *w0,
+                           const uint8_t *w1, size_t k, size_t s0, size_t s1,
+                           const struct kern_x *x, size_t col, size_t cols)
+{
+    _Alignas(64) float f[NB][2][16];
+    struct step s;
+    size_t total = (k + 63) / 64 * 2; /* blocks of 32 */
+    struct tile_args a = {.s = &s, .x = x, .offset = unsign(t)};
+    if (s0)
+        rest(false, f, y, ldy, rows, cols);
+    else
+        __builtin_memset(f, 0, cols * sizeof *f);
+    for (size_t i = s0; i < s1; i++) {
+        a.block = t < Q4_K ? 8 * i : i;
+        a.blocks = total - 8 * i < 8 ? total - 8 * i : 8;
+        step_unpack(t, &s, w0, k, i, a.blocks, 0);
+        step_unpack(t, &s, w1, k, i, a.blocks, 1);
+        step_columns(t, &a, f, col, cols);
+    }
+    rest(true, f, y, ldy, rows, cols);
+}
+
+KERN_INLINE void gemm(enum kind t, float *y, size_t ldy, const uint8_t *w, size_t panel,
+                      size_t rows, size_t k, const struct kern_x *x, size_t col0, size_t cols)
+{
+    size_t steps = (k + 255) / 256, blocks = (cols + NB - 1) / NB;
+    for (size_t b = 0, c = 0, n; b < blocks; b++, c += n) {
+        n = (cols - c) / (blocks - b);
+        for (size_t s = 0; s < steps; s += PART_STEPS)
+            for (size_t r = 0; r < rows; r += 32) {
+                const uint8_t *w0 = w + r / 16 * panel;
+                pair_part(t, y + c * ldy + r, ldy, rows - r < 32 ? rows - r : 32, w0,
+                          rows - r > 16 ? w0 + panel : w0, k, s,
+                          steps - s < PART_STEPS ? steps : s + PART_STEPS, x, col0 + c, n);
+            }
+    }
+}
+
+#endif

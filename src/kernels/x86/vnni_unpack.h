@@ -1,0 +1,206 @@
+/*
+ * Unpacking panels of the quantized types to unsigned bytes for vpdpbusd (unsigned weight × signed
+ * activation), lanes are rows. Shared by the one-column and the many-column products, so that a
+ * type's bit layout is written once per instruction set.
+ *
+ * Signed weights get an offset that makes them unsigned (Q8_0 and IQ4_NL 128, Q4_0 8, Q5_0 16, Q6_K
+ * 32); the products take offset × Σ activations off again, in integers.
+ */
+#ifndef PONDER_KERNELS_X86_VNNI_UNPACK_H
+#define PONDER_KERNELS_X86_VNNI_UNPACK_H
+
+#include "kernels/kern_internal.h"
+
+#include <immintrin.h>
+
+enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q4_K, Q5_K, Q6_K };
+
+/* Bytes of a pair of blocks of 32, or of a block of 256. */
+KERN_INLINE size_t unit_bytes(enum kind t)
+{
+    static const uint16_t bytes[] = {1088, 576, 640, 704, 768, 576, 2304, 2816, 3328};
+    return bytes[t];
+}
+
+/* What was added to make weights unsigned. */
+KERN_INLINE int unsign(enum kind t)
+{
+    static const uint8_t offset[] = {128, 8, 0, 16, 0, 128, 0, 0, 32};
+    return offset[t];
+}
+
+KERN_INLINE bool has_min(enum kind t)
+{
+    return t == Q4_1 || t == Q5_1 || t == Q4_K || t == Q5_K;
+}
+
+KERN_INLINE __m512i load(const void *p)
+{
+    return _mm512_load_si512(p);
+}
+
+KERN_INLINE __m512i ones8(int v)
+{
+    return _mm512_set1_epi8((char)v);
+}
+
+/* (a & b) | c */
+KERN_INLINE __m512i and_or(__m512i a, __m512i b, __m512i c)
+{
+    return _mm512_ternarylogic_epi32(a, b, c, 0xEA);
+}
+
+KERN_INLINE __m512i low4(__m512i v)
+{
+    return _mm512_and_si512(v, ones8(15));
+}
+
+KERN_INLINE __m512i high4(__m512i v)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(v, 4), ones8(15));
+}
+
+KERN_INLINE __m512 half16(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_load_si256((const void *)p));
+}
+
+/* The same four bytes in all lanes. */
+KERN_INLINE __m512i spread(const void *p)
+{
+    int32_t v;
+    __builtin_memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+/* ---- blocks of 32: block `half` of the pair at w
+ * -------------------------------------------------- */
+
+/* v[i]: values 4i..4i+3. */
+KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[8])
+{
+    if (t == Q8_0) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            v[i] = _mm512_xor_si512(load(w + 64 + 512 * half + 64 * i), ones8(-128));
+        return;
+    }
+    const uint8_t *q = w + (t == Q4_1   ? 64 + 320 * half
+                            : t == Q5_0 ? 128 + 320 * half
+                            : t == Q5_1 ? 128 + 384 * half
+                                        : 64 + 256 * half);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i x = load(q + 64 * i);
+        v[i] = low4(x);
+        v[4 + i] = high4(x);
+    }
+    if (t == IQ4_NL) {
+        const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(
+            -127 + 128, -104 + 128, -83 + 128, -65 + 128, -49 + 128, -35 + 128, -22 + 128,
+            -10 + 128, (char)(1 + 128), (char)(13 + 128), (char)(25 + 128), (char)(38 + 128),
+            (char)(53 + 128), (char)(69 + 128), (char)(89 + 128), (char)(113 + 128)));
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            v[i] = _mm512_shuffle_epi8(table, v[i]);
+    }
+    if (t == Q5_0 || t == Q5_1) {
+        __m512i h = load(q - 64), bit4 = ones8(0x10);
+#pragma GCC unroll 4
+        for (unsigned i = 0; i < 4; i++) {
+            v[i] = and_or(_mm512_slli_epi32(h, 4 - i), bit4, v[i]);
+            v[4 + i] = and_or(_mm512_srli_epi32(h, i), bit4, v[4 + i]);
+        }
+    }
+}
+
+KERN_INLINE __m512 scale32(enum kind t, const uint8_t *w, size_t half)
+{
+    return half16(w + (t == Q4_1 ? 320 : t == Q5_1 ? 384 : 32) * half);
+}
+
+KERN_INLINE __m512 min32(enum kind t, const uint8_t *w, size_t half)
+{
+    return half16(w + 32 + (t == Q4_1 ? 320 : 384) * half);
+}
+
+/* ---- blocks of 256
+ * ---------------------------------------------------------------------------------- */
+
+/* Values 64 u .. 64 u + 63 (u in 0..3): v[i] holds 64 u + 4 i .. + 3. */
+KERN_INLINE void unpack64(enum kind t, const uint8_t *w, unsigned u, __m512i v[16])
+{
+    if (t == Q6_K) {
+        const uint8_t *q = w + 1024 * (u / 2), *h = w + 2048 + 512 * (u / 2);
+        const __m512i top = ones8(0x30);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            __m512i a = load(q + 64 * i), b = load(q + 512 + 64 * i), x = load(h + 64 * i);
+            v[i] = u % 2 ? and_or(x, top, high4(a)) : and_or(_mm512_slli_epi32(x, 4), top, low4(a));
+            v[8 + i] = u % 2 ? and_or(_mm512_srli_epi32(x, 2), top, high4(b))
+                             : and_or(_mm512_slli_epi32(x, 2), top, low4(b));
+        }
+        return;
+    }
+    const uint8_t *q = w + (t == Q5_K ? 768 : 256) + 512 * u;
+    const __m512i bit4 = ones8(0x10);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        __m512i x = load(q + 64 * i);
+        v[i] = low4(x);
+        v[8 + i] = high4(x);
+        if (t == Q5_K) {
+            /* bits 2u and 2u + 1 of each byte go to bit 4 */
+            __m512i h = load(w + 256 + 64 * i);
+            __m512i a = u < 2 ? _mm512_slli_epi32(h, 4 - 2 * u) : _mm512_srli_epi32(h, 2 * u - 4);
+            __m512i b = u < 2 ? _mm512_slli_epi32(h, 3 - 2 * u) : _mm512_srli_epi32(h, 2 * u - 3);
+            v[i] = and_or(a, bit4, v[i]);
+            v[8 + i] = and_or(b, bit4, v[8 + i]);
+        }
+    }
+}
+
+/* Scales and minima of Q4_K and Q5_K as bytes: sc[h] holds those of sub-blocks 4h .. 4h + 3. */
+KERN_INLINE void k_scales(const uint8_t *w, __m512i sc[2], __m512i mn[2])
+{
+    const __m512i m6 = ones8(63), m30 = ones8(0x30);
+    __m512i a = load(w + 64), b = load(w + 128), c = load(w + 192);
+    sc[0] = _mm512_and_si512(a, m6);
+    mn[0] = _mm512_and_si512(b, m6);
+    sc[1] = and_or(_mm512_srli_epi32(a, 2), m30, low4(c));
+    mn[1] = and_or(_mm512_srli_epi32(b, 2), m30, high4(c));
+}
+
+/* Unsigned bytes 2p and 2p + 1 (p in 0, 1) of each dword as a pair of words. */
+KERN_INLINE __m512i byte_pair(__m512i v, int p)
+{
+    const __m128i even = _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
+    const __m128i odd = _mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1);
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(p ? odd : even));
+}
+
+/* Signed bytes 2p and 2p + 1 of each dword as a pair of words. */
+KERN_INLINE __m512i signed_pair(__m512i v, int p)
+{
+    return _mm512_srai_epi16(_mm512_slli_epi16(byte_pair(v, p), 8), 8);
+}
+
+/* Unsigned byte b of each dword. */
+KERN_INLINE __m512i byte_of(__m512i v, unsigned b)
+{
+    return _mm512_and_si512(_mm512_srli_epi32(v, 8 * b), _mm512_set1_epi32(255));
+}
+
+/* Signed byte b of each dword. */
+KERN_INLINE __m512i signed_byte_of(__m512i v, unsigned b)
+{
+    return _mm512_srai_epi32(_mm512_slli_epi32(v, 24 - 8 * b), 24);
+}
+
+/* The fp16 in the low (0) or high (1) half of each dword. */
+KERN_INLINE __m512 half_of(__m512i v, int high)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(v, 16) : v));
+}
+
+#endif
