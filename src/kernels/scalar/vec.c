@@ -27,8 +27,7 @@ static float lanes_sum(float l[LANES])
     return l[0];
 }
 
-/* ---- activations to int8 -----------------------------------------------------------------------
- */
+/* ---- activations to int8 ---- */
 
 /*
  * Scale of n values: max|x| / 127 is returned, *inv is what to multiply by. Magnitudes are compared

@@ -1,0 +1,207 @@
+/*
+ * The strided float product, and with it the matrix product of F32, F16 and BF16 weights, written
+ * once for all x86 instruction sets over `struct lanes` (vec_impl.h).
+ *
+ * A register tile is P panels × C columns: P weight vectors are loaded (and widened) once per k and
+ * used for all C columns, whose values are broadcast. A lane is a row and keeps one chain of FMAs in
+ * ascending k, so neither P nor C nor the cut of k into chunks can be seen in the result.
+ *
+ * Deep products (weights) are cut into chunks of k, so that the weights of a tile stay in the first
+ * level cache while all columns pass over them; the sums wait in y in between.
+ *
+ * Needed before inclusion: struct lanes with lanes_load, lanes_load_n, lanes_store, lanes_store_n,
+ * lanes_set, lanes_fma; lanes_load_f16, lanes_load_bf16 (16 halves, any alignment); and
+ * TILE_SHAPES(X, name, type): X(name, type, P, C) for each register tile that fits, P in 1, 2, 4 and C in
+ * 1..6; with P × C also P × (C − 1), and 1 × 6 at least.
+ */
+#ifndef PONDER_KERNELS_X86_TILE_IMPL_H
+#define PONDER_KERNELS_X86_TILE_IMPL_H
+
+#include "base/num.h"
+
+#include <stdbool.h>
+
+enum {
+    TILE_COLS = 6,
+    TILE_DEPTH = 384, /* panels × k of a chunk: F32 takes 24 KiB */
+};
+
+/* One register tile, `rows` of them valid (more than 16 · (panels − 1)). */
+struct tile_part {
+    const void *w;
+    const float *x;
+    float *y;
+    size_t panel_step, k_step, ldx, ldy;
+    size_t rows, k;
+    bool more; /* continue from y instead of 0 */
+};
+
+KERN_INLINE struct lanes tile_load(const void *w, size_t at, enum kern_float type)
+{
+    if (type == KERN_F32)
+        return lanes_load((const float *)w + at);
+    const uint16_t *h = (const uint16_t *)w + at;
+    return type == KERN_F16 ? lanes_load_f16(h) : lanes_load_bf16(h);
+}
+
+KERN_INLINE void tile_core(const struct tile_part *t, enum kern_float type, size_t P, size_t C)
+{
+    struct lanes acc[4][TILE_COLS], w[4];
+    size_t last = t->rows - (P - 1) * 16; /* rows of the last panel */
+#pragma GCC unroll 4
+    for (size_t p = 0; p < P; p++)
+#pragma GCC unroll 6
+        for (size_t c = 0; c < C; c++) {
+            const float *y = t->y + c * t->ldy + p * 16;
+            if (!t->more)
+                acc[p][c] = lanes_set(0.0f);
+            else if (p + 1 < P || last == 16)
+                acc[p][c] = lanes_load(y);
+            else
+                acc[p][c] = lanes_load_n(y, last);
+        }
+    const float *x = t->x;
+    for (size_t k = 0, at = 0; k < t->k; k++, at += t->k_step) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < P; p++)
+            w[p] = tile_load(t->w, at + p * t->panel_step, type);
+#pragma GCC unroll 6
+        for (size_t c = 0; c < C; c++) {
+            struct lanes v = lanes_set(x[c * t->ldx + k]);
+#pragma GCC unroll 4
+            for (size_t p = 0; p < P; p++)
+                acc[p][c] = lanes_fma(w[p], v, acc[p][c]);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t p = 0; p < P; p++)
+#pragma GCC unroll 6
+        for (size_t c = 0; c < C; c++) {
+            float *y = t->y + c * t->ldy + p * 16;
+            if (p + 1 < P || last == 16)
+                lanes_store(y, acc[p][c]);
+            else
+                lanes_store_n(y, acc[p][c], last);
+        }
+}
+
+/* One function per type and shape; the shapes a set has are listed in TILE_SHAPES. */
+#define TILE_FN(name, type, P, C)                                                                  \
+    static void name##_##P##x##C(const struct tile_part *t)                                        \
+    {                                                                                              \
+        tile_core(t, type, P, C);                                                                  \
+    }
+#define TILE_ENTRY(name, type, P, C) [type][P / 2][C - 1] = name##_##P##x##C,
+
+TILE_SHAPES(TILE_FN, tile_f32, KERN_F32)
+TILE_SHAPES(TILE_FN, tile_f16, KERN_F16)
+TILE_SHAPES(TILE_FN, tile_bf16, KERN_BF16)
+
+static void (*const tile_fn[KERN_FLOAT_COUNT][3][TILE_COLS])(const struct tile_part *) = {
+    TILE_SHAPES(TILE_ENTRY, tile_f32, KERN_F32) TILE_SHAPES(TILE_ENTRY, tile_f16, KERN_F16)
+        TILE_SHAPES(TILE_ENTRY, tile_bf16, KERN_BF16)};
+
+/* All columns over one group of `panels` panels: groups of equal width, so that none is ragged. */
+static void tile_panels(const struct kern_tile *t, enum kern_float type, size_t panel,
+                        size_t panels, size_t width)
+{
+    size_t size = type == KERN_F32 ? 4 : 2, row = panel * 16;
+    size_t depth = width < t->cols ? TILE_DEPTH / panels : t->k, k0 = 0;
+    struct tile_part part = {
+        .panel_step = t->panel_step,
+        .k_step = t->k_step,
+        .ldx = t->ldx,
+        .ldy = t->ldy,
+        .rows = num_min(t->rows - row, panels * 16),
+    };
+    do {
+        part.w = (const char *)t->w + (panel * t->panel_step + k0 * t->k_step) * size;
+        part.k = num_min(depth, t->k - k0);
+        part.more = k0 > 0;
+        for (size_t c = 0, n; c < t->cols; c += n) {
+            n = num_min(width, t->cols - c);
+            part.x = t->x + c * t->ldx + k0;
+            part.y = t->y + c * t->ldy + row;
+            tile_fn[type][panels / 2][n - 1](&part);
+        }
+        k0 += part.k;
+    } while (k0 < t->k);
+}
+
+static void tile_run(const struct kern_tile *t, enum kern_float type)
+{
+    if (t->cols == 0)
+        return;
+    size_t groups = (t->cols + TILE_COLS - 1) / TILE_COLS;
+    size_t width = (t->cols + groups - 1) / groups;
+    size_t total = (t->rows + 15) / 16;
+    for (size_t p = 0, n; p < total; p += n) {
+        n = 4;
+        while (n > total - p || !tile_fn[type][n / 2][width - 1])
+            n /= 2;
+        tile_panels(t, type, p, n, width);
+    }
+}
+
+static void tile_f32(const struct kern_tile *t)
+{
+    tile_run(t, KERN_F32);
+}
+
+static void tile_f16(const struct kern_tile *t)
+{
+    tile_run(t, KERN_F16);
+}
+
+static void tile_bf16(const struct kern_tile *t)
+{
+    tile_run(t, KERN_BF16);
+}
+
+/* Weights of a float type: the panels of panel.h are tiles with k_step 16. */
+static void tile_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                     const struct kern_x *x, size_t col0, size_t cols, enum kern_float type)
+{
+    size_t size = type == KERN_F32 ? 4 : 2;
+    tile_run(&(struct kern_tile){.w = w,
+                                 .panel_step = num_round_up(k * 16 * size, KERN_ALIGN) / size,
+                                 .k_step = 16,
+                                 .rows = rows,
+                                 .k = k,
+                                 .x = x->f + col0 * x->ldf,
+                                 .ldx = x->ldf,
+                                 .cols = cols,
+                                 .y = y,
+                                 .ldy = ldy},
+             type);
+}
+
+static void mul_f32(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                    const struct kern_x *x, size_t col0, size_t cols)
+{
+    tile_mul(y, ldy, w, rows, k, x, col0, cols, KERN_F32);
+}
+
+static void mul_f16(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                    const struct kern_x *x, size_t col0, size_t cols)
+{
+    tile_mul(y, ldy, w, rows, k, x, col0, cols, KERN_F16);
+}
+
+static void mul_bf16(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                     const struct kern_x *x, size_t col0, size_t cols)
+{
+    tile_mul(y, ldy, w, rows, k, x, col0, cols, KERN_BF16);
+}
+
+KERN_INLINE void tile_init(struct kern *k)
+{
+    k->tile[KERN_F32] = tile_f32;
+    k->tile[KERN_F16] = tile_f16;
+    k->tile[KERN_BF16] = tile_bf16;
+    k->mul[QUANT_F32].mul = mul_f32;
+    k->mul[QUANT_F16].mul = mul_f16;
+    k->mul[QUANT_BF16].mul = mul_bf16;
+}
+
+#endif
