@@ -6,7 +6,7 @@
 #ifndef PONDER_FORMAT_GGUF_H
 #define PONDER_FORMAT_GGUF_H
 
-#include "base/file.h"
+#include "format/source.h"
 #include "quant/quant.h"
 
 /* Value types of the file format. */
@@ -28,27 +28,42 @@ enum gguf_type {
 
 struct gguf_writer;
 
-/* Begins a file; nothing appears under `path` before gguf_writer_commit. */
+/*
+ * Begins a file; nothing appears under `path` before gguf_writer_commit. The order of calls is: any
+ * of put, copy and add_tensor; then the data; then commit. After an error the file can only be
+ * given up (gguf_writer_free): every further call fails, a commit too. ERR_USAGE: a call out of
+ * order, a name or value that the format does not have. A key or a tensor name given twice is found
+ * when the data begin. One thread at a time.
+ */
 int gguf_writer_new(struct gguf_writer **out, const char *path, struct err *e);
-void gguf_writer_free(struct gguf_writer *w); /* aborts when not committed */
+void gguf_writer_free(struct gguf_writer *w); /* aborts when not committed; NULL is fine */
 
+/*
+ * Keys are UTF-8 without control characters, strings are UTF-8. "general.alignment" (a power of
+ * two, at least 8) also sets the alignment of this file; it is 32 otherwise.
+ */
+int gguf_put_u16(struct gguf_writer *w, const char *key, uint16_t v, struct err *e);
 int gguf_put_u32(struct gguf_writer *w, const char *key, uint32_t v, struct err *e);
 int gguf_put_u64(struct gguf_writer *w, const char *key, uint64_t v, struct err *e);
 int gguf_put_i32(struct gguf_writer *w, const char *key, int32_t v, struct err *e);
 int gguf_put_f32(struct gguf_writer *w, const char *key, float v, struct err *e);
 int gguf_put_bool(struct gguf_writer *w, const char *key, bool v, struct err *e);
-int gguf_put_string(struct gguf_writer *w, const char *key, const char *s, size_t n,
-                    struct err *e);
+int gguf_put_string(struct gguf_writer *w, const char *key, const char *s, size_t n, struct err *e);
 /* Arrays of `count` plain values of `type` (not string, not array), or of strings. */
 int gguf_put_array(struct gguf_writer *w, const char *key, enum gguf_type type, const void *v,
                    size_t count, struct err *e);
-int gguf_put_strings(struct gguf_writer *w, const char *key, const char *const *s,
-                     const size_t *n, size_t count, struct err *e);
+int gguf_put_strings(struct gguf_writer *w, const char *key, const char *const *s, const size_t *n,
+                     size_t count, struct err *e);
+/* A value of an open GGUF source, byte for byte, whatever its type. The key has to be there. */
+int gguf_copy(struct gguf_writer *w, const struct source *from, const char *key, struct err *e);
 
-/* Announces a tensor (shape outermost first); all before the first gguf_write_data. */
+/*
+ * Announces a tensor: 1 to 4 dimensions ≥ 1, outermost first, rows of whole blocks, a name of at
+ * most 63 bytes (what other programs read).
+ */
 int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_type *type,
                     int dims, const uint64_t *shape, struct err *e);
-/* Data in the order of announcement, in as many pieces as the caller likes. */
+/* Data in the order of announcement, in as many pieces as the caller likes; padding is added. */
 int gguf_write_data(struct gguf_writer *w, const void *p, size_t n, struct err *e);
 /* Checks that every tensor is whole, syncs and gives the file its name. */
 int gguf_writer_commit(struct gguf_writer *w, struct err *e);

@@ -474,7 +474,7 @@ static int place_tensors(struct source *s, size_t file, size_t first, size_t hea
         t->offset += start;
         t->data = m->data + t->offset;
     }
-    return check_overlap(s->tensors + first, s->n_tensors - first, e);
+    return s->n_tensors > first ? check_overlap(s->tensors + first, s->n_tensors - first, e) : 0;
 }
 
 /* ---- a file -------------------------------------------------------------------------------------
@@ -492,14 +492,17 @@ static int check_version(uint32_t version, struct err *e)
     return err_set(e, ERR_FORMAT, "GGUF version %u: only 2 and 3 are known here", version);
 }
 
-/* A metadata value that has to be a whole number ≥ 0; `missing` where there is none. */
-static int get_count(const struct source_entry *entries, size_t n, const char *key,
-                     uint64_t missing, uint64_t *out, struct err *e)
+/*
+ * A metadata value of the entries from `first` on, which has to be a whole number ≥ 0; `missing`
+ * where there is none.
+ */
+static int get_count(const struct source *s, size_t first, const char *key, uint64_t missing,
+                     uint64_t *out, struct err *e)
 {
     *out = missing;
-    for (size_t i = 0; i < n; i++) {
-        const struct source_value *v = &entries[i].value;
-        if (strcmp(entries[i].key, key) != 0)
+    for (size_t i = first; i < s->n_entries; i++) {
+        const struct source_value *v = &s->entries[i].value;
+        if (strcmp(s->entries[i].key, key) != 0)
             continue;
         if (v->type == SOURCE_UINT || (v->type == SOURCE_INT && v->i >= 0)) {
             *out = v->u;
@@ -525,7 +528,7 @@ struct split {
 static int read_shard(struct source *s, size_t file, struct split *split, struct err *e)
 {
     struct cursor c = {.p = s->files[file].map.data, .n = s->files[file].map.size, .at = 4};
-    size_t first_entry = s->n_entries, first_tensor = s->n_tensors, n;
+    size_t first_entry = s->n_entries, first_tensor = s->n_tensors;
     uint64_t tensors, keys, align;
     uint32_t version;
     int rc;
@@ -572,19 +575,17 @@ static int read_shard(struct source *s, size_t file, struct split *split, struct
     }
     if (rc)
         return rc;
-    n = s->n_entries - first_entry;
-    rc = get_count(s->entries + first_entry, n, "general.alignment", GGUF_ALIGNMENT, &align, e);
+    rc = get_count(s, first_entry, "general.alignment", GGUF_ALIGNMENT, &align, e);
     if (!rc && !gguf_alignment_ok(align))
         rc = err_set(e, ERR_FORMAT,
                      "general.alignment is %llu, it has to be a power of two and at least 8",
                      (unsigned long long)align);
     if (!rc)
-        rc = get_count(s->entries + first_entry, n, "split.no", 0, &split->no, e);
+        rc = get_count(s, first_entry, "split.no", 0, &split->no, e);
     if (!rc)
-        rc = get_count(s->entries + first_entry, n, "split.count", 0, &split->count, e);
+        rc = get_count(s, first_entry, "split.count", 0, &split->count, e);
     if (!rc)
-        rc = get_count(s->entries + first_entry, n, "split.tensors.count", UINT64_MAX,
-                       &split->tensors, e);
+        rc = get_count(s, first_entry, "split.tensors.count", UINT64_MAX, &split->tensors, e);
     if (!rc)
         rc = place_tensors(s, file, first_tensor, c.at, align, e);
     if (file > 0)

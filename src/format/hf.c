@@ -38,7 +38,7 @@ static int load_json(json_t **out, const char *path, size_t max, const struct js
     int rc;
 
     buf_init(&text, max);
-    rc = file_read(&text, path, e);
+    rc = source_read_text(&text, path, e);
     if (!rc) {
         rc = jsonin_object(out, text.data, text.len, limits, false, e);
         if (rc)

@@ -115,7 +115,10 @@ const char *source_name(struct source *s, const char *p, size_t n, struct err *e
 /* Builds both tables of names; a name given twice is an error. */
 int source_finish(struct source *s, struct err *e);
 
-/* "PATH of the file t lies in" for errors. */
+/* A whole regular file, within the maximum of `out`. */
+int source_read_text(struct buf *out, const char *path, struct err *e);
+
+/* The path of the file a tensor lies in, for errors. */
 const char *source_where(const struct source *s, const struct source_tensor *t);
 
 /* ---- readers ------------------------------------------------------------------------------------

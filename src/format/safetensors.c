@@ -196,7 +196,8 @@ static int place_tensors(struct source *s, size_t file, size_t first, size_t sta
     const struct file_map *m = &s->files[file].map;
     uint64_t at = 0, room = m->size - start;
 
-    qsort(s->tensors + first, s->n_tensors - first, sizeof *s->tensors, by_offset);
+    if (s->n_tensors > first)
+        qsort(s->tensors + first, s->n_tensors - first, sizeof *s->tensors, by_offset);
     for (size_t i = first; i < s->n_tensors; i++) {
         struct source_tensor *t = &s->tensors[i];
         if (t->offset != at)

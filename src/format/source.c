@@ -126,6 +126,14 @@ int source_finish(struct source *s, struct err *e)
     return 0;
 }
 
+int source_read_text(struct buf *out, const char *path, struct err *e)
+{
+    /* Opening a pipe would wait for a writer. */
+    if (file_kind(path) == FILE_OTHER)
+        return err_set(e, ERR_IO, "%s: is not a regular file", path);
+    return file_read(out, path, e);
+}
+
 /* ---- opening ------------------------------------------------------------------------------------
  */
 
@@ -197,33 +205,33 @@ static int open_index(struct source *s, const char *path, struct err *e)
     return rc;
 }
 
-static int open_file(struct source *s, const char *path, struct err *e)
+/* Reads files[0] as what its first bytes say it is; `name` decides where they do not. */
+static int read_file(struct source *s, const char *name, struct err *e)
 {
-    struct file_map *m;
-    int rc;
+    const struct file_map *m = &s->files[0].map;
 
-    if (path_ends(path, ".safetensors.index.json"))
-        return open_index(s, path, e);
-    rc = source_add_file(s, path, e);
-    if (rc)
-        return rc;
-    m = &s->files[0].map;
     if (m->size >= 4 && memcmp(m->data, "GGUF", 4) == 0) {
         s->kind = SOURCE_GGUF;
         return gguf_read(s, e);
     }
     if (m->size > 0 &&
-        (safetensors_looks_like(m->data, m->size) || path_ends(path, ".safetensors"))) {
+        (safetensors_looks_like(m->data, m->size) || path_ends(name, ".safetensors"))) {
         s->kind = SOURCE_HF;
         return safetensors_read(s, 0, true, e);
     }
-    if (path_ends(path, ".json")) {
-        file_map_release(m);
-        free(s->files[0].path);
-        s->n_files = 0;
+    return not_a_model(s->files[0].path, m, e);
+}
+
+static int open_file(struct source *s, const char *path, struct err *e)
+{
+    int rc;
+
+    if (path_ends(path, ".safetensors.index.json"))
+        return open_index(s, path, e);
+    if (path_ends(path, ".json"))
         return open_json(s, path, e);
-    }
-    return not_a_model(path, m, e);
+    rc = source_add_file(s, path, e);
+    return rc ? rc : read_file(s, path, e);
 }
 
 static struct source *source_alloc(const char *path, struct err *e)
@@ -282,10 +290,9 @@ int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct e
     s = source_alloc("memory", e);
     if (!s)
         return ERR_NOMEM;
-    s->kind = SOURCE_GGUF;
-    rc = add_map(s, "memory", &map, e);
+    rc = add_map(s, s->path, &map, e);
     if (!rc)
-        rc = n >= 4 && memcmp(p, "GGUF", 4) == 0 ? gguf_read(s, e) : not_a_model("memory", &map, e);
+        rc = read_file(s, "", e);
     if (!rc)
         rc = source_finish(s, e);
     if (rc) {
@@ -451,7 +458,7 @@ int source_text(struct source *s, const char *name, const char **text, size_t *n
     path = text_path(s, name, joined, sizeof joined);
     if (path) {
         t->found = true;
-        rc = file_read(&t->text, path, e);
+        rc = source_read_text(&t->text, path, e);
         if (rc)
             goto fail;
     }

@@ -87,7 +87,8 @@ struct source;
  */
 int source_open(struct source **out, const char *path, struct err *e);
 
-/* A whole GGUF file (of a single shard) in memory that outlives the source; aligned to 8 bytes. */
+/* A whole GGUF (no split set) or safetensors file in memory, aligned to 8 bytes, that outlives the
+ * source. */
 int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct err *e);
 void source_free(struct source *s);
 
