@@ -1,0 +1,50 @@
+/* The table of commands and what follows from it. */
+#include "cli/command.h"
+
+#include "base/num.h"
+
+#include <string.h>
+
+#define COMMAND(name) extern const struct command cmd_##name;
+#include "cli/command.def"
+#undef COMMAND
+
+static const struct command *const command_rows[] = {
+#define COMMAND(name) &cmd_##name,
+#include "cli/command.def"
+#undef COMMAND
+};
+
+const struct command *const *command_all(size_t *n)
+{
+    *n = NUM_COUNT(command_rows);
+    return command_rows;
+}
+
+const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < NUM_COUNT(command_rows); i++)
+        if (!strcmp(command_rows[i]->name, name))
+            return command_rows[i];
+    return NULL;
+}
+
+static const char *command_name_at(const void *arg, size_t i)
+{
+    return i < NUM_COUNT(command_rows) ? command_rows[i]->name : NULL;
+}
+
+int command_unknown(const char *name, struct err *e)
+{
+    const char *near = opt_nearest(name, command_name_at, NULL);
+    if (near)
+        return err_set(e, ERR_USAGE, "unknown command \"%.100s\"; did you mean \"%s\"?", name,
+                       near);
+    return err_set(e, ERR_USAGE, "unknown command \"%.100s\"; \"ponder help\" lists the commands",
+                   name);
+}
+
+int command_status(int code)
+{
+    return code == ERR_OK ? 0 : code == ERR_USAGE ? 2 : code == ERR_CANCELLED ? 130 : 1;
+}
