@@ -41,7 +41,6 @@ q_declare_encode(q_iq4_xs_encode);
 q_declare_encode(q_tq1_0_encode);
 q_declare_encode(q_tq2_0_encode);
 q_declare_encode(q_mxfp4_encode);
-q_declare_encode(q_nvfp4_encode);
 
 static inline uint16_t q_get16(const uint8_t *p)
 {

@@ -7,6 +7,10 @@
  *   NVFP4  4 scales e4m3 (without sign) | 4 × 8 bytes, as above within 16 values (64 values)
  */
 #include "quant/q_impl.h"
+#include "quant/q_search.h"
+
+#include <float.h>
+#include <math.h>
 
 static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
@@ -53,5 +57,74 @@ void q_nvfp4_decode(float *dst, const void *src, size_t n)
                 dst[i + 8] = d * (float)e2m1_doubled[q[i] >> 4];
             }
         }
+    }
+}
+
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+/* The code nearest to x, which is in units of half the scale; a tie goes to the smaller magnitude.
+ */
+static inline uint8_t nearest_e2m1(float x)
+{
+    float a = fabsf(x);
+    uint8_t c =
+        (uint8_t)((a > 0.5f) + (a > 1.5f) + (a > 2.5f) + (a > 3.5f) + (a > 5) + (a > 7) + (a > 10));
+    return x < 0 && c ? c | 8 : c;
+}
+
+static float mxfp4_error(const float *x, const float *w, float d)
+{
+    float inverse = 1 / d, error = 0;
+    for (int i = 0; i < 32; i++) {
+        float e = d * (float)e2m1_doubled[nearest_e2m1(x[i] * inverse)] - x[i];
+        error += w[i] * e * e;
+    }
+    return error;
+}
+
+/*
+ * Without importance: the scale of the OCP specification, which maps the largest magnitude to 4..8
+ * (what is beyond 6 saturates). With importance: the best of that and its neighbours.
+ */
+static int mxfp4_exponent(const float *src, const float *importance)
+{
+    float most = 0;
+    for (int i = 0; i < 32; i++)
+        most = fabsf(src[i]) > most ? fabsf(src[i]) : most;
+    if (!(most > 0))
+        return 0;
+    int e;
+    frexpf(most < FLT_MAX ? most : FLT_MAX, &e);
+    e = e - 1 - 2 + 127;
+    e = e > 0 ? e : 0;
+    struct q_block b;
+    if (importance)
+        q_block_load(&b, src, importance, 32);
+    if (!importance || b.unit == 0)
+        return e;
+    int best = e;
+    float error = INFINITY;
+    for (int k = e - 1; k <= e + 1; k++) {
+        float d = half_e8m0((uint8_t)(k > 0 ? k : 0)) / b.unit;
+        float t = mxfp4_error(b.x, b.w, d);
+        if (k >= 0 && t < error) {
+            error = t;
+            best = k;
+        }
+    }
+    return best;
+}
+
+void q_mxfp4_encode(void *dst, const float *src, size_t n, const float *importance)
+{
+    uint8_t *p = dst;
+    for (size_t i = 0; i + 32 <= n; i += 32, p += 17) {
+        int e = mxfp4_exponent(src + i, importance ? importance + i : NULL);
+        float d = half_e8m0((uint8_t)e);
+        p[0] = (uint8_t)e;
+        for (int k = 0; k < 16;
+             k++) /* dividing by a power of two is exact, and cannot overflow it */
+            p[1 + k] =
+                (uint8_t)(nearest_e2m1(src[i + k] / d) | nearest_e2m1(src[i + k + 16] / d) << 4);
     }
 }

@@ -14,6 +14,7 @@
  * are ternary already.
  */
 #include "quant/q_impl.h"
+#include "quant/q_search.h"
 
 #include <math.h>
 
@@ -46,6 +47,48 @@ void q_tq2_0_decode(float *dst, const void *src, size_t n)
         for (int i = 0; i < Q_SUPER; i++) {
             int v = p[32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4) & 3;
             dst[i] = d * (float)(v - 1);
+        }
+    }
+}
+
+/* Digits 0..2 of a block: x / max|x| rounded half away from zero, plus 1. */
+static uint16_t ternary_codes(const float *src, uint8_t code[Q_SUPER])
+{
+    float most = 0;
+    for (int i = 0; i < Q_SUPER; i++)
+        most = fabsf(src[i]) > most ? fabsf(src[i]) : most;
+    float inverse = q_inverse(most);
+    for (int i = 0; i < Q_SUPER; i++) {
+        float t = src[i] * inverse;
+        code[i] = (uint8_t)(1 + (t >= 0.5f) - (t <= -0.5f));
+    }
+    return q_half_finite(most);
+}
+
+void q_tq1_0_encode(void *dst, const float *src, size_t n, const float *importance)
+{
+    static const uint8_t weight[5] = {81, 27, 9, 3, 1};
+    uint8_t *p = dst, code[Q_SUPER];
+    for (size_t i = 0; i + Q_SUPER <= n; i += Q_SUPER, p += 54) {
+        q_put16(p + 52, ternary_codes(src + i, code));
+        for (const struct run *r = tq1_runs; r < tq1_runs + 3; r++)
+            for (int j = 0; j < r->bytes; j++) {
+                unsigned number = 0;
+                for (int k = 0; k < r->digits; k++)
+                    number += (unsigned)weight[k] * code[r->first + k * r->bytes + j];
+                p[r->at + j] = (uint8_t)((number * 256 + 242) / 243);
+            }
+    }
+}
+
+void q_tq2_0_encode(void *dst, const float *src, size_t n, const float *importance)
+{
+    uint8_t *p = dst, code[Q_SUPER];
+    for (size_t i = 0; i + Q_SUPER <= n; i += Q_SUPER, p += 66) {
+        q_put16(p + 64, ternary_codes(src + i, code));
+        for (int j = 0; j < 64; j++) {
+            const uint8_t *c = code + 128 * (j / 32) + j % 32;
+            p[j] = (uint8_t)(c[0] | c[32] << 2 | c[64] << 4 | c[96] << 6);
         }
     }
 }
