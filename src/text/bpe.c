@@ -1,0 +1,395 @@
+/*
+ * See bpe.h.
+ *
+ * Short pieces (words) are merged in place in two small arrays: finding the smallest rank by
+ * looking at all of them is the fastest thing there is for a few bytes. Long pieces use a linked
+ * list of symbols and a priority queue of (rank, position), so that 10 MB of one letter take
+ * seconds.
+ *
+ * The queue makes use of how entries arrive: all pairs of the untouched piece come in ascending
+ * position, and so do most of those that a sweep over one rank creates. So each rank has a FIFO
+ * queue of its positions (nodes from one pool), a small heap holds the ranks whose queue is not
+ * empty, and only what arrives out of order goes through a second, ordinary heap. An entry is stale
+ * when the pair at its position has got another rank meanwhile; it is then skipped.
+ */
+#include "text/bpe.h"
+
+#include "base/hash.h"
+#include "base/num.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHORT = 48 };
+#define NIL UINT32_MAX
+
+/* A symbol of the linked list; the index is the position of its first byte in the piece. */
+struct bpe_sym {
+    int32_t id;
+    uint32_t rank; /* of the pair with the next symbol; BPE_NONE: no merge, or symbol gone */
+    uint32_t prev, next;
+};
+
+struct bpe_node {
+    uint32_t pos, next;
+};
+
+static const struct bpe_merge *find(const struct bpe *b, int32_t left, int32_t right)
+{
+    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    for (size_t i = (size_t)hash_u64(pair) & b->mask;; i = (i + 1) & b->mask)
+        if (b->slot[i].pair == pair || b->slot[i].rank == BPE_NONE)
+            return &b->slot[i];
+}
+
+int bpe_init(struct bpe *b, const struct vocab *v, struct arena *a, size_t merges, struct err *e)
+{
+    *b = (struct bpe){.vocab = v, .unk = -1, .room = merges};
+    if (merges > VOCAB_MAX)
+        return err_set(e, ERR_LIMIT, "%zu merges: at most %d are supported", merges, VOCAB_MAX);
+    size_t slots = 64;
+    while (slots < merges + merges / 2)
+        slots *= 2;
+    b->slot = arena_array(a, slots, sizeof *b->slot, e);
+    if (!b->slot)
+        return ERR_NOMEM;
+    b->mask = slots - 1;
+    for (size_t i = 0; i < slots; i++)
+        b->slot[i] = (struct bpe_merge){UINT64_MAX, BPE_NONE, -1};
+    for (int i = 0; i < 256; i++) {
+        char c = (char)i;
+        b->byte_id[i] = vocab_find(v, &c, 1);
+    }
+    return 0;
+}
+
+/* The bytes of a part of a merge, appended to out (which has the room). */
+static int part(const struct bpe *b, char *out, size_t *at, const char *s, size_t n, int32_t *id,
+                struct err *e)
+{
+    size_t m = vocab_alphabet(out + *at, s, n);
+    *id = m == SIZE_MAX ? -1 : vocab_find(b->vocab, out + *at, m);
+    if (*id < 0)
+        return err_set(e, ERR_FORMAT, "merge %u joins '%.*s', which is not in the vocabulary",
+                       b->ranks, (int)num_min(n, 80), s);
+    *at += m;
+    return 0;
+}
+
+int bpe_merge(struct bpe *b, const char *left, size_t nl, const char *right, size_t nr,
+              struct err *e)
+{
+    char bytes[512], *big = NULL, *p = bytes;
+    if (nl > VOCAB_TOKEN_MAX || nr > VOCAB_TOKEN_MAX)
+        return err_set(e, ERR_FORMAT, "merge %u is longer than a token may be", b->ranks);
+    if (nl + nr > sizeof bytes && !(p = big = malloc(nl + nr)))
+        return err_nomem(e, nl + nr, "a merge");
+    size_t n = 0;
+    int32_t l, r, joined = -1;
+    int rc = part(b, p, &n, left, nl, &l, e);
+    if (!rc)
+        rc = part(b, p, &n, right, nr, &r, e);
+    if (!rc) {
+        joined = vocab_find(b->vocab, p, n);
+        if (joined < 0)
+            rc = err_set(e, ERR_FORMAT, "merge %u makes '%.*s%.*s', which is not in the vocabulary",
+                         b->ranks, (int)num_min(nl, 80), left, (int)num_min(nr, 80), right);
+    }
+    free(big);
+    if (rc && !b->lenient)
+        return rc;
+    if (b->room == 0)
+        return err_set(e, ERR_FORMAT, "more merges than announced");
+    b->room--;
+    if (!rc && !(b->vocab->tok[joined].flags & VOCAB_ADDED)) {
+        size_t i = (size_t)(find(b, l, r) - b->slot);
+        uint64_t pair = (uint64_t)(uint32_t)l << 32 | (uint32_t)r;
+        b->slot[i] = (struct bpe_merge){pair, b->ranks, joined};
+    }
+    b->ranks++;
+    return 0;
+}
+
+int bpe_merge_line(struct bpe *b, const char *s, size_t n, struct err *e)
+{
+    const char *gap = memchr(s, ' ', n);
+    if (!gap || gap == s || gap + 1 == s + n || memchr(gap + 1, ' ', (size_t)(s + n - gap - 1)))
+        return err_set(e, ERR_FORMAT, "merge %u is '%.*s': two tokens and a space are needed",
+                       b->ranks, (int)num_min(n, 80), s);
+    return bpe_merge(b, s, (size_t)(gap - s), gap + 1, (size_t)(s + n - gap - 1), e);
+}
+
+/* The symbol of a byte; -1 with *skip: fused into the unknown token before it. */
+static int first_id(const struct bpe *b, unsigned char c, int32_t before, int32_t *id, bool *skip,
+                    struct err *e)
+{
+    *id = b->byte_id[c];
+    *skip = false;
+    if (*id >= 0)
+        return 0;
+    if (b->unk < 0)
+        return err_set(e, ERR_FORMAT,
+                       "the vocabulary has no token for byte 0x%02x: it cannot represent this text",
+                       c);
+    *id = b->unk;
+    *skip = b->fuse_unk && before == b->unk;
+    return 0;
+}
+
+static int encode_short(const struct bpe *b, const char *s, size_t len, struct ids *out,
+                        struct err *e)
+{
+    const struct bpe_merge *m[SHORT + 1];
+    int32_t id[SHORT + 1];
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        bool skip;
+        int rc = first_id(b, (unsigned char)s[i], n ? id[n - 1] : -1, &id[n], &skip, e);
+        if (rc)
+            return rc;
+        n += !skip;
+    }
+    for (size_t i = 0; i + 1 < n; i++)
+        m[i] = find(b, id[i], id[i + 1]);
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (m[i]->rank < m[best]->rank)
+                best = i;
+        if (m[best]->rank == BPE_NONE)
+            break;
+        id[best] = m[best]->result;
+        memmove(&id[best + 1], &id[best + 2], (n - best - 2) * sizeof *id);
+        n--;
+        if (best + 1 < n) {
+            memmove(&m[best + 1], &m[best + 2], (n - best - 2) * sizeof(m[0]));
+            m[best] = find(b, id[best], id[best + 1]);
+        }
+        if (best > 0)
+            m[best - 1] = find(b, id[best - 1], id[best]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        int rc = ids_push(out, id[i], e);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- the priority queue --------------------------------------------------------------------- */
+
+void bpe_work_release(struct bpe_work *w)
+{
+    free(w->sym);
+    free(w->head);
+    free(w->tail);
+    free(w->node);
+    free(w->ranks);
+    free(w->odd);
+    *w = (struct bpe_work){0};
+}
+
+/* Makes room for `need` items of `size` bytes at *p, which has *cap. */
+static int grow(void **p, size_t *cap, size_t need, size_t size, struct err *e)
+{
+    if (need <= *cap)
+        return 0;
+    size_t want = num_max(need, *cap + *cap / 2), bytes;
+    if (!num_mul(&bytes, want, size))
+        return err_nomem(e, SIZE_MAX, "text to tokenize");
+    void *q = realloc(*p, bytes);
+    if (!q)
+        return err_nomem(e, bytes, "text to tokenize");
+    *p = q;
+    *cap = want;
+    return 0;
+}
+
+static int work_begin(const struct bpe *b, struct bpe_work *w, size_t n, struct err *e)
+{
+    if (!w->head) { /* every queue is empty between pieces, so this is needed only once */
+        size_t ranks = num_max(b->ranks, 1);
+        w->head = malloc(ranks * sizeof *w->head);
+        w->tail = malloc(ranks * sizeof *w->tail);
+        if (!w->head || !w->tail)
+            return err_nomem(e, 2 * ranks * sizeof *w->head, "text to tokenize");
+        memset(w->head, 0xff, ranks * sizeof *w->head);
+        w->spare = NIL;
+    }
+    return grow((void **)&w->sym, &w->syms, n, sizeof *w->sym, e);
+}
+
+static int heap_push_rank(struct bpe_work *w, uint32_t r, struct err *e)
+{
+    int rc = grow((void **)&w->ranks, &w->crank, w->nranks + 1, sizeof *w->ranks, e);
+    if (rc)
+        return rc;
+    size_t i = w->nranks++;
+    for (; i > 0 && w->ranks[(i - 1) / 2] > r; i = (i - 1) / 2)
+        w->ranks[i] = w->ranks[(i - 1) / 2];
+    w->ranks[i] = r;
+    return 0;
+}
+
+static void heap_pop_rank(struct bpe_work *w)
+{
+    uint32_t last = w->ranks[--w->nranks];
+    size_t i = 0, n = w->nranks;
+    for (size_t k; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && w->ranks[k + 1] < w->ranks[k])
+            k++;
+        if (w->ranks[k] >= last)
+            break;
+        w->ranks[i] = w->ranks[k];
+    }
+    if (n > 0)
+        w->ranks[i] = last;
+}
+
+static int heap_push_odd(struct bpe_work *w, uint64_t key, struct err *e)
+{
+    int rc = grow((void **)&w->odd, &w->codd, w->nodd + 1, sizeof *w->odd, e);
+    if (rc)
+        return rc;
+    size_t i = w->nodd++;
+    for (; i > 0 && w->odd[(i - 1) / 2] > key; i = (i - 1) / 2)
+        w->odd[i] = w->odd[(i - 1) / 2];
+    w->odd[i] = key;
+    return 0;
+}
+
+static void heap_pop_odd(struct bpe_work *w)
+{
+    uint64_t last = w->odd[--w->nodd];
+    size_t i = 0, n = w->nodd;
+    for (size_t k; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && w->odd[k + 1] < w->odd[k])
+            k++;
+        if (w->odd[k] >= last)
+            break;
+        w->odd[i] = w->odd[k];
+    }
+    if (n > 0)
+        w->odd[i] = last;
+}
+
+static int queue_push(struct bpe_work *w, uint32_t rank, uint32_t pos, struct err *e)
+{
+    uint32_t head = w->head[rank];
+    if (head != NIL && w->node[w->tail[rank]].pos > pos)
+        return heap_push_odd(w, (uint64_t)rank << 32 | pos, e);
+    uint32_t k = w->spare;
+    int rc = 0;
+    if (k != NIL) {
+        w->spare = w->node[k].next;
+    } else {
+        rc = grow((void **)&w->node, &w->nodes, w->used + 1, sizeof *w->node, e);
+        if (rc)
+            return rc;
+        k = (uint32_t)w->used++;
+    }
+    w->node[k] = (struct bpe_node){pos, NIL};
+    if (head != NIL) {
+        w->node[w->tail[rank]].next = k;
+    } else {
+        rc = heap_push_rank(w, rank, e);
+        if (!rc)
+            w->head[rank] = k;
+    }
+    w->tail[rank] = k;
+    return rc;
+}
+
+/* Takes the entry with the lowest (rank, position); false when there is none. */
+static bool queue_pop(struct bpe_work *w, uint32_t *rank, uint32_t *pos)
+{
+    uint64_t a = UINT64_MAX, b = w->nodd ? w->odd[0] : UINT64_MAX;
+    if (w->nranks)
+        a = (uint64_t)w->ranks[0] << 32 | w->node[w->head[w->ranks[0]]].pos;
+    uint64_t key = a < b ? a : b;
+    if (key == UINT64_MAX)
+        return false;
+    *rank = (uint32_t)(key >> 32);
+    *pos = (uint32_t)key;
+    if (b == key) {
+        heap_pop_odd(w);
+        return true;
+    }
+    uint32_t k = w->head[*rank];
+    w->head[*rank] = w->node[k].next;
+    w->node[k].next = w->spare;
+    w->spare = k;
+    if (w->head[*rank] == NIL)
+        heap_pop_rank(w);
+    return true;
+}
+
+/* ---- long pieces ---------------------------------------------------------------------------- */
+
+/* Ranks the pair that begins at symbol i anew, and queues it. */
+static int repair(const struct bpe *b, struct bpe_work *w, uint32_t i, struct err *e)
+{
+    struct bpe_sym *s = &w->sym[i];
+    s->rank = s->next == NIL ? BPE_NONE : find(b, s->id, w->sym[s->next].id)->rank;
+    return s->rank == BPE_NONE ? 0 : queue_push(w, s->rank, i, e);
+}
+
+static int merge_long(const struct bpe *b, struct bpe_work *w, struct err *e)
+{
+    uint32_t rank, i;
+    int rc = 0;
+    while (!rc && queue_pop(w, &rank, &i)) {
+        struct bpe_sym *s = &w->sym[i];
+        if (s->rank != rank)
+            continue; /* stale */
+        struct bpe_sym *gone = &w->sym[s->next];
+        s->id = find(b, s->id, gone->id)->result;
+        s->next = gone->next;
+        gone->rank = BPE_NONE;
+        if (s->next != NIL)
+            w->sym[s->next].prev = i;
+        if (s->prev != NIL)
+            rc = repair(b, w, s->prev, e);
+        if (!rc)
+            rc = repair(b, w, i, e);
+    }
+    return rc;
+}
+
+static int encode_long(const struct bpe *b, struct bpe_work *w, const char *s, size_t len,
+                       struct ids *out, struct err *e)
+{
+    int rc = len < NIL ? work_begin(b, w, len, e)
+                       : err_set(e, ERR_LIMIT, "a word of %zu bytes: too long to tokenize", len);
+    uint32_t n = 0;
+    for (size_t i = 0; !rc && i < len; i++) {
+        bool skip;
+        int32_t id;
+        rc = first_id(b, (unsigned char)s[i], n ? w->sym[n - 1].id : -1, &id, &skip, e);
+        if (!rc && !skip) {
+            w->sym[n] = (struct bpe_sym){id, BPE_NONE, n - 1, n + 1}; /* 0 - 1 is NIL */
+            n++;
+        }
+    }
+    if (!rc && n > 0)
+        w->sym[n - 1].next = NIL;
+    for (uint32_t i = 0; !rc && i < n; i++)
+        rc = repair(b, w, i, e);
+    if (!rc)
+        rc = merge_long(b, w, e);
+    for (uint32_t i = n ? 0 : NIL; !rc && i != NIL; i = w->sym[i].next)
+        rc = ids_push(out, w->sym[i].id, e);
+    if (rc)
+        bpe_work_release(w); /* queues may be half full */
+    return rc;
+}
+
+int bpe_encode(const struct bpe *b, struct bpe_work *w, const char *s, size_t n, struct ids *out,
+               struct err *e)
+{
+    int32_t id;
+    if (b->whole && (id = vocab_find(b->vocab, s, n)) >= 0 &&
+        !(b->vocab->tok[id].flags & VOCAB_ADDED))
+        return ids_push(out, id, e);
+    return n <= SHORT ? encode_short(b, s, n, out, e) : encode_long(b, w, s, n, out, e);
+}

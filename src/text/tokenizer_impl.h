@@ -1,0 +1,36 @@
+/* What a tokenizer is made of; for the files of the tokenizer only. */
+#ifndef PONDER_TEXT_TOKENIZER_IMPL_H
+#define PONDER_TEXT_TOKENIZER_IMPL_H
+
+#include "text/added.h"
+#include "text/bpe.h"
+#include "text/normalize.h"
+#include "text/pretok.h"
+#include "text/tokenizer.h"
+#include "text/vocab.h"
+
+enum { TOKENIZER_ENDS = 32 };
+
+struct tokenizer {
+    struct arena arena; /* everything but the compiled patterns */
+    struct vocab vocab;
+    struct bpe bpe;
+    struct added raw;        /* added tokens looked for in the text as it is */
+    struct added normalized; /* … and in what the normalizer made of it */
+    struct normalizer normalizer;
+    struct pretok pretok;
+    int32_t bos, eos, pad; /* -1: none */
+    bool add_bos;
+    int32_t end[TOKENIZER_ENDS]; /* ids that end a generation */
+    int ends;
+};
+
+/* Fill a zeroed tokenizer whose arena is ready. */
+int tokenizer_load_gguf(struct tokenizer *t, struct source *src, struct err *e);
+int tokenizer_load_hf(struct tokenizer *t, struct source *src, struct err *e);
+
+int tokenizer_add_end(struct tokenizer *t, int64_t id, struct err *e);
+/* Takes as ends all added tokens with names that are known to be ends. */
+int tokenizer_add_named_ends(struct tokenizer *t, struct err *e);
+
+#endif
