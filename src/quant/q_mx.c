@@ -104,10 +104,11 @@ static int mxfp4_exponent(const float *src, const float *importance)
         return e;
     int best = e;
     float error = INFINITY;
-    for (int k = e - 1; k <= e + 1; k++) {
-        float d = half_e8m0((uint8_t)(k > 0 ? k : 0)) / b.unit;
-        float t = mxfp4_error(b.x, b.w, d);
-        if (k >= 0 && t < error) {
+    for (int k = e - 1; k <= e + 1 && k <= 252; k++) { /* beyond, 6 × scale is infinite */
+        if (k < 0)
+            continue;
+        float t = mxfp4_error(b.x, b.w, half_e8m0((uint8_t)k) / b.unit);
+        if (t < error) {
             error = t;
             best = k;
         }
