@@ -52,6 +52,7 @@ int __real_posix_memalign(void **p, size_t align, size_t n);
 char *__real_strdup(const char *s);
 char *__real_strndup(const char *s, size_t n);
 void *__real_mmap(void *p, size_t n, int prot, int flags, int fd, off_t off);
+void *__real_mmap64(void *p, size_t n, int prot, int flags, int fd, off_t off);
 
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t count, size_t size);
@@ -61,6 +62,7 @@ int __wrap_posix_memalign(void **p, size_t align, size_t n);
 char *__wrap_strdup(const char *s);
 char *__wrap_strndup(const char *s, size_t n);
 void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap64(void *p, size_t n, int prot, int flags, int fd, off_t off);
 
 void *__wrap_malloc(size_t n)
 {
@@ -100,4 +102,10 @@ char *__wrap_strndup(const char *s, size_t n)
 void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t off)
 {
     return refuse() ? MAP_FAILED : __real_mmap(p, n, prot, flags, fd, off);
+}
+
+/* What mmap is called with -D_FILE_OFFSET_BITS=64, which Meson sets. */
+void *__wrap_mmap64(void *p, size_t n, int prot, int flags, int fd, off_t off)
+{
+    return refuse() ? MAP_FAILED : __real_mmap64(p, n, prot, flags, fd, off);
 }
