@@ -113,6 +113,12 @@ KERN_INLINE void tile_q32(bool min, int C, int offset, float f[][2][16], const s
                           size_t blocks, const struct kern_x *x, size_t block0, size_t col)
 {
     __m512 acc[2][TILE_COLS];
+    int32_t start[8][8]; /* -offset × Σ a, [block][column] */
+    for (size_t b = 0; b < blocks && !min; b++) {
+        const int32_t *sum = x->sum + (block0 + b) * x->cols + col;
+        __m256i v = _mm256_maskz_loadu_epi32((__mmask8)((1 << C) - 1), sum);
+        _mm256_storeu_si256((void *)start[b], _mm256_mullo_epi32(v, _mm256_set1_epi32(-offset)));
+    }
 #pragma GCC unroll 6
     for (int c = 0; c < C; c++) {
         acc[0][c] = _mm512_load_ps(f[c][0]);
@@ -124,7 +130,7 @@ KERN_INLINE void tile_q32(bool min, int C, int offset, float f[][2][16], const s
         __m512i t[2][TILE_COLS];
 #pragma GCC unroll 6
         for (int c = 0; c < C; c++)
-            t[0][c] = t[1][c] = _mm512_set1_epi32(-offset * x->sum[at + (size_t)c]);
+            t[0][c] = t[1][c] = min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[b][c]);
         tile_dot(C, t, s->w + 8 * b, x->q + at * 32, 8);
 #pragma GCC unroll 6
         for (int c = 0; c < C; c++) {
@@ -276,22 +282,22 @@ TILES(tile_q6k, tile_q256(Q6_K, COLS, a->f, a->s, a->x, a->block, a->col))
 /* ---- loops
  * ------------------------------------------------------------------------------------------ */
 
-/* Unpacks step i of a panel into place g. */
-KERN_INLINE void step_unpack(enum kind t, struct step *s, const uint8_t *panel, size_t k, size_t i,
-                             size_t blocks, int g)
+/* Unpacks step i of a panel, whose groups begin at `head`, into place g. */
+KERN_INLINE void step_unpack(enum kind t, struct step *s, const uint8_t *panel, size_t head,
+                             size_t i, size_t blocks, int g)
 {
     if (t < Q4_K)
         step_q32(t, s, panel + 4 * i * unit_bytes(t), g, blocks);
     else if (t == Q6_K)
-        step_q256(t, s, panel + (k / 256 * 32 + 63) / 64 * 64 + i * unit_bytes(t), panel + 32 * i,
-                  g);
+        step_q256(t, s, panel + head + i * unit_bytes(t), panel + 32 * i, g);
     else
         step_q256(t, s, panel + i * unit_bytes(t), NULL, g);
 }
 
-/* All columns of a block over one step, in groups of equal size. */
+/* All columns of a block over one step, in groups of equal size. Meanwhile the `bytes` of the next
+   step of both panels come in: nothing else would load them during the arithmetic. */
 KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16], size_t col,
-                              size_t cols)
+                              size_t cols, const uint8_t *next0, const uint8_t *next1, size_t bytes)
 {
     void (*const *tile)(const struct tile_args *) = t == Q4_K    ? tile_q4k
                                                     : t == Q5_K  ? tile_q5k
@@ -299,8 +305,12 @@ KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16
                                                     : has_min(t) ? tile_min
                                                                  : tile_plain;
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
-    for (size_t i = 0, c = 0; i < groups; i++) {
+    for (size_t i = 0, c = 0, at = 0; i < groups; i++) {
         size_t n = (cols - c) / (groups - i);
+        for (size_t end = bytes * (i + 1) / groups; at < end; at += 64) {
+            _mm_prefetch((const char *)next0 + at, _MM_HINT_T0);
+            _mm_prefetch((const char *)next1 + at, _MM_HINT_T0);
+        }
         a->f = f + c;
         a->col = col + c;
         tile[n - 1](a);
@@ -332,6 +342,8 @@ KERN_INLINE void pair_part(enum kind t, float *y, size_t ldy, size_t rows, const
     _Alignas(64) float f[NB][2][16];
     struct step s;
     size_t total = (k + 63) / 64 * 2; /* blocks of 32 */
+    size_t head = t == Q6_K ? (k / 256 * 32 + 63) / 64 * 64 : 0;
+    size_t step = unit_bytes(t) * (t < Q4_K ? 4 : 1);
     struct tile_args a = {.s = &s, .x = x, .offset = unsign(t)};
     if (s0)
         rest(false, f, y, ldy, rows, cols);
@@ -340,9 +352,10 @@ KERN_INLINE void pair_part(enum kind t, float *y, size_t ldy, size_t rows, const
     for (size_t i = s0; i < s1; i++) {
         a.block = t < Q4_K ? 8 * i : i;
         a.blocks = total - 8 * i < 8 ? total - 8 * i : 8;
-        step_unpack(t, &s, w0, k, i, a.blocks, 0);
-        step_unpack(t, &s, w1, k, i, a.blocks, 1);
-        step_columns(t, &a, f, col, cols);
+        step_unpack(t, &s, w0, head, i, a.blocks, 0);
+        step_unpack(t, &s, w1, head, i, a.blocks, 1);
+        size_t next = head + (i + 1) * step;
+        step_columns(t, &a, f, col, cols, w0 + next, w1 + next, step);
     }
     rest(true, f, y, ldy, rows, cols);
 }
