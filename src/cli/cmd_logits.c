@@ -42,7 +42,7 @@ static const struct opt_group logits_groups[] = {
 
 static int logits_ids(struct ids *ids, const char *s, struct err *e)
 {
-    for (;;) {
+    for (; s;) {
         char *end;
         errno = 0;
         long long v = strtoll(s, &end, 10);
@@ -54,6 +54,7 @@ static int logits_ids(struct ids *ids, const char *s, struct err *e)
             return rc;
         s = end + 1;
     }
+    return 0;
 }
 
 /* A regular file appears only when whole; a device or a pipe is written to as it is. */

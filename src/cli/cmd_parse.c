@@ -44,7 +44,7 @@ static int parse_run(struct cli *c, const void *opts, struct err *e)
     json_t *v = NULL;
     lines_init(&in, STDIN_FILENO);
     /* The forms are told apart by what the text holds; MODEL only has to exist. */
-    int rc = strcmp(c->args[0], "-") ? locate_model(c->args[0], path, e) : 0;
+    int rc = strcmp(c->args[0], "-") != 0 ? locate_model(c->args[0], path, e) : 0;
     while (!rc && !(rc = lines_json(&in, &v, e)) && v) {
         rc = parse_line(v, o->thinking_open, in.number, e);
         json_decref(v);

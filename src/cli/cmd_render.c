@@ -115,7 +115,7 @@ static int render_open(struct model_files *m, struct chat **chat, const char *na
     struct buf text;
     int rc = 0;
     buf_init(&text, RENDER_TEMPLATE_MAX);
-    if (strcmp(name, "-"))
+    if (strcmp(name, "-") != 0)
         rc = model_files_open(m, name, e);
     if (!rc && file && !(rc = file_read(&text, file, e))) {
         rc = chat_new_text(chat, m->tokenizer, text.data, text.len, e);

@@ -28,7 +28,7 @@ void lines_release(struct lines *l)
 static int lines_fill(struct lines *l, struct err *e)
 {
     struct err lost;
-    if (l->at) {
+    if (l->at && l->data) {
         memmove(l->data, l->data + l->at, l->len - l->at);
         l->len -= l->at;
         l->at = 0;

@@ -41,18 +41,18 @@ struct opt_list {
 #define OPT_UNSET INT64_MIN /* an OPT_INT or OPT_SIZE without a value; OPT_FLOAT has NAN */
 
 struct opt {
-    const char *name;  /* without dashes */
-    char brief;        /* one letter, or 0 */
-    const char *alias; /* other names, separated by spaces, or NULL: accepted, not shown */
-    enum opt_kind kind;
+    const char *name;    /* without dashes */
+    const char *alias;   /* other names, separated by spaces, or NULL: accepted, not shown */
     const char *arg;     /* what help calls the value: "N", "FILE" */
-    double min, max;     /* of numbers, both included */
     const char *choices; /* of OPT_ENUM: "f16|f32" */
     const char *value;   /* default, parsed as if it were given; NULL = not set */
     const char *shown;   /* the default in words, for help; NULL = `value` */
     const char *env;     /* variable that is taken when the option is not given, or NULL */
-    size_t offset;       /* in the group's struct */
     const char *help;
+    double min, max; /* of numbers, both included */
+    size_t offset;   /* in the group's struct */
+    enum opt_kind kind;
+    char brief; /* one letter, or 0 */
 };
 
 struct opt_group {

@@ -86,7 +86,6 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     struct engine_opts o;
     struct progress bar;
     const struct engine_options *u = r->o;
-    int rc;
     *out = NULL;
     buf_init(&r->template_text, OPTIONS_TEMPLATE_MAX);
     engine_opts_init(&o);
@@ -97,17 +96,17 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.ctx = u->ctx == OPT_UNSET ? r->ctx : (size_t)u->ctx;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
-    if ((rc = cpu_isa_parse(&o.isa, u->isa, e)))
+    if (cpu_isa_parse(&o.isa, u->isa, e))
         return err_ctx(e, "--isa");
     if (u->template_file) {
-        if ((rc = file_read(&r->template_text, u->template_file, e)))
+        if (file_read(&r->template_text, u->template_file, e))
             return err_ctx(e, "--template");
         o.template_text = r->template_text.data;
     }
     progress_init(&bar, stderr, "loading", PROGRESS_BYTES, 0);
     o.progress = options_progress;
     o.progress_arg = &bar;
-    rc = engine_open(out, r->path, &o, e);
+    int rc = engine_open(out, r->path, &o, e);
     progress_finish(&bar);
     return rc;
 }

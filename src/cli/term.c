@@ -16,7 +16,7 @@ void term_init(struct term *t)
     t->in_tty = isatty(STDIN_FILENO);
     t->out_tty = isatty(STDOUT_FILENO);
     t->err_tty = isatty(STDERR_FILENO);
-    t->escapes = t->out_tty && kind && *kind && strcmp(kind, "dumb");
+    t->escapes = t->out_tty && kind && *kind && strcmp(kind, "dumb") != 0;
     t->colour = t->escapes && !(no && *no);
 }
 
