@@ -1,0 +1,9 @@
+# A Python with llama-cpp-python, the peer of the comparisons; made once in the cache. Sourced by
+# bench/agree and bench/compare; sets $python.
+venv=${PONDER_PEER:-${XDG_CACHE_HOME:-$HOME/.cache}/ponder/peer}
+python=$venv/bin/python
+if ! "$python" -c 'import llama_cpp, numpy' 2>/dev/null; then
+    printf 'Setting up llama-cpp-python in %s (builds llama.cpp: some minutes)\n' "$venv" >&2
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q llama-cpp-python numpy
+fi
