@@ -109,7 +109,7 @@ static void quantize_chunk(void *arg, size_t chunk, int worker)
     struct kern_x *x = &j->x[j->form - 1];
     size_t c0 = chunk * j->per, n = num_min(j->per, x->cols - c0);
     (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32
-                             : j->kern->quantize_q256)(x, j->xf + c0 * j->ldx, j->ldx, c0, n);
+                             : j->kern->quantize_q256)(x, j->xf, j->ldx, c0, n);
 }
 
 /* Prepares the input in the forms that the weights read. Parallel when it is large. */
