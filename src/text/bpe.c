@@ -20,7 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORT = 48 };
+enum {
+    SHORT = 48,
+    BATCH = 16, /* merges that are looked up together while loading */
+};
 #define NIL UINT32_MAX
 
 /* A symbol of the linked list; the index is the position of its first byte in the piece. */
@@ -34,6 +37,21 @@ struct bpe_node {
     uint32_t pos, next;
 };
 
+/*
+ * While loading, merges are collected and looked up a batch at a time: the table slots they need
+ * are far apart, and fetching many at once is several times faster than waiting for each.
+ */
+struct bpe_row {
+    struct vocab_key left, right;
+    uint32_t nl, nr;
+    char bytes[128]; /* of left, then of right */
+};
+
+struct bpe_queue {
+    struct bpe_row row[BATCH];
+    int n;
+};
+
 static const struct bpe_merge *find(const struct bpe *b, int32_t left, int32_t right)
 {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -44,14 +62,15 @@ static const struct bpe_merge *find(const struct bpe *b, int32_t left, int32_t r
 
 int bpe_init(struct bpe *b, const struct vocab *v, struct arena *a, size_t merges, struct err *e)
 {
-    *b = (struct bpe){.vocab = v, .unk = -1, .room = merges};
+    *b = (struct bpe){.vocab = v, .unk = -1, .room = merges, .made = -1};
     if (merges > VOCAB_MAX)
         return err_set(e, ERR_LIMIT, "%zu merges: at most %d are supported", merges, VOCAB_MAX);
     size_t slots = 64;
     while (slots < merges + merges / 2)
         slots *= 2;
     b->slot = arena_array(a, slots, sizeof *b->slot, e);
-    if (!b->slot)
+    b->queue = arena_alloc(a, sizeof *b->queue, e);
+    if (!b->slot || !b->queue)
         return ERR_NOMEM;
     b->mask = slots - 1;
     for (size_t i = 0; i < slots; i++)
@@ -63,51 +82,124 @@ int bpe_init(struct bpe *b, const struct vocab *v, struct arena *a, size_t merge
     return 0;
 }
 
-/* The bytes of a part of a merge, appended to out (which has the room). */
-static int part(const struct bpe *b, char *out, size_t *at, const char *s, size_t n, int32_t *id,
-                struct err *e)
+/*
+ * The token p[0..n) that a merge makes. Mostly it is the one that the merge before made, or the
+ * next one: looking there first spares the map.
+ */
+static int32_t made(const struct bpe *b, const char *p, size_t n)
 {
-    size_t m = vocab_alphabet(out + *at, s, n);
-    *id = m == SIZE_MAX ? -1 : vocab_find(b->vocab, out + *at, m);
-    if (*id < 0)
-        return err_set(e, ERR_FORMAT, "merge %u joins '%.*s', which is not in the vocabulary",
-                       b->ranks, (int)num_min(n, 80), s);
-    *at += m;
+    const struct vocab *v = b->vocab;
+    for (int32_t id = b->made; id >= 0 && id <= b->made + 1 && (size_t)id < v->count; id++) {
+        const struct vocab_token *t = &v->tok[id];
+        if (t->flags & VOCAB_LEVEL && t->n == n && memcmp(t->p, p, n) == 0)
+            return id;
+    }
+    return vocab_find(v, p, n);
+}
+
+static int no_token(const struct bpe *b, const char *verb, const char *p, size_t n, struct err *e)
+{
+    char s[2 * 60];
+    size_t m = vocab_write(s, p, num_min(n, sizeof s / 2));
+    return err_set(e, ERR_FORMAT, "merge %u %s '%.*s', which is not in the vocabulary", b->ranks,
+                   verb, (int)m, s);
+}
+
+/* The tokens of a merge; p holds left and right, one behind the other. */
+static int resolve(struct bpe *b, const char *p, size_t nl, size_t nr, struct vocab_key kl,
+                   struct vocab_key kr, struct bpe_merge *out, struct err *e)
+{
+    int32_t l = vocab_find_key(b->vocab, kl, p, nl), r = vocab_find_key(b->vocab, kr, p + nl, nr);
+    out->rank = BPE_NONE;
+    int32_t id = l < 0 || r < 0 ? -1 : made(b, p, nl + nr);
+    if (id < 0 && !b->lenient)
+        return l < 0   ? no_token(b, "joins", p, nl, e)
+               : r < 0 ? no_token(b, "joins", p + nl, nr, e)
+                       : no_token(b, "makes", p, nl + nr, e);
+    if (id >= 0) {
+        b->made = id;
+        if (!(b->vocab->tok[id].flags & VOCAB_ADDED)) {
+            *out = (struct bpe_merge){(uint64_t)(uint32_t)l << 32 | (uint32_t)r, b->ranks, id};
+            __builtin_prefetch(&b->slot[(size_t)hash_u64(out->pair) & b->mask]);
+        }
+    }
+    b->ranks++;
     return 0;
+}
+
+static void insert(struct bpe *b, const struct bpe_merge *m)
+{
+    if (m->rank == BPE_NONE)
+        return;
+    size_t i = (size_t)hash_u64(m->pair) & b->mask;
+    while (b->slot[i].rank != BPE_NONE && b->slot[i].pair != m->pair)
+        i = (i + 1) & b->mask;
+    b->slot[i] = *m;
+}
+
+int bpe_finish(struct bpe *b, struct err *e)
+{
+    struct bpe_queue *q = b->queue;
+    struct bpe_merge m[BATCH];
+    int n = q->n;
+    q->n = 0;
+    for (int i = 0; i < n; i++) {
+        struct bpe_row *r = &q->row[i];
+        int rc = resolve(b, r->bytes, r->nl, r->nr, r->left, r->right, &m[i], e);
+        if (rc)
+            return rc;
+    }
+    for (int i = 0; i < n; i++)
+        insert(b, &m[i]);
+    return 0;
+}
+
+/* A merge of long tokens, at once. */
+static int merge_now(struct bpe *b, const char *left, size_t nl, const char *right, size_t nr,
+                     struct err *e)
+{
+    char *p = malloc(nl + nr + 1);
+    struct bpe_merge m;
+    if (!p)
+        return err_nomem(e, nl + nr, "a merge");
+    int rc = bpe_finish(b, e);
+    size_t ml = vocab_alphabet(p, left, nl), mr = SIZE_MAX;
+    if (ml != SIZE_MAX)
+        mr = vocab_alphabet(p + ml, right, nr);
+    if (!rc && mr == SIZE_MAX)
+        rc = err_set(e, ERR_FORMAT, "merge %u has characters that are not of the byte alphabet",
+                     b->ranks);
+    if (!rc)
+        rc = resolve(b, p, ml, mr, vocab_key(b->vocab, p, ml), vocab_key(b->vocab, p + ml, mr), &m,
+                     e);
+    if (!rc)
+        insert(b, &m);
+    free(p);
+    return rc;
 }
 
 int bpe_merge(struct bpe *b, const char *left, size_t nl, const char *right, size_t nr,
               struct err *e)
 {
-    char bytes[512], *big = NULL, *p = bytes;
+    struct bpe_queue *q = b->queue;
+    struct bpe_row *r = &q->row[q->n];
     if (nl > VOCAB_TOKEN_MAX || nr > VOCAB_TOKEN_MAX)
         return err_set(e, ERR_FORMAT, "merge %u is longer than a token may be", b->ranks);
-    if (nl + nr > sizeof bytes && !(p = big = malloc(nl + nr)))
-        return err_nomem(e, nl + nr, "a merge");
-    size_t n = 0;
-    int32_t l, r, joined = -1;
-    int rc = part(b, p, &n, left, nl, &l, e);
-    if (!rc)
-        rc = part(b, p, &n, right, nr, &r, e);
-    if (!rc) {
-        joined = vocab_find(b->vocab, p, n);
-        if (joined < 0)
-            rc = err_set(e, ERR_FORMAT, "merge %u makes '%.*s%.*s', which is not in the vocabulary",
-                         b->ranks, (int)num_min(nl, 80), left, (int)num_min(nr, 80), right);
-    }
-    free(big);
-    if (rc && !b->lenient)
-        return rc;
     if (b->room == 0)
         return err_set(e, ERR_FORMAT, "more merges than announced");
     b->room--;
-    if (!rc && !(b->vocab->tok[joined].flags & VOCAB_ADDED)) {
-        size_t i = (size_t)(find(b, l, r) - b->slot);
-        uint64_t pair = (uint64_t)(uint32_t)l << 32 | (uint32_t)r;
-        b->slot[i] = (struct bpe_merge){pair, b->ranks, joined};
-    }
-    b->ranks++;
-    return 0;
+    if (nl + nr > sizeof r->bytes)
+        return merge_now(b, left, nl, right, nr, e);
+    size_t ml = vocab_alphabet(r->bytes, left, nl), mr = SIZE_MAX;
+    if (ml != SIZE_MAX)
+        mr = vocab_alphabet(r->bytes + ml, right, nr);
+    if (mr == SIZE_MAX)
+        return merge_now(b, left, nl, right, nr, e);
+    r->nl = (uint32_t)ml;
+    r->nr = (uint32_t)mr;
+    r->left = vocab_key(b->vocab, r->bytes, ml);
+    r->right = vocab_key(b->vocab, r->bytes + ml, mr);
+    return ++q->n == BATCH ? bpe_finish(b, e) : 0;
 }
 
 int bpe_merge_line(struct bpe *b, const char *s, size_t n, struct err *e)

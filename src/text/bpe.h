@@ -23,14 +23,16 @@ struct bpe_merge {
 /* Immutable after loading; the tables lie in the tokenizer's arena. */
 struct bpe {
     const struct vocab *vocab;
-    struct bpe_merge *slot; /* open addressing, linear probing */
-    size_t mask, room;      /* room: merges that bpe_merge may still add */
-    uint32_t ranks;         /* ranks are below this */
-    int32_t byte_id[256];   /* the token of a single byte, or -1 */
-    int32_t unk;            /* stands for bytes without a token; -1: such text is an error */
-    bool fuse_unk;          /* neighbouring unknown bytes become one token */
-    bool lenient;           /* merges with tokens that do not exist are dropped, not refused */
-    bool whole;             /* a piece that is a token is taken before merging ("ignore_merges") */
+    struct bpe_merge *slot;  /* open addressing, linear probing */
+    size_t mask, room;       /* room: merges that bpe_merge may still add */
+    uint32_t ranks;          /* ranks are below this */
+    int32_t made;            /* what the last merge made */
+    struct bpe_queue *queue; /* merges that are not in the table yet */
+    int32_t byte_id[256];    /* the token of a single byte, or -1 */
+    int32_t unk;             /* stands for bytes without a token; -1: such text is an error */
+    bool fuse_unk;           /* neighbouring unknown bytes become one token */
+    bool lenient;            /* merges with tokens that do not exist are dropped, not refused */
+    bool whole;              /* a piece that is a token is taken before merging ("ignore_merges") */
 };
 
 /* The vocabulary must be complete. `merges` bounds the calls of bpe_merge. */
@@ -38,11 +40,12 @@ int bpe_init(struct bpe *b, const struct vocab *v, struct arena *a, size_t merge
 
 /*
  * Adds the merge written left, right (in the byte alphabet) with the next rank. A token that is
- * missing is an error, except for merges that would form an added token: they are dropped, because
- * plain text must not become one.
+ * missing is an error, unless `lenient`. Merges that would form an added token are dropped, because
+ * plain text must not become one. Errors may come with a later call; bpe_finish ends the list.
  */
 int bpe_merge(struct bpe *b, const char *left, size_t nl, const char *right, size_t nr,
               struct err *e);
+int bpe_finish(struct bpe *b, struct err *e);
 /* The same for one string "left right". */
 int bpe_merge_line(struct bpe *b, const char *s, size_t n, struct err *e);
 

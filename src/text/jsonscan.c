@@ -27,8 +27,8 @@ int jscan_fail(const struct jscan *j, struct err *e, const char *words)
     for (size_t i = 0; i < j->at && i < j->n; i++)
         line += j->s[i] == '\n';
     if (j->at >= j->n)
-        return err_set(e, ERR_FORMAT, "invalid JSON: the text ends early, in line %zu", line);
-    return err_set(e, ERR_FORMAT, "invalid JSON in line %zu, byte %zu: %s", line, j->at, words);
+        return err_set(e, ERR_FORMAT, "the JSON text ends early, in line %zu", line);
+    return err_set(e, ERR_FORMAT, "line %zu, byte %zu: %s", line, j->at, words);
 }
 
 char jscan_peek(struct jscan *j)

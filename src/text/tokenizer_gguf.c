@@ -80,10 +80,10 @@ static int set_token(struct vocab *v, int32_t id, int64_t type, const char *s, s
     if (type != GGUF_TOKEN_CONTROL && type != GGUF_TOKEN_USER && type != GGUF_TOKEN_UNKNOWN)
         return vocab_set_level(v, id, s, n, e);
     /* Written as it is, even where all its characters are of the byte alphabet. */
-    int rc = vocab_set_added(v, id, s, n, e);
+    int rc = vocab_set_raw(v, id, s, n, e);
     if (rc)
         return rc;
-    v->tok[id].flags |= type == GGUF_TOKEN_USER ? 0 : VOCAB_SPECIAL;
+    v->tok[id].flags |= VOCAB_ADDED | (type == GGUF_TOKEN_USER ? 0 : VOCAB_SPECIAL);
     *extra += n;
     return 0;
 }
@@ -116,6 +116,8 @@ static int load_tokens(struct tokenizer *t, struct source *src, size_t *extra, s
         if (rc)
             return err_ctx(e, "token %llu", (unsigned long long)i);
     }
+    if (!rc)
+        vocab_index(&t->vocab);
     return rc;
 }
 
@@ -143,7 +145,7 @@ static int load_merges(struct tokenizer *t, struct source *src, struct err *e)
         if (!rc)
             rc = bpe_merge_line(&t->bpe, s.s.p, s.s.n, e);
     }
-    return rc;
+    return rc ? rc : bpe_finish(&t->bpe, e);
 }
 
 /* A key that holds a token id; *out stays when the key is absent. */

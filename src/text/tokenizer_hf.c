@@ -339,6 +339,8 @@ static int load_tokens(struct hf *h, struct err *e)
             return err_set(e, ERR_FORMAT, "vocab: two tokens have the id %d", (int)x->id);
         rc = vocab_set_level(&t->vocab, x->id, x->p, x->n, e);
     }
+    if (!rc)
+        vocab_index(&t->vocab);
     const json_t *a;
     json_array_foreach(h->added_json, i, a)
     {
@@ -390,6 +392,8 @@ static int load_merges(struct hf *h, struct err *e)
         rc = jscan_enter(&j, '[', e);
     while (!rc && !(rc = jscan_more(&j, ']', &first, &more, e)) && more)
         rc = load_merge(b, &j, &left, e);
+    if (!rc)
+        rc = bpe_finish(b, e);
     jscan_release(&j);
     buf_release(&left);
     if (rc)

@@ -4,10 +4,14 @@
 #include "base/hash.h"
 #include "base/num.h"
 #include "base/rng.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
-enum { CHUNK = 1 << 16 };
+enum {
+    CHUNK = 1 << 16,
+    AHEAD = 16, /* tokens whose slots are fetched together */
+};
 
 int vocab_init(struct vocab *v, struct arena *a, size_t count, struct err *e)
 {
@@ -68,18 +72,80 @@ size_t vocab_alphabet(char *out, const char *s, size_t n)
     return m;
 }
 
-static void map_put(struct vocab *v, int32_t id)
+size_t vocab_write(char *out, const char *p, size_t n)
 {
-    const struct vocab_token *t = &v->tok[id];
-    uint64_t h = hash_bytes(t->p, t->n, v->seed);
-    uint32_t tag = (uint32_t)(h >> 32);
-    size_t i = (size_t)h & v->mask;
-    for (; v->slot[i].id1; i = (i + 1) & v->mask) {
-        const struct vocab_token *o = &v->tok[v->slot[i].id1 - 1];
-        if (v->slot[i].tag == tag && o->n == t->n && memcmp(o->p, t->p, t->n) == 0)
-            break; /* of two tokens with the same bytes the last one counts */
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned c = (unsigned char)p[i];
+        if (c <= 32)
+            c += 256;
+        else if (c >= 127 && c <= 160)
+            c += 256 + 33 - 127;
+        else if (c == 173)
+            c = 256 + 67;
+        m += utf8_put(out + m, c);
     }
-    v->slot[i] = (struct vocab_slot){(uint32_t)id + 1, tag};
+    return m;
+}
+
+struct vocab_key vocab_key(const struct vocab *v, const char *p, size_t n)
+{
+    struct vocab_key k = {0};
+    uint64_t h = hash_bytes(p, n, v->seed);
+    memcpy(&k.head, p, num_min(n, 8));
+    k.tag = (uint32_t)num_min(n, 255) << 24 | (uint32_t)(h >> 40);
+    k.at = (size_t)h & v->mask;
+    __builtin_prefetch(&v->slot[k.at]);
+    return k;
+}
+
+/* The slot of p[0..n), or the empty one where it would be. */
+static struct vocab_slot *slot_of(const struct vocab *v, struct vocab_key k, const char *p,
+                                  size_t n)
+{
+    for (size_t i = k.at;; i = (i + 1) & v->mask) {
+        struct vocab_slot *s = &v->slot[i];
+        if (!s->id1)
+            return s;
+        if (s->head != k.head || s->tag != k.tag)
+            continue;
+        const struct vocab_token *o = &v->tok[s->id1 - 1];
+        if (n <= 8 || (o->n == n && memcmp(o->p + 8, p + 8, n - 8) == 0))
+            return s;
+    }
+}
+
+static bool printable(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (s[i] < 33 || s[i] > 126)
+            return false;
+    return n > 0;
+}
+
+static void map_put(struct vocab *v, int32_t id, struct vocab_key k)
+{
+    struct vocab_token *t = &v->tok[id];
+    if (!(t->flags & VOCAB_LEVEL) && !(t->flags & VOCAB_ADDED && printable(t->p, t->n)))
+        return;
+    struct vocab_slot *s = slot_of(v, k, t->p, t->n);
+    if (s->id1 && !(t->flags & VOCAB_LEVEL))
+        return;
+    if (s->id1) /* of two tokens with the same bytes the last one counts */
+        v->tok[s->id1 - 1].flags &= ~(uint32_t)VOCAB_LEVEL;
+    *s = (struct vocab_slot){k.head, (uint32_t)id + 1, k.tag};
+}
+
+void vocab_index(struct vocab *v)
+{
+    struct vocab_key k[AHEAD];
+    for (size_t i = 0; i < v->count; i += AHEAD) {
+        size_t n = num_min(AHEAD, v->count - i);
+        for (size_t j = 0; j < n; j++)
+            k[j] = vocab_key(v, v->tok[i + j].n ? v->tok[i + j].p : "", v->tok[i + j].n);
+        for (size_t j = 0; j < n; j++)
+            map_put(v, (int32_t)(i + j), k[j]);
+    }
 }
 
 int vocab_set_level(struct vocab *v, int32_t id, const char *s, size_t n, struct err *e)
@@ -91,7 +157,6 @@ int vocab_set_level(struct vocab *v, int32_t id, const char *s, size_t n, struct
     if (m == SIZE_MAX)
         return vocab_set_raw(v, id, s, n, e);
     take(v, id, m, VOCAB_LEVEL);
-    map_put(v, id);
     return 0;
 }
 
@@ -105,30 +170,14 @@ int vocab_set_raw(struct vocab *v, int32_t id, const char *s, size_t n, struct e
     return 0;
 }
 
-int vocab_set_added(struct vocab *v, int32_t id, const char *s, size_t n, struct err *e)
+int32_t vocab_find_key(const struct vocab *v, struct vocab_key k, const char *p, size_t n)
 {
-    bool plain = n > 0;
-    for (size_t i = 0; i < n; i++)
-        plain &= s[i] >= 33 && s[i] <= 126;
-    int rc = vocab_set_raw(v, id, s, n, e);
-    if (rc)
-        return rc;
-    v->tok[id].flags |= VOCAB_ADDED;
-    if (plain && vocab_find(v, s, n) < 0)
-        map_put(v, id);
-    return 0;
+    return (int32_t)slot_of(v, k, p, n)->id1 - 1;
 }
 
 int32_t vocab_find(const struct vocab *v, const char *p, size_t n)
 {
-    uint64_t h = hash_bytes(p, n, v->seed);
-    uint32_t tag = (uint32_t)(h >> 32);
-    for (size_t i = (size_t)h & v->mask; v->slot[i].id1; i = (i + 1) & v->mask) {
-        const struct vocab_token *o = &v->tok[v->slot[i].id1 - 1];
-        if (v->slot[i].tag == tag && o->n == n && memcmp(o->p, p, n) == 0)
-            return (int32_t)(v->slot[i].id1 - 1);
-    }
-    return -1;
+    return vocab_find_key(v, vocab_key(v, p, n), p, n);
 }
 
 int32_t vocab_find_written(const struct vocab *v, const char *s, size_t n)
