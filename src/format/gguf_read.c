@@ -217,8 +217,8 @@ static int skip_nested(struct source *s, struct cursor *c, uint64_t count, int d
     if (depth > 8)
         return err_set(e, ERR_FORMAT, "arrays nested more than 8 deep");
     for (uint64_t i = 0; !rc && i < count; i++) {
-        uint32_t type;
-        uint64_t inner;
+        uint32_t type = 0;
+        uint64_t inner = 0;
         rc = array_head(c, &type, &inner, e);
         if (rc)
             return rc;
@@ -269,7 +269,7 @@ static int read_strings(struct source *s, struct cursor *c, struct source_value 
 
 static int read_array(struct source *s, struct cursor *c, struct source_value *v, struct err *e)
 {
-    uint32_t type;
+    uint32_t type = 0;
     int rc = array_head(c, &type, &v->count, e);
 
     if (rc)
@@ -375,7 +375,7 @@ static int size_tensor(struct source_tensor *t, uint32_t type, struct err *e)
 /* Reads one description; `offset` counts from the data section, whose place is not known yet. */
 static int read_tensor(struct source *s, struct cursor *c, struct source_tensor *t, struct err *e)
 {
-    uint32_t dims, type;
+    uint32_t dims, type = 0;
     uint64_t size;
     int rc = read_name(s, c, &t->name, e);
 
@@ -408,18 +408,32 @@ static int read_tensor(struct source *s, struct cursor *c, struct source_tensor 
     return rc;
 }
 
-static int by_offset(const void *a, const void *b)
-{
-    const struct source_tensor *x = *(const struct source_tensor *const *)a;
-    const struct source_tensor *y = *(const struct source_tensor *const *)b;
+struct extent {
+    uint64_t begin, end;
+    const char *name;
+};
 
-    return (x->offset > y->offset) - (x->offset < y->offset);
+static int by_begin(const void *a, const void *b)
+{
+    const struct extent *x = a, *y = b;
+
+    return (x->begin > y->begin) - (x->begin < y->begin);
+}
+
+static int overlap(const struct extent *x, const struct extent *y, struct err *e)
+{
+    if (strcmp(x->name, y->name) == 0)
+        return err_set(e, ERR_FORMAT, "tensor '%s' is given twice",
+                       name_show(x->name, strlen(x->name)).text);
+    return err_set(e, ERR_FORMAT, "tensors '%s' and '%s' share bytes (from offset %llu)",
+                   name_show(x->name, strlen(x->name)).text,
+                   name_show(y->name, strlen(y->name)).text, (unsigned long long)y->begin);
 }
 
 /* No byte belongs to two tensors. Writers store them in order: then there is nothing to sort. */
 static int check_overlap(const struct source_tensor *t, size_t n, struct err *e)
 {
-    const struct source_tensor **order;
+    struct extent *order;
     size_t i;
     int rc = 0;
 
@@ -427,23 +441,15 @@ static int check_overlap(const struct source_tensor *t, size_t n, struct err *e)
         ;
     if (i >= n)
         return 0;
-    order = malloc(n * sizeof *order);
+    order = calloc(n, sizeof *order);
     if (!order)
         return err_nomem(e, n * sizeof *order, "the order of tensors");
     for (i = 0; i < n; i++)
-        order[i] = &t[i];
-    qsort(order, n, sizeof *order, by_offset);
-    for (i = 1; i < n && !rc; i++) {
-        const struct source_tensor *x = order[i - 1], *y = order[i];
-        if (y->offset >= x->offset + x->bytes)
-            continue;
-        rc = strcmp(x->name, y->name) == 0
-                 ? err_set(e, ERR_FORMAT, "tensor '%s' is given twice",
-                           name_show(x->name, strlen(x->name)).text)
-                 : err_set(e, ERR_FORMAT, "tensors '%s' and '%s' share bytes (from offset %llu)",
-                           name_show(x->name, strlen(x->name)).text,
-                           name_show(y->name, strlen(y->name)).text, (unsigned long long)y->offset);
-    }
+        order[i] = (struct extent){t[i].offset, t[i].offset + t[i].bytes, t[i].name};
+    qsort(order, n, sizeof *order, by_begin);
+    for (i = 1; i < n && !rc; i++)
+        if (order[i].begin < order[i - 1].end)
+            rc = overlap(&order[i - 1], &order[i], e);
     free(order);
     return rc;
 }
@@ -623,14 +629,14 @@ static bool shard_name(const char *path, unsigned *no, unsigned *count)
 /* Maps shard `no` (from 0) of the set that `path` belongs to. */
 static int add_shard(struct source *s, const char *path, unsigned no, unsigned count, struct err *e)
 {
-    size_t n = strlen(path) - SHARD_TAIL;
-    char *shard = malloc(n + 64);
+    int stem = (int)(strlen(path) - SHARD_TAIL);
+    size_t cap = (size_t)stem + 64;
+    char *shard = malloc(cap);
     int rc;
 
     if (!shard)
-        return err_nomem(e, n + 64, "a path");
-    memcpy(shard, path, n);
-    snprintf(shard + n, 64, "-%05u-of-%05u.gguf", no + 1, count);
+        return err_nomem(e, cap, "a path");
+    snprintf(shard, cap, "%.*s-%05u-of-%05u.gguf", stem, path, no + 1, count);
     if (file_kind(shard) == FILE_NONE) {
         rc = err_set(e, ERR_IO, "%s is missing: shard %u of a model in %u files; download it too",
                      shard, no + 1, count);
@@ -665,7 +671,7 @@ static int read_member(struct source *s, size_t file, uint64_t count, struct spl
 static int read_split(struct source *s, unsigned no, unsigned count, struct err *e)
 {
     char *path = strdup(s->files[0].path);
-    struct split split, first = {0};
+    struct split split = {0}, first = {0};
     int rc = 0;
 
     if (!path)
@@ -704,7 +710,7 @@ static void forget(struct source *s)
 int gguf_read(struct source *s, struct err *e)
 {
     const char *path = s->files[0].path;
-    struct split split;
+    struct split split = {0};
     unsigned no, count;
     int rc = read_shard(s, 0, &split, e);
 

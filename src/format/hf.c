@@ -9,7 +9,7 @@
 #include "format/priv.h"
 
 #include <dirent.h>
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,10 +139,8 @@ static int flatten(struct source *s, json_t *object, const char *prefix, struct 
         name = arena_alloc(&s->arena, m + n + 2, e);
         if (!name)
             return ERR_NOMEM;
-        memcpy(name, prefix, m);
-        memcpy(name + m, key, n);
+        snprintf(name, m + n + 2, "%s%s%s", prefix, key, json_is_object(v) ? "." : "");
         if (json_is_object(v)) {
-            name[m + n] = '.';
             rc = flatten(s, v, name, e);
         } else {
             struct source_entry *entry;

@@ -19,7 +19,7 @@ struct json_t;
 enum {
     SOURCE_MAX_KEYS = 1 << 16,
     SOURCE_MAX_TENSORS = 1 << 19,
-    SOURCE_MAX_STRINGS = 1 << 24, /* array elements that have to be walked over, in all files */
+    SOURCE_MAX_STRINGS = 1 << 22, /* array elements that have to be walked over, in all files */
     SOURCE_MAX_FILES = 4096,
     SOURCE_MAX_NAME = 65535, /* bytes of a key or tensor name */
     SOURCE_MAX_ARENA = 256 << 20,
