@@ -584,9 +584,9 @@ static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w
 
 #define COLUMNS(name, size, id, C)                                                        \
     static void name##_direct_##C(float *f, const uint8_t *panel, const struct kern_x *x, \
-                                  size_t col)                                             \
+                                  size_t blocks, size_t col)                              \
     {                                                                                     \
-        direct_##size(f, id, panel, x, col, C);                                           \
+        direct_##size(f, id, panel, x, blocks, col, C);                                   \
     }                                                                                     \
     static void name##_tile_##C(float *f, const union wide *w, size_t b, size_t n,        \
                                 const struct kern_x *x, size_t col)                       \
