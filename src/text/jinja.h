@@ -1,7 +1,7 @@
 /*
  * Jinja: the subset of the template language that chat templates are written in, as Hugging Face's
- * transformers sets it up (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls,
- * generation blocks, tojson without HTML escaping, raise_exception, strftime_now).
+ * transformers sets it up (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop
+ * controls, generation blocks, tojson without HTML escaping, raise_exception, strftime_now).
  *
  * Templates come from model files and are hostile input: parsing has bounds on size and depth,
  * rendering on steps, output and memory. No attribute of the host is reachable.
@@ -29,10 +29,13 @@ int jinja_new(struct jinja **out, const char *text, size_t n, struct err *e);
 void jinja_free(struct jinja *j);
 
 struct jinja_limits {
-    uint64_t steps;   /* evaluated nodes; 0 = default (20 million) */
-    size_t output;    /* bytes of output; 0 = default (64 MiB) */
-    size_t memory;    /* bytes of values alive or dead during the rendering; 0 = default (512 MiB) */
-    time_t now;       /* for strftime_now; 0 = the real time */
+    uint64_t steps; /* evaluated nodes; 0 = default (20 million) */
+    size_t output;  /* bytes of output; 0 = default (64 MiB) */
+    size_t memory;  /* bytes of values alive or dead during the rendering; 0 = default (512 MiB) */
+    time_t now;     /* for strftime_now; 0 = the real time */
+    /* Further variables, whose text counts as the template's own (bos_token and its kin); members
+       of the context win. NULL: none. */
+    const json_t *globals;
 };
 
 /* Error codes of a rendering: ERR_FORMAT for all faults of template or data (raise_exception's
@@ -46,7 +49,8 @@ struct jinja_result {
 void jinja_result_init(struct jinja_result *r, size_t max);
 void jinja_result_release(struct jinja_result *r);
 
-/* `context` is a JSON object whose members become variables; not changed. A json null member is None. */
+/* `context` is a JSON object whose members become variables; not changed. A json null member is
+ * None. */
 int jinja_render(const struct jinja *j, const json_t *context, const struct jinja_limits *limits,
                  struct jinja_result *out, struct err *e);
 
