@@ -1,12 +1,10 @@
 /*
  * Several columns: tiles of 2 panels (32 rows) × up to 6 columns whose 12 accumulators stay in
- * registers.
+ * registers; the loops around are those of avx512_blocks.h.
  *
- * The loops, outside in: blocks of up to NB columns; parts of K, so that the activations of a part
- * stay in the second cache; pairs of panels; steps of 256 values. A step is unpacked once to bytes,
- * with its scales in the form the tile wants them, in a scratch that stays in the first cache; then
- * all columns of the block run over it in groups of equal size. The chain of an output rests in
- * `f` between steps and in y between parts of K: both exact.
+ * K goes in steps of 256 values. A step of a pair of panels is unpacked once to bytes, with its
+ * scales in the form the tile wants them, in a scratch that stays in the first cache; then all
+ * columns of the block run over it in groups of equal size.
  *
  * Integer scales of sub-blocks (K-quants) enter by vpdpwssd, one instruction instead of a multiply
  * and an add, because their dots fit into 16 bits: weights are centred (the accumulator starts at
@@ -19,11 +17,7 @@
 
 #include "kernels/x86/vnni_unpack.h"
 
-enum {
-    TILE_COLS = 6,
-    NB = 96,        /* columns of a block: f is 12 KiB */
-    PART_STEPS = 8, /* steps of 256 values of a part of K: activations of a part are 192 KiB */
-};
+enum { PART_STEPS = 8 }; /* activations of NB columns of a part of K: 192 KiB */
 
 /* A step of 256 values of two panels, ready for the tile. [..][2] is the panel. */
 struct step {
@@ -318,37 +312,17 @@ KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16
     }
 }
 
-/* f from y or to y: `rows` (at most 32) rows of n columns. */
-KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_t rows, size_t n)
+/* The product of a pair of panels: a PAIR_FN. */
+KERN_INLINE void gemm_pair(int type, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1,
+                           size_t k, size_t s0, size_t s1, const struct kern_x *x, size_t col,
+                           size_t cols)
 {
-    __mmask16 m0 = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
-    __mmask16 m1 = (__mmask16)(rows < 16 ? 0 : (1u << (rows - 16)) - 1);
-    for (size_t c = 0; c < n; c++, y += ldy) {
-        if (store) {
-            _mm512_mask_storeu_ps(y, m0, _mm512_load_ps(f[c][0]));
-            _mm512_mask_storeu_ps(y + 16, m1, _mm512_load_ps(f[c][1]));
-        } else {
-            _mm512_store_ps(f[c][0], _mm512_maskz_loadu_ps(m0, y));
-            _mm512_store_ps(f[c][1], _mm512_maskz_loadu_ps(m1, y + 16));
-        }
-    }
-}
-
-/* Two panels (or one: w1 = w0) over steps [s0, s1) for a block of columns. */
-KERN_INLINE void pair_part(enum kind t, float *y, size_t ldy, size_t rows, const uint8_t *w0,
-                           const uint8_t *w1, size_t k, size_t s0, size_t s1,
-                           const struct kern_x *x, size_t col, size_t cols)
-{
-    _Alignas(64) float f[NB][2][16];
+    const enum kind t = (enum kind)type;
     struct step s;
     size_t total = (k + 63) / 64 * 2; /* blocks of 32 */
     size_t head = t == Q6_K ? (k / 256 * 32 + 63) / 64 * 64 : 0;
     size_t step = unit_bytes(t) * (t < Q4_K ? 4 : 1);
     struct tile_args a = {.s = &s, .x = x, .offset = unsign(t)};
-    if (s0)
-        rest(false, f, y, ldy, rows, cols);
-    else
-        __builtin_memset(f, 0, cols * sizeof *f);
     for (size_t i = s0; i < s1; i++) {
         a.block = t < Q4_K ? 8 * i : i;
         a.blocks = total - 8 * i < 8 ? total - 8 * i : 8;
@@ -356,23 +330,6 @@ KERN_INLINE void pair_part(enum kind t, float *y, size_t ldy, size_t rows, const
         step_unpack(t, &s, w1, head, i, a.blocks, 1);
         size_t next = head + (i + 1) * step;
         step_columns(t, &a, f, col, cols, w0 + next, w1 + next, step);
-    }
-    rest(true, f, y, ldy, rows, cols);
-}
-
-KERN_INLINE void gemm(enum kind t, float *y, size_t ldy, const uint8_t *w, size_t panel,
-                      size_t rows, size_t k, const struct kern_x *x, size_t col0, size_t cols)
-{
-    size_t steps = (k + 255) / 256, blocks = (cols + NB - 1) / NB;
-    for (size_t b = 0, c = 0, n; b < blocks; b++, c += n) {
-        n = (cols - c) / (blocks - b);
-        for (size_t s = 0; s < steps; s += PART_STEPS)
-            for (size_t r = 0; r < rows; r += 32) {
-                const uint8_t *w0 = w + r / 16 * panel;
-                pair_part(t, y + c * ldy + r, ldy, rows - r < 32 ? rows - r : 32, w0,
-                          rows - r > 16 ? w0 + panel : w0, k, s,
-                          steps - s < PART_STEPS ? steps : s + PART_STEPS, x, col0 + c, n);
-            }
     }
 }
 

@@ -1,14 +1,12 @@
 /*
- * One column (decoding): speed is that of memory, so a kernel walks G panels side by side, each a
- * stream of its own, straight from the packed bytes. Dots are split over several accumulators, for
- * the instruction's latency; they are integers, so the bits stay the same.
+ * One column (decoding), straight from the packed bytes of G panels side by side. Dots are split
+ * over several accumulators, for the instruction's latency; they are integers, so the bits stay the
+ * same.
  */
 #ifndef PONDER_KERNELS_X86_VNNI_GEMV_H
 #define PONDER_KERNELS_X86_VNNI_GEMV_H
 
 #include "kernels/x86/vnni_unpack.h"
-
-enum { GEMV_PANELS = 4 }; /* streams at once */
 
 /* Σ over n (even) dword vectors of v[i] · a[i]. */
 KERN_INLINE __m512i dot(__m512i start, const __m512i *v, const int8_t *a, int n)
@@ -115,33 +113,15 @@ KERN_INLINE void gemv_q256(enum kind t, int G, __m512 f[GEMV_PANELS], const uint
     }
 }
 
-/* G panels of one column; the last one stores `valid` rows. */
-KERN_INLINE void gemv_panels(enum kind t, int G, float *y, const uint8_t *w, size_t panel, size_t k,
-                             const struct kern_x *x, size_t col, size_t valid)
+/* The product of G panels and one column: a GEMV_FN. */
+KERN_INLINE void gemv(int type, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
+                      size_t k, const struct kern_x *x, size_t col)
 {
-    __m512 f[GEMV_PANELS];
-#pragma GCC unroll 4
-    for (int g = 0; g < G; g++)
-        f[g] = _mm512_setzero_ps();
+    const enum kind t = (enum kind)type;
     if (t >= Q4_K)
         gemv_q256(t, G, f, w, panel, k, x, col);
     else
         gemv_q32(t, G, f, w, panel, k, x, col);
-#pragma GCC unroll 4
-    for (int g = 0; g < G; g++)
-        _mm512_mask_storeu_ps(y + 16 * g, g < G - 1 ? 0xffff : (__mmask16)((1u << valid) - 1),
-                              f[g]);
-}
-
-KERN_INLINE void gemv(enum kind t, float *y, const uint8_t *w, size_t panel, size_t rows, size_t k,
-                      const struct kern_x *x, size_t col)
-{
-    size_t n = (rows + 15) / 16, tail = rows - (n - 1) * 16, p = 0;
-    for (; p + GEMV_PANELS <= n; p += GEMV_PANELS)
-        gemv_panels(t, GEMV_PANELS, y + 16 * p, w + p * panel, panel, k, x, col,
-                    p + GEMV_PANELS == n ? tail : 16);
-    for (; p < n; p++)
-        gemv_panels(t, 1, y + 16 * p, w + p * panel, panel, k, x, col, p + 1 == n ? tail : 16);
 }
 
 #endif

@@ -13,10 +13,11 @@
     static void mul_##t(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
                         const struct kern_x *x, size_t col0, size_t cols)              \
     {                                                                                  \
+        struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};      \
         if (cols == 1)                                                                 \
-            gemv(t, y, w, layout.bytes(k), rows, k, x, col0);                          \
+            gemv_rows(t, gemv, &m);                                                    \
         else                                                                           \
-            gemm(t, y, ldy, w, layout.bytes(k), rows, k, x, col0, cols);               \
+            gemm_blocks(t, gemm_pair, &m, (k + 255) / 256, PART_STEPS);                \
     }
 
 MUL(Q8_0, panel_q8_0)

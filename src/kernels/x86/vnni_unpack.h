@@ -9,9 +9,7 @@
 #ifndef PONDER_KERNELS_X86_VNNI_UNPACK_H
 #define PONDER_KERNELS_X86_VNNI_UNPACK_H
 
-#include "kernels/kern_internal.h"
-
-#include <immintrin.h>
+#include "kernels/x86/avx512_blocks.h"
 
 enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q4_K, Q5_K, Q6_K };
 
@@ -63,14 +61,6 @@ KERN_INLINE __m512i high4(__m512i v)
 KERN_INLINE __m512 half16(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_load_si256((const void *)p));
-}
-
-/* The same four bytes in all lanes. */
-KERN_INLINE __m512i spread(const void *p)
-{
-    int32_t v;
-    __builtin_memcpy(&v, p, 4);
-    return _mm512_set1_epi32(v);
 }
 
 /* ---- blocks of 32: block `half` of the pair at w

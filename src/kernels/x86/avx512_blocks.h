@@ -1,0 +1,117 @@
+/*
+ * The loops around the products of all AVX-512 levels: how rows, columns and K are cut. The
+ * arithmetic comes as functions that are inlined.
+ *
+ * One column: GEMV_PANELS panels side by side, each a stream of its own (speed is that of memory).
+ *
+ * Several columns, outside in: blocks of up to NB columns; parts of K, so that the activations of a
+ * part stay in the second cache; pairs of panels, so that a broadcast activation feeds 32 rows. The
+ * chain of an output rests in `f` within a part and in y between parts: both exact.
+ */
+#ifndef PONDER_KERNELS_X86_AVX512_BLOCKS_H
+#define PONDER_KERNELS_X86_AVX512_BLOCKS_H
+
+#include "kernels/kern_internal.h"
+
+#include <immintrin.h>
+
+enum {
+    GEMV_PANELS = 4,
+    TILE_COLS = 6, /* columns of a tile of 2 panels: 12 accumulators */
+    NB = 96,       /* f is 12 KiB */
+};
+
+/* The arguments of kern_mul.mul; `panel` is the size of one. */
+struct mul_args {
+    float *y;
+    size_t ldy;
+    const uint8_t *w;
+    size_t panel, rows, k;
+    const struct kern_x *x;
+    size_t col0, cols;
+};
+
+/* The same four bytes in all lanes. */
+KERN_INLINE __m512i spread(const void *p)
+{
+    int32_t v;
+    __builtin_memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+/* Adds the product of G panels, `panel` bytes apart, and column col of x to f. */
+#define GEMV_FN(name)                                                                           \
+    void (*name)(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k, \
+                 const struct kern_x *x, size_t col)
+
+KERN_INLINE void gemv_panels(int t, int G, GEMV_FN(fn), const struct mul_args *m, size_t p)
+{
+    __m512 f[GEMV_PANELS];
+    size_t valid = m->rows - 16 * (p + (size_t)G - 1); /* rows of the last panel, or more */
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++)
+        f[g] = _mm512_setzero_ps();
+    fn(t, G, f, m->w + p * m->panel, m->panel, m->k, m->x, m->col0);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++)
+        _mm512_mask_storeu_ps(m->y + 16 * (p + (size_t)g),
+                              g < G - 1 || valid >= 16 ? 0xffff : (__mmask16)((1u << valid) - 1),
+                              f[g]);
+}
+
+KERN_INLINE void gemv_rows(int t, GEMV_FN(fn), const struct mul_args *m)
+{
+    size_t n = (m->rows + 15) / 16, p = 0;
+    for (; p + GEMV_PANELS <= n; p += GEMV_PANELS)
+        gemv_panels(t, GEMV_PANELS, fn, m, p);
+    for (; p < n; p++)
+        gemv_panels(t, 1, fn, m, p);
+}
+
+/* f from y or to y: `rows` (at most 32 count) of n columns. */
+KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_t rows, size_t n)
+{
+    __mmask16 m0 = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
+    __mmask16 m1 = (__mmask16)(rows <= 16 ? 0 : rows < 32 ? (1u << (rows - 16)) - 1 : 0xffff);
+    for (size_t c = 0; c < n; c++, y += ldy) {
+        if (store) {
+            _mm512_mask_storeu_ps(y, m0, _mm512_load_ps(f[c][0]));
+            _mm512_mask_storeu_ps(y + 16, m1, _mm512_load_ps(f[c][1]));
+        } else {
+            _mm512_store_ps(f[c][0], _mm512_maskz_loadu_ps(m0, y));
+            _mm512_store_ps(f[c][1], _mm512_maskz_loadu_ps(m1, y + 16));
+        }
+    }
+}
+
+/* Adds steps [s0, s1) of K of panels w0 and w1 (the same one where a pair is not full) and columns
+   [col, col + cols) to f. */
+#define PAIR_FN(name)                                                                     \
+    void (*name)(int t, float(*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t k, \
+                 size_t s0, size_t s1, const struct kern_x *x, size_t col, size_t cols)
+
+/* K is cut into `steps` steps, of which `part` make a part. */
+KERN_INLINE void gemm_blocks(int t, PAIR_FN(fn), const struct mul_args *m, size_t steps,
+                             size_t part)
+{
+    _Alignas(64) float f[NB][2][16];
+    size_t blocks = (m->cols + NB - 1) / NB;
+    for (size_t b = 0, c = 0, n; b < blocks; b++, c += n) {
+        n = (m->cols - c) / (blocks - b);
+        for (size_t s = 0; s < steps; s += part)
+            for (size_t r = 0; r < m->rows; r += 32) {
+                float *y = m->y + c * m->ldy + r;
+                const uint8_t *w0 = m->w + r / 16 * m->panel;
+                const uint8_t *w1 = m->rows - r > 16 ? w0 + m->panel : w0;
+                if (s)
+                    rest(false, f, y, m->ldy, m->rows - r, n);
+                else
+                    __builtin_memset(f, 0, n * sizeof *f);
+                fn(t, f, w0, w1, m->k, s, steps - s < part ? steps : s + part, m->x, m->col0 + c,
+                   n);
+                rest(true, f, y, m->ldy, m->rows - r, n);
+            }
+    }
+}
+
+#endif
