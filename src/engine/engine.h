@@ -5,8 +5,9 @@
  *   session   one timeline of tokens with its KV cache and the logits after its last token
  *   generate  prompt in, pieces of thought and answer out (engine/generate.h)
  *
- * Nothing above this header knows about tensors or kernels. An engine may have several sessions; calls on
- * an engine and its sessions come from one thread at a time (the compute threads are inside).
+ * Nothing above this header knows about tensors or kernels. An engine may have several sessions;
+ * calls on an engine and its sessions come from one thread at a time (the compute threads are
+ * inside).
  */
 #ifndef PONDER_ENGINE_ENGINE_H
 #define PONDER_ENGINE_ENGINE_H
@@ -26,15 +27,15 @@ struct engine;
 struct session;
 
 struct engine_opts {
-    int threads;            /* 0 = as many as the machine allows */
-    enum cpu_isa isa;       /* from cpu_isa_parse */
-    size_t ctx;             /* tokens of a session; 0 = what the model was trained for, at most ctx_max */
-    size_t ctx_max;         /* bound on the default; 0 = 4096 × 8 or what memory allows */
-    size_t batch;           /* tokens of a prefill chunk; 0 = 512 */
-    enum quant_id kv_type;  /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
-    bool tokenizer_only;    /* do not load weights: tokenizer and template only */
+    int threads;      /* 0 = as many as the machine allows */
+    enum cpu_isa isa; /* from cpu_isa_parse */
+    size_t ctx;       /* tokens of a session; 0 = what the model was trained for, at most ctx_max */
+    size_t ctx_max;   /* bound on the default; 0 = 4096 × 8 or what memory allows */
+    size_t batch;     /* tokens of a prefill chunk; 0 = 512 */
+    enum quant_id kv_type;     /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
+    bool tokenizer_only;       /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
-    const struct log *log;  /* may be NULL */
+    const struct log *log;     /* may be NULL */
     /* Called now and then while loading with bytes done and in total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -43,26 +44,25 @@ struct engine_opts {
 void engine_opts_init(struct engine_opts *o);
 
 /* Opens MODEL (a path). Errors name the file, the fault and the remedy. */
-int engine_open(struct engine **out, const char *path, const struct engine_opts *o,
-                struct err *e);
+int engine_open(struct engine **out, const char *path, const struct engine_opts *o, struct err *e);
 void engine_free(struct engine *g);
 
 struct engine_info {
-    const char *name;       /* general.name or the file's name without its ending */
-    const char *arch;       /* "llama", "qwen2", … */
-    const char *file_type;  /* "Q4_K_M", "BF16", … (best guess of the mix) */
-    uint64_t params;        /* number of weights */
-    uint64_t weight_bytes;  /* in memory as the kernels read them */
-    uint64_t token_bytes;   /* of weights that one decoded token reads */
-    uint64_t token_macs;    /* multiply-adds of the linear layers for one token, without the head */
-    uint64_t head_macs;     /* of the output head */
-    uint64_t kv_token_bytes;/* of the KV cache, a token */
-    uint64_t scratch_bytes; /* of activations, at the largest batch */
+    const char *name;      /* general.name or the file's name without its ending */
+    const char *arch;      /* "llama", "qwen2", … */
+    const char *file_type; /* "Q4_K_M", "BF16", … (best guess of the mix) */
+    uint64_t params;       /* number of weights */
+    uint64_t weight_bytes; /* in memory as the kernels read them */
+    uint64_t token_bytes;  /* of weights that one decoded token reads */
+    uint64_t token_macs;   /* multiply-adds of the linear layers for one token, without the head */
+    uint64_t head_macs;    /* of the output head */
+    uint64_t kv_token_bytes; /* of the KV cache, a token */
+    uint64_t scratch_bytes;  /* of activations, at the largest batch */
     size_t ctx_train, ctx, vocab, layers;
     int threads;
     enum cpu_isa isa;
     enum quant_id kv_type;
-    bool r1_family;         /* recommended sampling differs: temperature 0.6, top-p 0.95 */
+    bool r1_family; /* recommended sampling differs: temperature 0.6, top-p 0.95 */
 };
 
 const struct engine_info *engine_info(const struct engine *g);
@@ -78,21 +78,22 @@ int session_new(struct session **out, struct engine *g, struct err *e);
 void session_free(struct session *s);
 
 /*
- * Makes the timeline exactly ids[0..n), n ≥ 1: keeps the longest prefix it already has (but computes
- * at least the last token) and prefills the rest in chunks. `progress` (may be NULL) is called after
- * each chunk and stops the work with ERR_CANCELLED when it returns false; what was computed stays.
- * ERR_LIMIT when n is more than the context.
+ * Makes the timeline exactly ids[0..n), n ≥ 1: keeps the longest prefix it already has (but
+ * computes at least the last token) and prefills the rest in chunks. `progress` (may be NULL) is
+ * called after each chunk and stops the work with ERR_CANCELLED when it returns false; what was
+ * computed stays. ERR_LIMIT when n is more than the context.
  */
 int session_feed(struct session *s, const int32_t *ids, size_t n,
-                 bool (*progress)(void *arg, size_t done, size_t total), void *arg,
-                 struct err *e);
+                 bool (*progress)(void *arg, size_t done, size_t total), void *arg, struct err *e);
 /* Adds tokens to the end: one for decoding. Logits of the last one follow. */
 int session_append(struct session *s, const int32_t *ids, size_t n, struct err *e);
-/* Logits of every token: writes n rows of vocab floats. For scoring; chunked like session_append. */
+/* Logits of every token: writes n rows of vocab floats. For scoring; chunked like session_append.
+ */
 int session_append_all(struct session *s, const int32_t *ids, size_t n, float *logits,
                        struct err *e);
 void session_truncate(struct session *s, size_t n); /* forgets tokens from n on */
 
+struct engine *session_engine(const struct session *s);
 const float *session_logits(const struct session *s); /* vocab floats; NULL when empty */
 size_t session_len(const struct session *s);
 size_t session_reused(const struct session *s); /* tokens that the last session_feed kept */

@@ -19,11 +19,11 @@ enum generate_stop {
 
 struct generate_params {
     struct sampler_params sampling;
-    size_t max_tokens;         /* 0 = until the context is full */
-    const char *const *stop;   /* stop strings; the text before one is emitted, the string is not */
+    size_t max_tokens;       /* 0 = until the context is full */
+    const char *const *stop; /* stop strings; the text before one is emitted, the string is not */
     size_t n_stop;
-    bool thinking_open;        /* the prompt ended inside <think> */
-    bool raw;                  /* no parsing: everything is PARSE_CONTENT, special tokens shown */
+    bool thinking_open; /* the prompt ended inside <think> */
+    bool raw;           /* no parsing: everything is PARSE_CONTENT, special tokens shown */
     bool (*keep_going)(void *arg); /* asked after every token and prefill chunk; may be NULL */
     /* Pieces of text as they become certain. A non-zero return stops with that code. */
     int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n);
@@ -31,7 +31,7 @@ struct generate_params {
 };
 
 struct generate_stats {
-    size_t prompt_tokens, reused_tokens; /* reused ones were still in the cache */
+    size_t prompt_tokens, reused_tokens;    /* reused ones were still in the cache */
     size_t answer_tokens, reasoning_tokens; /* reasoning ones are among the answer tokens */
     double prompt_seconds, answer_seconds, first_token_seconds;
     enum generate_stop stop;
@@ -40,8 +40,8 @@ struct generate_stats {
 const char *generate_stop_name(enum generate_stop s); /* "stop", "length", "context", "cancelled" */
 
 /*
- * Runs one answer. The session's timeline becomes prompt + answer (without the end token), so that a
- * next turn reuses it. On ERR_CANCELLED what was generated stays in the timeline.
+ * Runs one answer. The session's timeline becomes prompt + answer (without the end token), so that
+ * a next turn reuses it. On ERR_CANCELLED what was generated stays in the timeline.
  */
 int generate(struct session *s, const int32_t *prompt, size_t n, const struct generate_params *p,
              struct generate_stats *st, struct err *e);

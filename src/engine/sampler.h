@@ -51,7 +51,8 @@ void sampler_free(struct sampler *s);
 int sampler_accept(struct sampler *s, int32_t id, struct err *e);
 void sampler_reset(struct sampler *s); /* forgets them; the draw counter goes on */
 
-/* Probabilities after all steps: fills p[n_vocab], returns how many are > 0. For tests and logprobs. */
+/* Probabilities after all steps: fills p[n_vocab], returns how many are > 0. For tests and
+ * logprobs. */
 size_t sampler_probs(struct sampler *s, const float *logits, float *p);
 
 /* Draws the next token. ERR_FORMAT when logits hold NaN or everything is forbidden. */

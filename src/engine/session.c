@@ -171,6 +171,11 @@ int session_feed(struct session *s, const int32_t *ids, size_t n,
     return rc;
 }
 
+struct engine *session_engine(const struct session *s)
+{
+    return s->g;
+}
+
 const float *session_logits(const struct session *s)
 {
     return s->has_logits ? s->logits : NULL;

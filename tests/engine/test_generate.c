@@ -1,0 +1,590 @@
+/*
+ * The loop over a session, a tokenizer and a parser that are defined here: the session says what
+ * the test's script says, the tokenizer has a small vocabulary, the parser knows <think> alone.
+ */
+#include "engine/generate.h"
+
+#include "base/num.h"
+#include "support/fail_alloc.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- stand-ins ------------------------------------------------------------------------------- */
+
+enum { VOCAB = 300, SPECIAL = 256, END = 256, CONTROL, THINK, THINK_END, CTX = 64 };
+
+/* Ids below 256 are bytes; above come control tokens and whatever a test defines. */
+struct tokenizer {
+    const char *text[VOCAB - SPECIAL];
+    size_t count; /* 0 = VOCAB */
+};
+
+struct engine {
+    struct engine_info info;
+    struct tokenizer tok;
+};
+
+struct session {
+    struct engine *g;
+    int32_t ids[CTX];
+    size_t n, prompt, reused;
+    const int32_t *script; /* what the model wants to say */
+    size_t n_script;
+    size_t append_fails_at; /* this many tokens after the prompt; 0 = never */
+    float logits[VOCAB];
+};
+
+struct engine *session_engine(const struct session *s)
+{
+    return s->g;
+}
+
+const struct engine_info *engine_info(const struct engine *g)
+{
+    return &g->info;
+}
+
+const struct tokenizer *engine_tokenizer(const struct engine *g)
+{
+    return &g->tok;
+}
+
+int session_feed(struct session *s, const int32_t *ids, size_t n,
+                 bool (*progress)(void *arg, size_t done, size_t total), void *arg, struct err *e)
+{
+    if (n < 1 || n > CTX)
+        return err_set(e, ERR_LIMIT, "the prompt is too long");
+    for (size_t i = 0; i < n; i++) {
+        s->ids[i] = ids[i];
+        s->n = i + 1;
+        if (i + 1 < n && progress && !progress(arg, i + 1, n))
+            return err_set(e, ERR_CANCELLED, "stopped");
+    }
+    s->prompt = n;
+    return 0;
+}
+
+int session_append(struct session *s, const int32_t *ids, size_t n, struct err *e)
+{
+    assert_int_equal(n, 1);
+    assert_true(s->n < CTX);
+    if (s->append_fails_at && s->n - s->prompt + 1 == s->append_fails_at)
+        return err_set(e, ERR_NOMEM, "no memory for the cache");
+    s->ids[s->n++] = ids[0];
+    return 0;
+}
+
+const float *session_logits(const struct session *s)
+{
+    float *l = ((struct session *)(uintptr_t)s)->logits;
+    size_t at = s->n - s->prompt;
+    for (size_t i = 0; i < VOCAB; i++)
+        l[i] = 0;
+    l[at < s->n_script ? s->script[at] : END] = 10;
+    return l;
+}
+
+size_t session_len(const struct session *s)
+{
+    return s->n;
+}
+
+size_t session_reused(const struct session *s)
+{
+    return s->reused;
+}
+
+const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *n)
+{
+    static const char bytes[] = {
+#define B4(x) (char)(x), (char)(x + 1), (char)(x + 2), (char)(x + 3)
+#define B16(x) B4(x), B4(x + 4), B4(x + 8), B4(x + 12)
+#define B64(x) B16(x), B16(x + 16), B16(x + 32), B16(x + 48)
+        B64(0), B64(64), B64(128), B64(192)};
+    if (id >= 0 && id < SPECIAL) {
+        *n = 1;
+        return &bytes[id];
+    }
+    const char *s = id >= SPECIAL && id < VOCAB ? t->text[id - SPECIAL] : NULL;
+    *n = s ? strlen(s) : 0;
+    return s ? s : "";
+}
+
+size_t tokenizer_count(const struct tokenizer *t)
+{
+    return t->count ? t->count : VOCAB;
+}
+
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
+{
+    return id >= END && id <= THINK_END;
+}
+
+bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
+{
+    return id == END;
+}
+
+struct parser {
+    bool thinking;
+};
+
+int parser_new(struct parser **out, bool thinking_open, struct err *e)
+{
+    *out = malloc(sizeof **out);
+    if (!*out)
+        return err_nomem(e, sizeof **out, "a parser");
+    (*out)->thinking = thinking_open;
+    return 0;
+}
+
+void parser_free(struct parser *p)
+{
+    free(p);
+}
+
+/* Tags come as one token each, so nothing is held back here. */
+int parser_feed(struct parser *p, const char *text, size_t n,
+                int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n), void *arg,
+                struct err *e)
+{
+    if (n == 7 && memcmp(text, "<think>", 7) == 0)
+        p->thinking = true;
+    else if (n == 8 && memcmp(text, "</think>", 8) == 0)
+        p->thinking = false;
+    else
+        return emit(arg, p->thinking ? PARSE_REASONING : PARSE_CONTENT, text, n);
+    return 0;
+}
+
+int parser_finish(struct parser *p,
+                  int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n), void *arg,
+                  struct err *e)
+{
+    return 0;
+}
+
+bool parser_thinking(const struct parser *p)
+{
+    return p->thinking;
+}
+
+/* ---- the test bench ----------------------------------------------------------------------------
+ */
+
+struct bench {
+    struct engine g;
+    struct session s;
+    struct generate_params p;
+    struct generate_stats st;
+    struct err e;
+    char content[400], reasoning[400];
+    size_t after[CTX];                   /* characters of both after each token */
+    size_t asked, stop_after, refuse_at; /* keep_going calls; emit calls */
+    size_t emitted;
+    int rc;
+};
+
+static int bench_emit(void *arg, enum parse_event ev, const char *s, size_t n)
+{
+    struct bench *b = arg;
+    assert_true(n > 0);
+    if (b->refuse_at && ++b->emitted == b->refuse_at)
+        return ERR_IO;
+    char *to = ev == PARSE_CONTENT ? b->content : b->reasoning;
+    assert_int_not_equal(ev, PARSE_TOOL_CALL);
+    assert_true(strlen(to) + n < sizeof b->content);
+    strncat(to, s, n);
+    return 0;
+}
+
+static bool bench_keep_going(void *arg)
+{
+    struct bench *b = arg;
+    if (b->s.prompt && b->s.n >= b->s.prompt)
+        b->after[b->s.n - b->s.prompt] = strlen(b->content) + strlen(b->reasoning);
+    return ++b->asked != b->stop_after;
+}
+
+static const int32_t prompt[] = {'H', 'i', '!'};
+
+static void bench_init(struct bench *b)
+{
+    memset(b, 0, sizeof *b);
+    b->g.info.vocab = VOCAB;
+    b->g.info.ctx = CTX;
+    b->g.tok.text[END - SPECIAL] = "<|end|>";
+    b->g.tok.text[CONTROL - SPECIAL] = "<|control|>";
+    b->g.tok.text[THINK - SPECIAL] = "<think>";
+    b->g.tok.text[THINK_END - SPECIAL] = "</think>";
+    b->s.g = &b->g;
+    sampler_params_init(&b->p.sampling);
+    b->p.sampling.temperature = 0;
+    b->p.emit = bench_emit;
+    b->p.keep_going = bench_keep_going;
+    b->p.arg = b;
+}
+
+/* The model says these ids, then the end token. */
+static void bench_run(struct bench *b, const int32_t *script, size_t n)
+{
+    b->s.script = script;
+    b->s.n_script = n;
+    b->rc = generate(&b->s, prompt, NUM_COUNT(prompt), &b->p, &b->st, &b->e);
+}
+
+/* The model says the bytes of a text. */
+static void bench_say(struct bench *b, const char *text)
+{
+    static int32_t script[400];
+    size_t n = strlen(text);
+    assert_true(n < NUM_COUNT(script));
+    for (size_t i = 0; i < n; i++)
+        script[i] = (unsigned char)text[i];
+    bench_run(b, script, n);
+}
+
+/* ---- tests
+ * --------------------------------------------------------------------------------------- */
+
+static void an_answer_arrives_token_by_token(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    b.s.reused = 2;
+    bench_say(&b, "Hello");
+    assert_int_equal(b.rc, 0);
+    assert_string_equal(b.content, "Hello");
+    assert_string_equal(b.reasoning, "");
+    assert_int_equal(b.st.stop, GENERATE_END);
+    assert_int_equal(b.st.prompt_tokens, 3);
+    assert_int_equal(b.st.reused_tokens, 2);
+    assert_int_equal(b.st.answer_tokens, 5);
+    assert_int_equal(b.st.reasoning_tokens, 0);
+    assert_true(b.st.first_token_seconds > 0 && b.st.first_token_seconds < 60);
+    assert_true(b.st.first_token_seconds >= b.st.prompt_seconds);
+    for (size_t i = 1; i <= 5; i++)
+        assert_int_equal(b.after[i], i); /* nothing waits without a reason */
+    /* The timeline is prompt and answer, without the end token. */
+    static const int32_t want[] = {'H', 'i', '!', 'H', 'e', 'l', 'l', 'o'};
+    assert_int_equal(b.s.n, NUM_COUNT(want));
+    assert_memory_equal(b.s.ids, want, sizeof want);
+}
+
+static void thoughts_are_told_apart_and_counted(void **state)
+{
+    static const int32_t script[] = {THINK, 'a', 'b', THINK_END, 'c'};
+    struct bench b;
+    bench_init(&b);
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.reasoning, "ab");
+    assert_string_equal(b.content, "c");
+    assert_int_equal(b.st.answer_tokens, 5);
+    assert_int_equal(b.st.reasoning_tokens, 4); /* with its tags */
+
+    bench_init(&b);
+    b.p.thinking_open = true;
+    bench_run(&b, script + 1, 4);
+    assert_string_equal(b.reasoning, "ab");
+    assert_string_equal(b.content, "c");
+    assert_int_equal(b.st.reasoning_tokens, 3);
+
+    bench_init(&b); /* cut off inside the thought */
+    b.p.max_tokens = 2;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.reasoning, "a");
+    assert_int_equal(b.st.reasoning_tokens, 2);
+    assert_int_equal(b.st.stop, GENERATE_LENGTH);
+}
+
+static void characters_arrive_whole(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    bench_say(&b, "x\xe2\x82\xac\xf0\x9f\x98\x80y");
+    assert_string_equal(b.content, "x\xe2\x82\xac\xf0\x9f\x98\x80y");
+    static const size_t want[] = {0, 1, 1, 1, 4, 4, 4, 4, 8, 9};
+    for (size_t i = 1; i < NUM_COUNT(want); i++)
+        assert_int_equal(b.after[i], want[i]);
+    bench_init(&b);
+    bench_say(&b, "x\xe2\x82"); /* the model stops inside one */
+    assert_string_equal(b.content, "x\xef\xbf\xbd");
+}
+
+/* Does s end with the first k bytes of t? */
+static bool ends_with(const char *s, size_t n, const char *t, size_t k)
+{
+    return k <= n && memcmp(s + n - k, t, k) == 0;
+}
+
+/* Texts, stop strings and cuts into tokens of one to three bytes. */
+static void stop_strings_may_span_tokens(void **state)
+{
+    static const struct {
+        const char *text, *stop[3];
+    } cases[] = {
+        {"hello STOP world", {"STOP"}},
+        {"hello STO", {"STOP"}},
+        {"a STOSTOP b", {"STOP"}},
+        {"aabaabaac", {"aabaac"}},
+        {"aaaaaaab", {"aaab", "zz"}},
+        {"one\n\ntwo", {"\n\n", "two"}},
+        {"User: x", {"User:", "Us"}},
+        {"xyz", {"x"}},
+        {"xyz", {"z"}},
+        {"xyz", {"xyzw", "yw"}},
+        {"na\xc3\xafve \xe2\x82\xac caf\xc3\xa9!", {"\xe2\x82\xac"}},
+    };
+    for (size_t c = 0; c < NUM_COUNT(cases); c++)
+        for (unsigned cut = 0; cut < 40; cut++) {
+            struct bench b;
+            bench_init(&b);
+            const char *text = cases[c].text;
+            char pieces[CTX][4];
+            int32_t script[CTX];
+            size_t ends[CTX] = {0}, n = 0, len = strlen(text), pos = 0;
+            for (unsigned x = cut; pos < len; x = x * 7 + 3) {
+                size_t k = num_min(1 + x % 3, len - pos);
+                memcpy(pieces[n], text + pos, k);
+                pieces[n][k] = 0;
+                b.g.tok.text[4 + n] = pieces[n];
+                script[n] = (int32_t)(SPECIAL + 4 + n);
+                pos += k;
+                ends[++n] = pos;
+            }
+            b.p.stop = cases[c].stop;
+            const char *first = NULL;
+            for (; b.p.n_stop < 3 && cases[c].stop[b.p.n_stop]; b.p.n_stop++) {
+                const char *at = strstr(text, cases[c].stop[b.p.n_stop]);
+                first = at && (!first || at < first) ? at : first;
+            }
+            bench_run(&b, script, n);
+            assert_int_equal(b.rc, 0);
+            assert_int_equal(b.st.stop, first ? GENERATE_STRING : GENERATE_END);
+            size_t want = first ? (size_t)(first - text) : len;
+            /* a later stop string that ends in an earlier token comes first in time */
+            if (strlen(b.content) != want)
+                assert_true(b.p.n_stop > 1 && strlen(b.content) > want);
+            else
+                assert_int_equal(memcmp(b.content, text, want), 0);
+            /* After each token only a beginning of a stop string is held back (or part of a
+               character, which no case but the last has). */
+            for (size_t i = 1; i <= b.s.n - b.s.prompt && c + 1 < NUM_COUNT(cases); i++) {
+                size_t held = 0;
+                for (size_t k = 0; k < b.p.n_stop; k++)
+                    for (size_t m = 1; m < strlen(cases[c].stop[k]); m++)
+                        if (m > held && ends_with(text, ends[i], cases[c].stop[k], m))
+                            held = m;
+                assert_int_equal(b.after[i], ends[i] - held);
+            }
+        }
+}
+
+static void stop_strings_reach_into_thoughts_and_control_tokens(void **state)
+{
+    static const int32_t script[] = {THINK, 'a', 'b', 'c', THINK_END, 'd', CONTROL, 'e'};
+    struct bench b;
+    const char *stop = "bc";
+    bench_init(&b);
+    b.p.stop = &stop;
+    b.p.n_stop = 1;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.reasoning, "a");
+    assert_int_equal(b.st.stop, GENERATE_STRING);
+    assert_int_equal(b.st.answer_tokens, 4);
+
+    bench_init(&b);
+    stop = "<|control|>";
+    b.p.stop = &stop;
+    b.p.n_stop = 1;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.content, "d");
+    assert_int_equal(b.st.stop, GENERATE_STRING);
+
+    bench_init(&b); /* hidden otherwise */
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.content, "de");
+
+    bench_init(&b); /* raw: everything is shown */
+    b.p.raw = true;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.content, "<think>abc</think>d<|control|>e");
+    assert_int_equal(b.st.reasoning_tokens, 0);
+
+    bench_init(&b);
+    static const char *const empty[] = {"x", ""};
+    b.p.stop = empty;
+    b.p.n_stop = 2;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_int_equal(b.rc, ERR_USAGE);
+    assert_non_null(strstr(b.e.text, "2"));
+}
+
+static void answers_end_at_limits(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    b.p.max_tokens = 3;
+    bench_say(&b, "abcdef");
+    assert_string_equal(b.content, "abc");
+    assert_int_equal(b.st.stop, GENERATE_LENGTH);
+    assert_int_equal(b.st.answer_tokens, 3);
+    assert_int_equal(b.s.n, 6);
+
+    bench_init(&b);
+    b.g.info.ctx = 10;
+    bench_say(&b, "abcdefghijkl");
+    assert_int_equal(b.rc, 0);
+    assert_string_equal(b.content, "abcdefg");
+    assert_int_equal(b.st.stop, GENERATE_CONTEXT);
+    assert_int_equal(b.s.n, 10);
+
+    bench_init(&b);
+    b.g.info.ctx = 3; /* the prompt fills it */
+    bench_say(&b, "abc");
+    assert_int_equal(b.rc, 0);
+    assert_string_equal(b.content, "");
+    assert_int_equal(b.st.stop, GENERATE_CONTEXT);
+
+    assert_string_equal(generate_stop_name(GENERATE_END), "stop");
+    assert_string_equal(generate_stop_name(GENERATE_STRING), "stop");
+    assert_string_equal(generate_stop_name(GENERATE_LENGTH), "length");
+    assert_string_equal(generate_stop_name(GENERATE_CONTEXT), "context");
+    assert_string_equal(generate_stop_name(GENERATE_CANCELLED), "cancelled");
+}
+
+static void the_caller_can_stop_at_any_moment(void **state)
+{
+    for (size_t at = 1; at < 12; at++) {
+        struct bench b;
+        bench_init(&b);
+        b.stop_after = at;
+        bench_say(&b, "abcdef");
+        if (at > 9) { /* never asked so often: two in the prompt, one after it, six tokens */
+            assert_int_equal(b.rc, 0);
+            continue;
+        }
+        assert_int_equal(b.rc, ERR_CANCELLED);
+        assert_int_equal(b.st.stop, GENERATE_CANCELLED);
+        size_t tokens = at <= 3 ? 0 : at - 3;
+        assert_int_equal(b.st.answer_tokens, tokens);
+        assert_int_equal(strlen(b.content), tokens);       /* what was generated was shown … */
+        assert_int_equal(b.s.n, at < 3 ? at : 3 + tokens); /* … and stays */
+    }
+    struct bench b;
+    bench_init(&b); /* what is held back is shown as well */
+    const char *stop = "bcx";
+    b.p.stop = &stop;
+    b.p.n_stop = 1;
+    b.stop_after = 6;
+    bench_say(&b, "abcdef");
+    assert_string_equal(b.content, "abc");
+}
+
+static void a_receiver_that_fails_stops_it(void **state)
+{
+    for (size_t at = 1; at <= 5; at++) {
+        struct bench b;
+        bench_init(&b);
+        b.refuse_at = at;
+        bench_say(&b, "abcd");
+        assert_int_equal(b.rc, at <= 4 ? ERR_IO : 0);
+        assert_int_equal(strlen(b.content), num_min(at - 1, 4));
+        if (b.rc)
+            assert_true(b.emitted == at); /* not called again */
+    }
+}
+
+static void faults_of_the_session_keep_the_text(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    b.s.append_fails_at = 3;
+    const char *stop = "cd";
+    b.p.stop = &stop;
+    b.p.n_stop = 1;
+    bench_say(&b, "abcx");
+    assert_int_equal(b.rc, ERR_NOMEM);
+    assert_string_equal(b.e.text, "no memory for the cache");
+    assert_string_equal(b.content, "abc"); /* with what was held back */
+
+    bench_init(&b);
+    int32_t big[CTX + 1] = {0};
+    b.rc = generate(&b.s, big, CTX + 1, &b.p, &b.st, &b.e);
+    assert_int_equal(b.rc, ERR_LIMIT);
+
+    bench_init(&b);
+    b.p.sampling.top_p = 3;
+    bench_say(&b, "abc");
+    assert_int_equal(b.rc, ERR_USAGE);
+    assert_int_equal(b.s.n, 0); /* refused before any work */
+}
+
+static void penalties_see_prompt_and_answer(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    b.p.sampling.presence_penalty = 50; /* more than the script's 10 */
+    b.p.max_tokens = 3;
+    bench_say(&b, "Haa");
+    /* 'H' is in the prompt, the second 'a' in the answer: other tokens (byte 0, byte 1) win. */
+    assert_int_equal(b.s.ids[3], 0);
+    assert_int_equal(b.s.ids[4], 'a');
+    assert_int_equal(b.s.ids[5], 1);
+}
+
+static void rows_without_a_token_are_never_chosen(void **state)
+{
+    static const int32_t script[] = {'a', 280, 'b'}; /* the model prefers 280 as second */
+    struct bench b;
+    bench_init(&b);
+    b.g.tok.count = 270;
+    b.p.max_tokens = 3;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_int_equal(b.rc, 0);
+    assert_int_equal(b.s.ids[3], 'a');
+    assert_int_equal(b.s.ids[4], 0);
+    assert_int_equal(b.s.ids[5], 'b');
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    for (size_t n = 1;; n++) {
+        struct bench b;
+        bench_init(&b);
+        b.p.sampling.presence_penalty = 0.1f;
+        fail_alloc_at(n);
+        bench_say(&b, "some text that is long enough for a buffer to grow");
+        bool failed = fail_alloc_stop();
+        assert_int_equal(b.rc, failed ? ERR_NOMEM : 0);
+        if (!failed)
+            break;
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_answer_arrives_token_by_token),
+        cmocka_unit_test(thoughts_are_told_apart_and_counted),
+        cmocka_unit_test(characters_arrive_whole),
+        cmocka_unit_test(stop_strings_may_span_tokens),
+        cmocka_unit_test(stop_strings_reach_into_thoughts_and_control_tokens),
+        cmocka_unit_test(answers_end_at_limits),
+        cmocka_unit_test(the_caller_can_stop_at_any_moment),
+        cmocka_unit_test(a_receiver_that_fails_stops_it),
+        cmocka_unit_test(faults_of_the_session_keep_the_text),
+        cmocka_unit_test(penalties_see_prompt_and_answer),
+        cmocka_unit_test(rows_without_a_token_are_never_chosen),
+        cmocka_unit_test(every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
