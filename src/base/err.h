@@ -32,7 +32,8 @@ struct err {
 /* Sets code and text; returns code, so that `return err_set(e, …)` reads well. `e` may be NULL. */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Puts "CONTEXT: " before the text; returns the code. Long texts lose their end, not their start. */
+/* Puts "CONTEXT: " before the text; returns the code. Long texts lose
+   their end, not their start. */
 int err_ctx(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ERR_NOMEM, "no memory for WHAT (N bytes)". */

@@ -19,7 +19,8 @@ struct team;
 
 enum { TEAM_MAX = 256 };
 
-/* How many threads make sense here: allowed CPUs (affinity), capped by the cgroup v1/v2 CPU quota. */
+/* How many threads make sense here: allowed CPUs (affinity), capped by the CPU quota of
+   control groups v1 and v2. */
 int team_default_threads(void);
 
 /* threads = 0 takes the default; 1 makes a team without workers. Opaque, freed by team_free. */
