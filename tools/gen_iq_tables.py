@@ -41,7 +41,7 @@ def main():
         assert rows.shape[1] == width
         words = [sum(int(v) << 8 * i for i, v in enumerate(r)) for r in rows]
         kind = "uint64_t" if width == 8 else "uint32_t"
-        decl.append(f"extern const {kind} {name}[{len(words)}]; /* {what} */\n")
+        decl.append((f"extern const {kind} {name}[{len(words)}];", what))
         per, digits = (5, 16) if width == 8 else (8, 8)
         body.append(f"\nconst {kind} {name}[{len(words)}] = {{\n")
         for i in range(0, len(words), per):
@@ -49,7 +49,8 @@ def main():
         body.append("};\n")
     with open(os.path.join(out, "q_iq_tables.h"), "w") as f:
         f.write(HEAD + "#ifndef PONDER_QUANT_Q_IQ_TABLES_H\n#define PONDER_QUANT_Q_IQ_TABLES_H\n\n"
-                "#include <stdint.h>\n\n" + "".join(decl) + "\n#endif\n")
+                "#include <stdint.h>\n\n" + "".join(f"{d:<42} /* {what} */\n" for d, what in decl)
+                + "\n#endif\n")
     with open(os.path.join(out, "q_iq_tables.c"), "w") as f:
         f.write(HEAD + '#include "quant/q_iq_tables.h"\n\n// clang-format off\n' + "".join(body)
                 + "// clang-format on\n")

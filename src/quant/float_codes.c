@@ -11,62 +11,26 @@
  */
 #include "quant/quant.h"
 
-#include <string.h>
-
-static inline uint32_t to_bits(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, sizeof(u));
-    return u;
-}
-
-static inline float from_bits(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, sizeof(f));
-    return f;
-}
+#include "quant/q_codes.h"
 
 float quant_f16_to_f32(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16;
-    uint32_t em = h & 0x7FFF;
-    uint32_t u = em << 13;
-    if (em >= 0x7C00) /* infinity and NaN */
-        u += (uint32_t)(255 - 31) << 23;
-    else if (em >= 0x0400)
-        u += (uint32_t)(127 - 15) << 23;
-    else /* subnormal: 2^-14 + m·2^-24 − 2^-14 */
-        u = to_bits(from_bits(u + ((uint32_t)(127 - 14) << 23)) - 0x1p-14f);
-    return from_bits(u | sign);
+    return q_f16_to_f32(h);
 }
 
 uint16_t quant_f32_to_f16(float f)
 {
-    uint32_t u = to_bits(f);
-    uint32_t sign = u >> 16 & 0x8000;
-    u &= 0x7FFFFFFF;
-    if (u > 0x7F800000)
-        return (uint16_t)(sign | 0x7E00 | (u >> 13 & 0x3FF));
-    if (u >= to_bits(65536.0f))
-        return (uint16_t)(sign | 0x7C00);
-    if (u < to_bits(0x1p-14f)) /* unit of 0.5f is 2^-24 */
-        return (uint16_t)(sign | (to_bits(from_bits(u) + 0.5f) - to_bits(0.5f)));
-    u += 0xFFF + (u >> 13 & 1) - ((uint32_t)(127 - 15) << 23);
-    return (uint16_t)(sign | u >> 13);
+    return q_f32_to_f16(f);
 }
 
 float quant_bf16_to_f32(uint16_t b)
 {
-    return from_bits((uint32_t)b << 16);
+    return q_bf16_to_f32(b);
 }
 
 uint16_t quant_f32_to_bf16(float f)
 {
-    uint32_t u = to_bits(f);
-    if ((u & 0x7FFFFFFF) > 0x7F800000)
-        return (uint16_t)(u >> 16 | 0x40); /* quiet, so that no payload rounds to infinity */
-    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+    return q_f32_to_bf16(f);
 }
 
 float quant_e4m3_to_f32(uint8_t v)
@@ -79,19 +43,19 @@ float quant_e4m3_to_f32(uint8_t v)
     else if (em >= 0x08)
         u += (uint32_t)(127 - 7) << 23;
     else
-        u = to_bits(from_bits(u + ((uint32_t)(127 - 6) << 23)) - 0x1p-6f);
-    return from_bits(u | sign);
+        u = q_bits(q_from_bits(u + ((uint32_t)(127 - 6) << 23)) - 0x1p-6f);
+    return q_from_bits(u | sign);
 }
 
 uint8_t quant_f32_to_e4m3(float f)
 {
-    uint32_t u = to_bits(f);
+    uint32_t u = q_bits(f);
     uint32_t sign = u >> 24 & 0x80;
     u &= 0x7FFFFFFF;
-    if (u > to_bits(464.0f)) /* 464 itself is a tie and goes to 448, whose code is even */
+    if (u > q_bits(464.0f)) /* 464 itself is a tie and goes to 448, whose code is even */
         return (uint8_t)(sign | 0x7F);
-    if (u < to_bits(0x1p-6f)) /* unit of 2^14 is 2^-9 */
-        return (uint8_t)(sign | (to_bits(from_bits(u) + 0x1p14f) - to_bits(0x1p14f)));
+    if (u < q_bits(0x1p-6f)) /* unit of 2^14 is 2^-9 */
+        return (uint8_t)(sign | (q_bits(q_from_bits(u) + 0x1p14f) - q_bits(0x1p14f)));
     u += 0x7FFFF + (u >> 20 & 1) - ((uint32_t)(127 - 7) << 23);
     return (uint8_t)(sign | u >> 20);
 }
@@ -103,15 +67,15 @@ float quant_e5m2_to_f32(uint8_t v)
 
 uint8_t quant_f32_to_e5m2(float f)
 {
-    uint32_t u = to_bits(f);
+    uint32_t u = q_bits(f);
     uint32_t sign = u >> 24 & 0x80;
     u &= 0x7FFFFFFF;
     if (u > 0x7F800000)
         return (uint8_t)(sign | 0x7F);
-    if (u >= to_bits(65536.0f))
+    if (u >= q_bits(65536.0f))
         return (uint8_t)(sign | 0x7C);
-    if (u < to_bits(0x1p-14f)) /* unit of 2^7 is 2^-16 */
-        return (uint8_t)(sign | (to_bits(from_bits(u) + 0x1p7f) - to_bits(0x1p7f)));
+    if (u < q_bits(0x1p-14f)) /* unit of 2^7 is 2^-16 */
+        return (uint8_t)(sign | (q_bits(q_from_bits(u) + 0x1p7f) - q_bits(0x1p7f)));
     u += 0xFFFFF + (u >> 21 & 1) - ((uint32_t)(127 - 15) << 23);
     return (uint8_t)(sign | u >> 21);
 }
@@ -120,5 +84,5 @@ float quant_e8m0_to_f32(uint8_t v)
 {
     if (v == 0)
         return 0x1p-127f; /* a subnormal float */
-    return from_bits(v == 255 ? 0x7FC00000 : (uint32_t)v << 23);
+    return q_from_bits(v == 255 ? 0x7FC00000 : (uint32_t)v << 23);
 }

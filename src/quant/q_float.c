@@ -19,28 +19,28 @@ void q_f16_decode(float *dst, const void *src, size_t n)
 {
     const uint8_t *p = src;
     for (size_t i = 0; i < n; i++)
-        dst[i] = quant_f16_to_f32(q_get16(p + 2 * i));
+        dst[i] = q_f16_to_f32(q_get16(p + 2 * i));
 }
 
 void q_f16_encode(void *dst, const float *src, size_t n, const float *importance)
 {
     uint8_t *p = dst;
     for (size_t i = 0; i < n; i++)
-        q_put16(p + 2 * i, quant_f32_to_f16(src[i]));
+        q_put16(p + 2 * i, q_f32_to_f16(src[i]));
 }
 
 void q_bf16_decode(float *dst, const void *src, size_t n)
 {
     const uint8_t *p = src;
     for (size_t i = 0; i < n; i++)
-        dst[i] = quant_bf16_to_f32(q_get16(p + 2 * i));
+        dst[i] = q_bf16_to_f32(q_get16(p + 2 * i));
 }
 
 void q_bf16_encode(void *dst, const float *src, size_t n, const float *importance)
 {
     uint8_t *p = dst;
     for (size_t i = 0; i < n; i++)
-        q_put16(p + 2 * i, quant_f32_to_bf16(src[i]));
+        q_put16(p + 2 * i, q_f32_to_bf16(src[i]));
 }
 
 void q_f64_decode(float *dst, const void *src, size_t n)

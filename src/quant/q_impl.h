@@ -6,8 +6,10 @@
 #ifndef PONDER_QUANT_Q_IMPL_H
 #define PONDER_QUANT_Q_IMPL_H
 
+#include "quant/q_codes.h"
 #include "quant/quant.h"
 
+#include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -44,30 +46,34 @@ q_declare_encode(q_mxfp4_encode);
 
 static inline uint16_t q_get16(const uint8_t *p)
 {
-    return (uint16_t)(p[0] | p[1] << 8);
+    uint16_t v;
+    memcpy(&v, p, sizeof(v));
+    return le16toh(v);
 }
 
 static inline uint32_t q_get32(const uint8_t *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return le32toh(v);
 }
 
 static inline void q_put16(uint8_t *p, uint16_t v)
 {
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
+    v = htole16(v);
+    memcpy(p, &v, sizeof(v));
 }
 
 static inline void q_put32(uint8_t *p, uint32_t v)
 {
-    q_put16(p, (uint16_t)v);
-    q_put16(p + 2, (uint16_t)(v >> 16));
+    v = htole32(v);
+    memcpy(p, &v, sizeof(v));
 }
 
 /* The half-precision scale at p. */
 static inline float q_half(const uint8_t *p)
 {
-    return quant_f16_to_f32(q_get16(p));
+    return q_f16_to_f32(q_get16(p));
 }
 
 /* Scale and minimum i (0..7) of the 12 bytes of Q4_K and Q5_K: six bits each, the upper two of the

@@ -30,8 +30,8 @@ static inline uint8_t even_signs(uint32_t seven)
 static inline void put_signed(float *dst, float scale, uint64_t row, unsigned signs, int n)
 {
     for (int i = 0; i < n; i++) {
-        float v = scale * (float)(uint8_t)(row >> 8 * i);
-        dst[i] = signs >> i & 1 ? -v : v;
+        float sign = (float)(1 - 2 * (int)(signs >> i & 1));
+        dst[i] = scale * (float)(uint8_t)(row >> 8 * i) * sign;
     }
 }
 

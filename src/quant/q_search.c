@@ -185,7 +185,7 @@ static float best_integer(const struct q_symmetric *g, const float *x, const flo
 float q_symmetric_super(const struct q_symmetric *g, const struct q_block *b, int scale[Q_SUBS_MAX],
                         uint16_t *half)
 {
-    float wanted[Q_SUBS_MAX], most = 0;
+    float wanted[Q_SUBS_MAX] = {0}, most = 0;
     for (int j = 0; j < g->subs; j++) {
         wanted[j] = q_symmetric_scale(g, b->x + j * g->n, b->w + j * g->n);
         most = fabsf(wanted[j]) > fabsf(most) ? wanted[j] : most;
@@ -358,7 +358,8 @@ static struct pick best_integers(const struct q_affine *g, const float *x, const
 
 void q_affine_super(const struct q_affine *g, const struct q_block *b, struct q_affine_fit *fit)
 {
-    float scale[Q_SUBS_MAX], min[Q_SUBS_MAX], sw[Q_SUBS_MAX], sx[Q_SUBS_MAX];
+    float scale[Q_SUBS_MAX] = {0}, min[Q_SUBS_MAX] = {0}, sw[Q_SUBS_MAX] = {0},
+          sx[Q_SUBS_MAX] = {0};
     float most = 0, most_min = 0;
     memset(fit, 0, sizeof(*fit));
     for (int j = 0; j < g->subs; j++) {

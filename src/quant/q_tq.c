@@ -44,9 +44,11 @@ void q_tq2_0_decode(float *dst, const void *src, size_t n)
     const uint8_t *p = src;
     for (; n >= Q_SUPER; n -= Q_SUPER, p += 66, dst += Q_SUPER) {
         float d = q_half(p + 64);
-        for (int i = 0; i < Q_SUPER; i++) {
-            int v = p[32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4) & 3;
-            dst[i] = d * (float)(v - 1);
+        for (int group = 0; group < 8; group++) { /* of 32 values */
+            const uint8_t *q = p + 32 * (group / 4);
+            int shift = 2 * (group % 4);
+            for (int i = 0; i < 32; i++)
+                dst[32 * group + i] = d * (float)((q[i] >> shift & 3) - 1);
         }
     }
 }
