@@ -63,7 +63,7 @@ int model_rope_freqs(double *out, const struct model_config *f, const struct sou
     const struct source_tensor *t = source_tensor(src, "rope_freqs.weight");
     if (source_kind(src) != SOURCE_GGUF || !t)
         return 0;
-    if (t->type->id != QUANT_F32 || t->dims != 1 || t->shape[0] != n)
+    if (!t->type || t->type->id != QUANT_F32 || t->dims != 1 || t->shape[0] != n)
         return err_set(e, ERR_FORMAT, "tensor \"rope_freqs.weight\": want %zu F32 values", n);
     for (size_t i = 0; i < n; i++) {
         float v;

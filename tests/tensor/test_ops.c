@@ -1,0 +1,211 @@
+/* The products of ops: every weight type, with and without a kernel, against decoded weights in
+ * double. */
+#include "base/rng.h"
+#include "tensor/ops.h"
+
+// clang-format off
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+// clang-format on
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 50, COLS = 512, TOKENS = 9 };
+
+struct fixture {
+    struct kern kern;
+    struct team *team;
+    struct op_ctx c;
+    struct weight_store store;
+    float x[TOKENS * COLS];
+};
+
+static void setup(struct fixture *f)
+{
+    struct err e = {0};
+    struct rng r;
+    memset(f, 0, sizeof *f);
+    kern_init(&f->kern, cpu_best());
+    assert_int_equal(team_new(&f->team, 2, &e), 0);
+    op_ctx_init(&f->c, &f->kern, f->team);
+    assert_int_equal(op_ctx_reserve(&f->c, 16 << 20, &e), 0);
+    assert_int_equal(weight_store_init(&f->store, 8 << 20, &e), 0);
+    rng_init(&r, 9, 0);
+    for (size_t i = 0; i < TOKENS * COLS; i++)
+        f->x[i] = (float)rng_normal(&r);
+}
+
+static void teardown(struct fixture *f)
+{
+    weight_store_release(&f->store);
+    op_ctx_release(&f->c);
+    team_free(f->team);
+}
+
+/* A random matrix of a type; *raw is freed by the caller after use. */
+static void matrix(struct fixture *f, struct weight *w, const struct quant_type *t, uint64_t stream,
+                   uint8_t **raw)
+{
+    struct err e = {0};
+    struct rng r;
+    size_t bytes;
+    float *v = malloc(sizeof *v * ROWS * COLS);
+    assert_true(quant_size(t, (size_t)ROWS * COLS, &bytes));
+    *raw = malloc(bytes);
+    assert_true(v && *raw);
+    rng_init(&r, 11, stream);
+    for (size_t i = 0; i < (size_t)ROWS * COLS; i++)
+        v[i] = (float)rng_normal(&r);
+    t->encode(*raw, v, (size_t)ROWS * COLS, NULL);
+    free(v);
+    assert_int_equal(weight_matrix(w, "w", t, ROWS, COLS, *raw, &f->kern, f->team, &f->store, &e),
+                     0);
+}
+
+/* Bound: a quantized input is off by half a step, at most max|x| / 254 a value (about 4 / 254
+   here); the errors of COLS products add like a random walk, six deviations are allowed. Float
+   types: K · eps. */
+static double bound(const struct fixture *f, const struct quant_type *t, const float *row)
+{
+    double sq = 0, sum = 0;
+    for (size_t i = 0; i < COLS; i++) {
+        sq += (double)row[i] * row[i];
+        sum += fabs((double)row[i]) * 4;
+    }
+    bool quantized =
+        f->kern.mul[t->id].act == KERN_ACT_Q32 || f->kern.mul[t->id].act == KERN_ACT_Q256;
+    return sum * COLS * 1.2e-7 + (quantized ? 6 * sqrt(sq) * 4 / 254 / sqrt(3) : 0);
+}
+
+static double product(const float *row, const float *x)
+{
+    double s = 0;
+    for (size_t i = 0; i < COLS; i++)
+        s += (double)row[i] * x[i];
+    return s;
+}
+
+static void test_linear(void **state)
+{
+    (void)state;
+    struct fixture f;
+    size_t n;
+    const struct quant_type *const *all = quant_all(&n);
+    setup(&f);
+    for (size_t i = 0; i < n; i++) {
+        struct weight w;
+        uint8_t *raw;
+        float row[COLS];
+        if (!all[i]->encode)
+            continue;
+        f.store.used = 0;
+        matrix(&f, &w, all[i], i, &raw);
+        struct tensor y = op_linear(&f.c, (struct tensor){f.x, TOKENS, COLS}, &w, NULL);
+        assert_int_equal(y.cols, ROWS);
+        for (size_t r = 0; r < ROWS; r++) {
+            weight_row(&w, r, row);
+            for (size_t t = 0; t < TOKENS; t++) {
+                double want = product(row, f.x + t * COLS), got = y.data[t * ROWS + r];
+                if (!(fabs(got - want) <= bound(&f, all[i], row)))
+                    fail_msg("%s, row %zu, token %zu: %g, want %g", all[i]->name, r, t, got, want);
+            }
+        }
+        f.c.used = 0;
+        free(raw);
+    }
+    teardown(&f);
+}
+
+static void test_together(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weight w[3];
+    uint8_t *raw[3];
+    setup(&f);
+    const enum quant_id types[] = {QUANT_Q4_K, QUANT_Q8_0, QUANT_F32};
+    for (size_t i = 0; i < 3; i++)
+        matrix(&f, &w[i], quant_by_id(types[i]), i, &raw[i]);
+    float bias[ROWS];
+    for (size_t i = 0; i < ROWS; i++)
+        bias[i] = (float)i;
+    struct weight b = {.name = "b", .rows = 1, .cols = ROWS, .vec = bias};
+    struct tensor x = {f.x, TOKENS, COLS}, y[3];
+    const struct weight *ws[] = {&w[0], &w[1], &w[2]}, *bs[] = {NULL, &b, NULL};
+    op_linears(&f.c, x, 3, ws, bs, y);
+    for (size_t i = 0; i < 3; i++) {
+        struct tensor one = op_linear(&f.c, x, &w[i], bs[i]);
+        assert_memory_equal(one.data, y[i].data, sizeof(float) * TOKENS * ROWS);
+    }
+    struct tensor plain = op_linear(&f.c, x, &w[1], NULL);
+    assert_true(fabsf(y[1].data[7] - plain.data[7] - 7) < 1e-4f);
+    /* silu(gate) × up from its parts */
+    struct tensor s = op_swiglu(&f.c, x, &w[0], &w[1]);
+    for (size_t i = 0; i < (size_t)TOKENS * ROWS; i++) {
+        double g = y[0].data[i], want = g / (1 + exp(-g)) * plain.data[i];
+        assert_true(fabs(s.data[i] - want) <= 1e-5 + 1e-5 * fabs(want));
+    }
+    for (size_t i = 0; i < 3; i++)
+        free(raw[i]);
+    teardown(&f);
+}
+
+static void test_nan_is_found(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e = {0};
+    setup(&f);
+    static const enum quant_id types[] = {QUANT_Q4_0, QUANT_Q4_1, QUANT_Q8_0,
+                                          QUANT_Q6_K, QUANT_Q4_K, QUANT_F16,
+                                          QUANT_BF16, QUANT_F32,  QUANT_IQ4_NL};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct weight w;
+        uint8_t *raw;
+        const struct quant_type *t = quant_by_id(types[i]);
+        f.store.used = 0;
+        matrix(&f, &w, t, i, &raw);
+        size_t at = 17 * w.raw_stride;
+        memset(raw + at, 0xff, w.raw_stride);
+        f.store.used = 0;
+        assert_int_equal(
+            weight_matrix(&w, "blk.0.x", t, ROWS, COLS, raw, &f.kern, f.team, &f.store, &e),
+            ERR_FORMAT);
+        assert_non_null(strstr(e.text, "blk.0.x"));
+        assert_non_null(strstr(e.text, "row 17"));
+        free(raw);
+    }
+    teardown(&f);
+}
+
+static void test_dry_run_is_enough(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weight w;
+    uint8_t *raw;
+    setup(&f);
+    matrix(&f, &w, quant_by_id(QUANT_IQ4_XS), 1, &raw);
+    struct op_ctx dry = f.c;
+    dry.dry = true;
+    dry.peak = 0;
+    op_swiglu(&dry, (struct tensor){NULL, TOKENS, COLS}, &w, &w);
+    f.c.peak = 0;
+    op_swiglu(&f.c, (struct tensor){f.x, TOKENS, COLS}, &w, &w);
+    assert_int_equal(f.c.peak, dry.peak);
+    free(raw);
+    teardown(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_nan_is_found),
+        cmocka_unit_test(test_dry_run_is_enough),
+    };
+    return cmocka_run_group_tests_name("tensor/ops", tests, NULL, NULL);
+}
