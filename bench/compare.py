@@ -29,10 +29,9 @@ def peer(model, threads, n, gen, fa):
 
 
 def own(exe, model, threads, n, gen, isa):
-    r = subprocess.run([exe, "bench", "--model", model, "-t", str(threads), "-p", str(n), "-n", str(gen), "-r", "1", "--json",
+    r = subprocess.run([exe, "bench", model, "-t", str(threads), "-p", str(n), "-n", str(gen), "-r", "1", "--json",
                         *(["--isa", isa] if isa else [])], capture_output=True, text=True, check=True)
-    row = json.loads(r.stdout)["results"][0]
-    return {"prefill": row["prefill"]["median"], "decode": row["decode"]["median"]}
+    return {row["test"]: row["tokens_per_second"] for row in json.loads(r.stdout)["results"]}
 
 
 def main():
