@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "base/num.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,8 +14,7 @@ static const double first_draw = 0.5, redraw = 0.1; /* seconds */
 void progress_init(struct progress *p, FILE *out, const char *label, enum progress_unit unit,
                    uint64_t total)
 {
-    const char *term = getenv("TERM");
-    bool tty = out && isatty(fileno(out)) && term && strcmp(term, "dumb") != 0;
+    bool tty = out && isatty(fileno(out));
     *p = (struct progress){.out = out,
                            .tty = tty,
                            .label = label,

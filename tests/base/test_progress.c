@@ -43,9 +43,9 @@ static void check(enum progress_unit unit, uint64_t total, uint64_t done, double
 
 static void bars_show_share_amount_rate_and_time(void **state)
 {
-    check(PROGRESS_BYTES, 15900000000, 6836000000, 32,
-          "\rquantizing  ▕███████▊          ▏ 42%  6.8/15.9 GB  214 MB/s  0:42 left\033[K");
-    check(PROGRESS_COUNT, 12130, 5218, 100,
+    check(PROGRESS_BYTES, 15900000000, 6800000000, 3400,
+          "\rquantizing  ▕███████▊          ▏ 42%  6.8/15.9 GB  2.0 MB/s  1:15:50 left\033[K");
+    check(PROGRESS_COUNT, 12130, 5218, 99.7,
           "\rquantizing  ▕███████▊          ▏ 43%  5,218/12,130  52/s  2:12 left\033[K");
     check(PROGRESS_COUNT, 4, 4, 10,
           "\rquantizing  ▕██████████████████▏ 100%  4/4  0.4/s  0:00 left\033[K");
