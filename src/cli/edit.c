@@ -10,6 +10,7 @@
 #include <langinfo.h>
 #include <locale.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,13 @@ static unsigned char edit_on_interrupt(EditLine *el, int key)
     return CC_EOF;
 }
 
+/* libedit catches the signal, and mends the terminal before and after. */
+static unsigned char edit_on_suspend(EditLine *el, int key)
+{
+    raise(SIGTSTP);
+    return CC_REFRESH;
+}
+
 /* Text is UTF-8 whatever the locale says; without this libedit would refuse it under LANG=C. */
 static void edit_locale(void)
 {
@@ -86,7 +94,9 @@ int edit_new(struct edit **out, struct interrupt *i, const char *file, struct er
     el_set(d->el, EL_ADDFN, "ponder-interrupt", "drop the line", edit_on_interrupt);
     el_set(d->el, EL_BIND, "^C", "ponder-interrupt", NULL);
     el_set(d->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_set(d->el, EL_SETTY, "-d", "intr=", NULL);
+    el_set(d->el, EL_ADDFN, "ponder-suspend", "suspend", edit_on_suspend);
+    el_set(d->el, EL_BIND, "^Z", "ponder-suspend", NULL);
+    el_set(d->el, EL_SETTY, "-d", "-isig", NULL);
     *out = d;
     return 0;
 }

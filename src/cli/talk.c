@@ -342,18 +342,18 @@ void talk_report(struct talk *t, const struct answer *a)
     const struct generate_stats *s = &a->stats;
     char x[32], y[32], z[32];
     size_t computed = s->prompt_tokens - num_min(s->reused_tokens, s->prompt_tokens);
+    double bytes = talk_bytes(t, s), rate = s->answer_seconds > 0 ? bytes / s->answer_seconds : 0;
+    if (rate > 0 && !t->bandwidth)
+        t->bandwidth = machine_bandwidth(i->threads, 0.2);
     fprintf(stderr, "prompt   %6s tokens in %.2f s %7.4g tok/s",
             term_group(x, sizeof x, s->prompt_tokens), s->prompt_seconds,
             talk_rate(computed, s->prompt_seconds));
     if (s->reused_tokens)
         fprintf(stderr, "   %s of them still in the cache",
                 term_group(x, sizeof x, s->reused_tokens));
-    double bytes = talk_bytes(t, s), rate = s->answer_seconds > 0 ? bytes / s->answer_seconds : 0;
     fprintf(stderr, "\nanswer   %6s tokens in %.2f s %7.4g tok/s",
             term_group(x, sizeof x, s->answer_tokens), s->answer_seconds,
             talk_rate(s->answer_tokens, s->answer_seconds));
-    if (rate > 0 && !t->bandwidth)
-        t->bandwidth = machine_bandwidth(i->threads, 0.2);
     if (rate > 0)
         fprintf(stderr, "   %.1f GB/s", rate / 1e9);
     if (rate > 0 && t->bandwidth > 0)

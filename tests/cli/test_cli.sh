@@ -1,0 +1,424 @@
+#!/bin/sh
+# The program as people use it: test_cli.sh PONDER PTY GOLDEN_FOLDER. Prints TAP.
+# Models are the tiny random ones of the golden folder; what they say is noise, how it is said counts.
+set -u
+ponder=$1
+pty=$2
+golden=$3
+model=$golden/models/qwen2_tied
+llama=$golden/models/llama_rope_llama3
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/ponder-cli.XXXXXX") || exit 1
+trap 'rm -rf "$tmp"' EXIT
+for v in $(env | sed -n 's/^\(PONDER_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
+unset NO_COLOR XDG_CACHE_HOME XDG_DATA_HOME SOURCE_DATE_EPOCH
+export HOME="$tmp/home" TERM=xterm LC_ALL=C.UTF-8
+mkdir -p "$HOME"
+esc=$(printf '\033')
+count=0
+faults=''
+
+# run WORDS…: the program with empty input; status, output and errors are kept.
+run() {
+    "$ponder" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    status=$?
+}
+
+# feed TEXT WORDS…: the same with input.
+feed() {
+    printf '%s' "$1" >"$tmp/in"
+    shift
+    "$ponder" "$@" >"$tmp/out" 2>"$tmp/err" <"$tmp/in"
+    status=$?
+}
+
+# play SCRIPT WORDS…: the program on a terminal; what appeared is in out.
+play() {
+    printf '%s\n' "$1" >"$tmp/script"
+    shift
+    "$pty" -t 30 "$tmp/script" "$ponder" "$@" >"$tmp/out" 2>"$tmp/err"
+    status=$?
+}
+
+# Claims about the last run; what does not hold is remembered for `is`.
+exits() { [ "$status" = "$1" ] || faults="$faults [status $status, not $1]"; }
+says() { grep -qF -- "$1" "$tmp/out" || faults="$faults [output lacks: $1]"; }
+tells() { grep -qF -- "$1" "$tmp/err" || faults="$faults [errors lack: $1]"; }
+hides() { ! grep -qF -- "$1" "$tmp/out" || faults="$faults [output has: $1]"; }
+quiet() { [ ! -s "$tmp/err" ] || faults="$faults [errors: $(head -c 200 "$tmp/err")]"; }
+silent() { [ ! -s "$tmp/out" ] || faults="$faults [output: $(head -c 200 "$tmp/out")]"; }
+prints() { [ "$(cat "$tmp/out")" = "$1" ] || faults="$faults [output is not $1 but $(head -c 200 "$tmp/out")]"; }
+oneline() {
+    [ "$(wc -l <"$tmp/err")" = 1 ] && grep -q '^ponder: ' "$tmp/err" ||
+        faults="$faults [not one line: $(head -c 300 "$tmp/err")]"
+}
+same() { cmp -s "$1" "$2" || faults="$faults [$1 and $2 differ]"; }
+holds() { "$@" || faults="$faults [does not hold: $*]"; }
+
+# is NAME: ends a test.
+is() {
+    count=$((count + 1))
+    if [ -z "$faults" ]; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1:$faults"
+    fi
+    faults=''
+}
+
+# ---- words -----------------------------------------------------------------------------------------
+
+run
+exits 0 && says 'Usage: ponder COMMAND' && quiet
+is 'no command shows the overview'
+
+for c in $("$ponder" help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
+    run "$c" --help
+    exits 0 && says "Usage: ponder $c" && quiet
+    cp "$tmp/out" "$tmp/a"
+    run help "$c"
+    same "$tmp/out" "$tmp/a"
+    run help --man "$c"
+    exits 0 && says '.SH NAME'
+done
+is 'every command has help and a manual page'
+
+run help --completion bash
+exits 0 && says 'complete -o default'
+if command -v bash >/dev/null; then holds bash -n "$tmp/out"; fi
+is 'shell completion is valid'
+
+run --version
+exits 0 && says 'ponder ' && quiet
+is 'version'
+
+run tokenise
+exits 2 && tells 'unknown command "tokenise"; did you mean "tokenize"?' && oneline && silent
+is 'a misspelt command'
+
+run run --temperatur 1 "$model" x
+exits 2 && tells 'unknown option "--temperatur"; did you mean "--temperature"?' && oneline
+is 'a misspelt option'
+
+run run "$model" x --temperature 9
+exits 2 && tells 'ponder: --temperature 9: must be between 0 and 2' && oneline && silent
+is 'a value out of range'
+
+run bench
+exits 2 && oneline
+run inspect a b
+exits 2 && tells 'unexpected argument "b"'
+is 'too few and too many arguments'
+
+"$ponder" help run >/dev/full 2>"$tmp/err"
+status=$?
+exits 1 && oneline && tells 'cannot write the output'
+is 'a full disk is noticed'
+
+# ---- models that are none --------------------------------------------------------------------------
+
+run run "$tmp/none.gguf" x
+exits 1 && tells "$tmp/none.gguf" && tells 'no such file' && oneline && silent
+is 'a missing file'
+
+run run nosuchmodel x
+exits 1 && tells 'no model "nosuchmodel"' && oneline
+is 'a missing name'
+
+mkdir "$tmp/empty"
+run run "$tmp/empty" x
+exits 1 && tells "$tmp/empty" && oneline
+is 'a folder without a model'
+
+head -c 1000 "$golden/format/gguf_py.gguf" >"$tmp/cut.gguf"
+run inspect "$tmp/cut.gguf"
+exits 1 && tells 'cut.gguf' && oneline && silent
+is 'a truncated file'
+
+mkdir "$tmp/alien" && cp "$model"/*.json "$model/model.safetensors" "$tmp/alien/" && chmod u+w "$tmp/alien"/*
+sed 's/"model_type": *"qwen2"/"model_type": "martian"/' "$model/config.json" >"$tmp/alien/config.json"
+run inspect "$tmp/alien"
+exits 1 && tells 'martian' && oneline
+run run "$tmp/alien" x
+exits 1 && tells 'martian' && oneline
+is 'an unknown architecture'
+
+run
+run run
+exits 2 && tells 'no model given' && oneline
+is 'no model at all'
+
+# ---- answers ---------------------------------------------------------------------------------------
+
+run run "$model" 'Hello there' --seed 7 --max-tokens 12
+exits 0 && quiet
+holds test -s "$tmp/out"
+hides "$esc"
+cp "$tmp/out" "$tmp/a"
+is 'an answer, without colours in a pipe'
+
+run run "$model" Hello there --seed 7 --max-tokens=12 --threads 1
+exits 0 && same "$tmp/out" "$tmp/a"
+run run "$model" 'Hello there' --seed 7 --max-tokens 12 --isa scalar -t 2
+exits 0 && same "$tmp/out" "$tmp/a"
+is 'the same seed gives the same answer with any threads and instructions'
+
+feed 'Hello there
+' run "$model" --seed 7 --max-tokens 12
+exits 0 && same "$tmp/out" "$tmp/a"
+is 'the prompt from standard input'
+
+feed 'Hello' run "$model" --seed 7 --max-tokens 3 --json there
+exits 0 && says '"answer":' && says '"reasoning":' && says '"stop": "length"' && says '"answer_tokens": 3' && says '"seed": 7' && quiet
+holds test "$(head -c 1 "$tmp/out")" = '{'
+is 'standard input and a prompt, as JSON'
+
+feed '' run "$model"
+exits 2 && tells 'no prompt' && oneline
+is 'no prompt'
+
+run run --model "$model" Hello there --seed 7 --max-tokens 12
+same "$tmp/out" "$tmp/a"
+PONDER_MODEL=$model "$ponder" run Hello there --seed 7 --max-tokens 12 >"$tmp/out" 2>"$tmp/err" </dev/null
+same "$tmp/out" "$tmp/a"
+PONDER_MODELS=$golden/models "$ponder" run qwen2_tied Hello there --seed 7 --max-tokens 12 >"$tmp/out" 2>"$tmp/err" </dev/null
+same "$tmp/out" "$tmp/a"
+PONDER_MODELS=$golden/models "$ponder" run qwen2 x >"$tmp/out" 2>"$tmp/err" </dev/null
+status=$?
+exits 1 && tells 'qwen2_tied' && oneline
+is 'models by --model, by PONDER_MODEL and by name'
+
+run run "$model" "$(seq 1 200 | tr '\n' ' ')" --ctx 64
+exits 1 && oneline && silent
+grep -q 'the prompt has [0-9,]* tokens and the context is 64: shorten it, or give --ctx' "$tmp/err" || faults='[words]'
+is 'a prompt beyond the context'
+
+run run "$model" Hello --ctx 40 --seed 1 --temperature 0 --logit-bias 507=-inf --logit-bias 505=-inf
+exits 0 && tells 'is full'
+is 'an answer beyond the context is cut off with words'
+
+run run "$model" Hello --verbose --max-tokens 4
+exits 0
+tells 'prompt ' && tells 'answer ' && tells 'memory ' && tells 'tok/s'
+is 'what an answer cost'
+
+run run "$model" x --logit-bias 999999=1
+exits 2 && oneline && tells 'token ids go from 0 to 511'
+run run "$model" x --logit-bias 5
+exits 2 && oneline
+is 'a bad logit bias'
+
+run run "$model" x --template "$tmp/none.jinja"
+exits 1 && oneline && tells 'none.jinja'
+printf '{%% if %%}' >"$tmp/bad.jinja"
+run run "$model" x --template "$tmp/bad.jinja"
+exits 1 && oneline
+is 'a bad template'
+
+# ---- plumbing --------------------------------------------------------------------------------------
+
+feed '"Hello, world"
+"日本 <|im_end|>"
+
+"tail"' tokenize "$model"
+exits 0 && quiet
+holds test "$(wc -l <"$tmp/out")" = 3
+cp "$tmp/out" "$tmp/in"
+"$ponder" detokenize "$model" <"$tmp/in" >"$tmp/out"
+prints '"Hello, world"
+"日本 <|im_end|>"
+"tail"'
+"$ponder" detokenize "$model" --bytes <"$tmp/in" >"$tmp/out"
+says '"48656c6c6f2c20776f726c64"'
+is 'text to tokens and back'
+
+feed '"<|im_end|>"' tokenize "$model" --special
+prints '[507]'
+feed '"<|im_end|>"' tokenize "$model"
+hides '507'
+is 'control tokens are recognised only when asked for'
+
+feed '"fine"
+{"no": "string"}' tokenize "$model"
+exits 1 && tells 'line 2' && oneline
+feed '"a"
+"open' tokenize "$model"
+exits 1 && tells 'line 2' && oneline
+feed '[1, 99999999]' detokenize "$model"
+exits 1 && tells 'line 1' && tells '99999999' && oneline
+feed '[1.5]' detokenize "$model"
+exits 1 && oneline
+is 'bad lines are named'
+
+feed '{"template": "{{ a * 2 }}", "context": {"a": 21}}
+{"template": "{{ raise_exception(\"no\") }}"}
+{"template": "{% for %}"}
+not json
+{"template": "{{ \"é\" }}\u0000"}' render -
+exits 0 && quiet
+holds test "$(sed -n 1p "$tmp/out")" = '{"text":"42"}'
+holds test "$(sed -n 2p "$tmp/out")" = '{"error":"no"}'
+sed -n 3,4p "$tmp/out" | grep -vq '^{"error":' && faults="$faults [no error rows]"
+holds test "$(sed -n 5p "$tmp/out")" = '{"text":"é\u0000"}'
+is 'templates of their own'
+
+feed '[{"role": "user", "content": "Hi"}]' render "$model"
+exits 0 && says '"text":' && says 'Hi'
+feed '[{"role": "user", "content": "Hi"}]' render -
+exits 0 && says '{"error":'
+printf '{{ messages[0].content }}!' >"$tmp/t.jinja"
+feed '{"messages": [{"role": "user", "content": "Hi"}]}' render - --template "$tmp/t.jinja"
+prints '{"text":"Hi!"}'
+is 'conversations to text'
+
+feed '"<think>a</think>\n\nb"
+"c</think>d"' parse -
+exits 0
+sed -n 1p "$tmp/out" | grep -q '"reasoning":"a"' || faults="$faults [$(head -1 "$tmp/out")]"
+feed '"c</think>d"' parse "$model" --thinking-open
+says '"reasoning":"c"' && says '"content":"d"'
+is 'output taken apart'
+
+run logits "$model" --ids 1,2,3,4,5 --out "$tmp/l"
+exits 0 && prints '{"rows": 5, "vocab": 512}' && quiet
+holds test "$(wc -c <"$tmp/l")" = 10240
+run logits "$model" --ids 1,2,3,4,5 --chunk 1 --out "$tmp/l1"
+same "$tmp/l" "$tmp/l1"
+run logits "$model" --ids 1,2,3,4,5 --last --chunk 2 --out "$tmp/l2"
+prints '{"rows": 1, "vocab": 512}'
+tail -c 2048 "$tmp/l" >"$tmp/l3"
+same "$tmp/l2" "$tmp/l3"
+run logits "$model" --ids 1,2 --out /dev/null
+exits 0
+is 'logits, the same however they are fed'
+
+run logits "$model" --ids 1,512 --out "$tmp/none"
+exits 2 && tells 'outside the vocabulary (0 to 511)' && oneline
+run logits "$model" --ids 1,x --out "$tmp/none"
+exits 2 && oneline
+run logits "$model" --ids 1
+exits 2 && tells '--out is needed' && oneline
+run logits "$model" --ids 1 --mtp --out "$tmp/none"
+exits 1 && oneline
+run logits "$model" --ids 1 --out "$tmp/none/x"
+exits 1 && oneline
+holds test ! -e "$tmp/none"
+is 'logits of what there is not'
+
+run inspect "$model"
+exits 0 && says 'model.embed_tokens.weight' && says '512 × 64' && says 'qwen2' && quiet
+run inspect "$model" --json
+exits 0 && says '"tensors":' && says '"architecture": "qwen2"'
+run inspect "$model" --tensor model.norm.weight --raw
+exits 0
+holds test "$(wc -c <"$tmp/out")" = 256
+run inspect "$model" --tensor model.norm.weigth
+exits 1 && tells 'did you mean "model.norm.weight"?'
+run inspect "$golden/format/gguf_py.gguf" --raw
+exits 2 && oneline
+is 'what is in a file'
+
+run bench "$model" -p 16 -n 4 -r 2 -t 1,2
+exits 0 && says '| p16' && says '| n4' && says 'this machine with 2 threads'
+run bench "$model" -p 16 -n 4 -d 8 -r 2 -t 1 --json
+exits 0 && says '"test": "decode"' && says '"tokens_per_second":'
+run bench "$model" -t 0
+exits 2 && oneline
+is 'speed'
+
+# ---- on a terminal ---------------------------------------------------------------------------------
+
+play 'expect >>> 
+send Hello\r
+expect >>> 
+send /set parameter temprature 1\r
+expect did you mean "temperature"?
+send /set parameter temperature 9\r
+expect must be between 0 and 2
+send /set parameter temperature 0.5\r
+expect Set parameter
+expect >>> 
+send /show parameters\r
+expect 0.5
+send /shwo\r
+expect did you mean /show?
+send /show info\r
+expect qwen2
+send /set verbose\r
+expect >>> 
+send """two\r
+expect ... 
+send lines"""\r
+expect answer
+expect memory
+expect >>> 
+send /clear\r
+expect A new chat begins
+send half a question\x03
+expect ^C
+expect >>> 
+end' run "$model" --max-tokens 5
+exits 0
+says '/? for help'
+is 'a chat with its commands'
+
+holds test "$(stat -c %a "$HOME/.local/share/ponder/history")" = 600
+holds grep -q 'Hello' "$HOME/.local/share/ponder/history"
+play 'expect >>> 
+send /set nohistory\r
+expect >>> 
+send secret thing\r
+expect >>> 
+send /bye\r' run "$model" --max-tokens 2
+exits 0
+holds test -z "$(grep secret "$HOME/.local/share/ponder/history")"
+is 'the history is private and can be switched off'
+
+play 'expect >>> 
+send Hello\r
+wait 0.3
+send \x03
+expect (stopped)
+expect >>> 
+send /bye\r' run "$model" --ctx 900k --logit-bias 507=-inf --logit-bias 505=-inf --log error
+exits 0
+is 'Ctrl-C stops an answer and the chat goes on'
+
+play 'wait 0.7
+signal 2' run "$model" Hello --ctx 900k --logit-bias 507=-inf --logit-bias 505=-inf --log error
+exits 130
+is 'an interrupted answer gives status 130'
+
+mkfifo "$tmp/fifo"
+printf 'wait 0.4\nsignal 2\n' >"$tmp/script"
+exec 9<>"$tmp/fifo"
+"$pty" "$tmp/script" sh -c "exec '$ponder' tokenize '$model' <'$tmp/fifo'" >"$tmp/out" 2>"$tmp/err"
+status=$?
+exec 9>&-
+exits 130
+is 'interrupted while waiting for input gives status 130'
+
+play '' version
+says 'ponder '
+hides "$esc"
+play 'expect >>> 
+end' run "$model"
+says "$esc[1m"
+printf 'expect >>> \nend\n' >"$tmp/script"
+NO_COLOR=1 "$pty" "$tmp/script" "$ponder" run "$model" >"$tmp/out" 2>"$tmp/err"
+hides "$esc[1m"
+hides "$esc[2m"
+is 'NO_COLOR is respected'
+
+printf '<think>\n' >"$tmp/think.jinja"
+printf 'expect >>> \nsend x\\r\nexpect Thinking…\nexpect thinking (\nexpect >>> \nend\n' >"$tmp/script"
+"$pty" -t 30 "$tmp/script" "$ponder" run "$model" --template "$tmp/think.jinja" --max-tokens 8 >"$tmp/out" 2>"$tmp/err"
+status=$?
+exits 0
+says "$esc[2mThinking…"
+run run "$model" x --template "$tmp/think.jinja" --max-tokens 8 --hide-thinking
+exits 0 && hides 'Thinking'
+run run "$model" x --template "$tmp/think.jinja" --max-tokens 8 --no-think
+exits 0 && hides 'Thinking'
+is 'thoughts are framed, hidden, left out'
+
+echo "1..$count"
