@@ -62,10 +62,12 @@ KERN_INLINE int chain_of(enum quant_id t)
     return has_fifth(t) || t == QUANT_Q5_K ? 4 : 8;
 }
 
-/* What the unsigned weights of blocks of 32 are too large by. */
-KERN_INLINE int offset_of(enum quant_id t)
+/* log2 of what the weights of a block of 32 are too large by; 0 where they are right. */
+KERN_INLINE int offset_bits(enum quant_id t, enum form form)
 {
-    return is_signed(t) ? 128 : t == QUANT_Q4_0 ? 8 : t == QUANT_Q5_0 ? 16 : 0;
+    if (is_signed(t))
+        return form == WIDE ? 7 : 0;
+    return t == QUANT_Q4_0 ? 3 : t == QUANT_Q5_0 ? 4 : 0;
 }
 
 /* ---- loads ---- */
@@ -274,6 +276,16 @@ KERN_INLINE const uint8_t *open_256(struct head *hd, enum quant_id t, const uint
 /* ---- the core ---- */
 
 /*
+ * Emits v here. Without it gcc expands a chain of sums only where its end is used, after all its
+ * products, and spills each of them: twice the time.
+ */
+KERN_INLINE __m256i keep(__m256i v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+/*
  * acc[h][c] += Σ over 32 values of scale · quant · activation, for 16 rows and C columns 32 bytes
  * apart. scale[n][h] belongs to the n-th 16 values (Q6_K) or to all (step 0).
  */
@@ -298,7 +310,7 @@ KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form fo
 #pragma GCC unroll 2
             for (size_t h = 0; h < 2; h++) {
                 __m256i p = _mm256_maddubs_epi16(v[h], a);
-                sum[h][c] = i % chain ? _mm256_add_epi16(sum[h][c], p) : p;
+                sum[h][c] = keep(i % chain ? _mm256_add_epi16(sum[h][c], p) : p);
             }
         }
         if (i % chain == chain - 1)
@@ -307,7 +319,7 @@ KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form fo
                 __m256i s = scale[t == QUANT_Q6_K ? i / 4 : 0][h];
 #pragma GCC unroll 4
                 for (size_t c = 0; c < C; c++)
-                    acc[h][c] = _mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], s));
+                    acc[h][c] = keep(_mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], s)));
             }
     }
 }
@@ -327,7 +339,7 @@ KERN_INLINE void dot_32_signed(__m256i acc[2][TILE_COLS], enum quant_id t, const
 #pragma GCC unroll 2
             for (size_t h = 0; h < 2; h++) {
                 __m256i p = _mm256_maddubs_epi16(size[h], _mm256_sign_epi8(a, v[h]));
-                acc[h][c] = _mm256_add_epi32(acc[h][c], _mm256_madd_epi16(p, one));
+                acc[h][c] = keep(_mm256_add_epi32(acc[h][c], _mm256_madd_epi16(p, one)));
             }
         }
     }
@@ -368,17 +380,22 @@ KERN_INLINE void unpack_32(struct wide_32 *o, enum quant_id t, const uint8_t *pa
 }
 
 /* f (C × 16 sums) over one block; `at` is the place of its first column in the arrays of x. */
-KERN_INLINE void finish_32(float *f, enum quant_id t, const __m256i acc[2][TILE_COLS],
-                           const __m256 d[2], const __m256 m[2], const struct kern_x *x, size_t at,
-                           size_t C)
+KERN_INLINE void finish_32(float *f, enum quant_id t, enum form form,
+                           const __m256i acc[2][TILE_COLS], const __m256 d[2], const __m256 m[2],
+                           const struct kern_x *x, size_t at, size_t C)
 {
+    const int bits = offset_bits(t, form);
 #pragma GCC unroll 4
     for (size_t c = 0; c < C; c++) {
         __m256 xd = _mm256_set1_ps(x->d[at + c]);
+        __m256i off = _mm256_setzero_si256();
+        if (bits)
+            off = _mm256_slli_epi32(splat(x->sum + at + c), bits);
 #pragma GCC unroll 2
         for (size_t h = 0; h < 2; h++) {
+            __m256i dot = _mm256_sub_epi32(acc[h][c], off);
             __m256 y = _mm256_load_ps(f + 16 * c + 8 * h);
-            y = _mm256_fmadd_ps(_mm256_mul_ps(d[h], xd), _mm256_cvtepi32_ps(acc[h][c]), y);
+            y = _mm256_fmadd_ps(_mm256_mul_ps(d[h], xd), _mm256_cvtepi32_ps(dot), y);
             if (has_min(t))
                 y = _mm256_fmadd_ps(m[h], _mm256_set1_ps(x->s[at + c]), y);
             _mm256_store_ps(f + 16 * c + 8 * h, y);
@@ -393,20 +410,19 @@ KERN_INLINE void block_32(float *f, enum quant_id t, enum form form, const uint8
     const __m256i ones[1][2] = {{_mm256_set1_epi16(1), _mm256_set1_epi16(1)}};
     const __m256i sixteens[1][2] = {{_mm256_set1_epi16(16), _mm256_set1_epi16(16)}};
     const int8_t *xq = x->q + at * 32;
-    int off = form == DIRECT && is_signed(t) ? 0 : offset_of(t);
     __m256i acc[2][TILE_COLS];
 #pragma GCC unroll 4
     for (size_t c = 0; c < C; c++)
-        acc[0][c] = acc[1][c] =
-            off ? _mm256_set1_epi32(-off * x->sum[at + c]) : _mm256_setzero_si256();
+        acc[0][c] = acc[1][c] = _mm256_setzero_si256();
     if (form == DIRECT && is_signed(t)) {
         dot_32_signed(acc, t, q, xq, C);
     } else {
         dot_32(acc, t, form, q, 0, 0, ones, xq, C);
+        __asm__("" : "+r"(xq)); /* else gcc saves the broadcasts of the first plane on the stack */
         if (is_signed(t))
             dot_32(acc, t, form, q + GROUP * 512, 0, 0, sixteens, xq, C);
     }
-    finish_32(f, t, (const __m256i(*)[TILE_COLS])acc, d, m, x, at, C);
+    finish_32(f, t, form, (const __m256i(*)[TILE_COLS])acc, d, m, x, at, C);
 }
 
 KERN_INLINE void direct_32(float *f, enum quant_id t, const uint8_t *panel, const struct kern_x *x,
