@@ -211,21 +211,18 @@ int bpe_merge_line(struct bpe *b, const char *s, size_t n, struct err *e)
     return bpe_merge(b, s, (size_t)(gap - s), gap + 1, (size_t)(s + n - gap - 1), e);
 }
 
-/* The symbol of a byte; -1 with *skip: fused into the unknown token before it. */
-static int first_id(const struct bpe *b, unsigned char c, int32_t before, int32_t *id, bool *skip,
-                    struct err *e)
+/*
+ * The symbol of a byte; false when there is none: the byte is dropped (as in the "tokenizers"
+ * library: some vocabularies lack rare control bytes), or is fused into the unknown token before
+ * it.
+ */
+static bool first_id(const struct bpe *b, unsigned char c, int32_t before, int32_t *id)
 {
     *id = b->byte_id[c];
-    *skip = false;
     if (*id >= 0)
-        return 0;
-    if (b->unk < 0)
-        return err_set(e, ERR_FORMAT,
-                       "the vocabulary has no token for byte 0x%02x: it cannot represent this text",
-                       c);
+        return true;
     *id = b->unk;
-    *skip = b->fuse_unk && before == b->unk;
-    return 0;
+    return b->unk >= 0 && !(b->fuse_unk && before == b->unk);
 }
 
 static int encode_short(const struct bpe *b, const char *s, size_t len, struct ids *out,
@@ -234,13 +231,8 @@ static int encode_short(const struct bpe *b, const char *s, size_t len, struct i
     const struct bpe_merge *m[SHORT + 1];
     int32_t id[SHORT + 1];
     size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        bool skip;
-        int rc = first_id(b, (unsigned char)s[i], n ? id[n - 1] : -1, &id[n], &skip, e);
-        if (rc)
-            return rc;
-        n += !skip;
-    }
+    for (size_t i = 0; i < len; i++)
+        n += first_id(b, (unsigned char)s[i], n ? id[n - 1] : -1, &id[n]);
     for (size_t i = 0; i + 1 < n; i++)
         m[i] = find(b, id[i], id[i + 1]);
     while (n > 1) {
@@ -455,10 +447,8 @@ static int encode_long(const struct bpe *b, struct bpe_work *w, const char *s, s
                        : err_set(e, ERR_LIMIT, "a word of %zu bytes: too long to tokenize", len);
     uint32_t n = 0;
     for (size_t i = 0; !rc && i < len; i++) {
-        bool skip;
         int32_t id;
-        rc = first_id(b, (unsigned char)s[i], n ? w->sym[n - 1].id : -1, &id, &skip, e);
-        if (!rc && !skip) {
+        if (first_id(b, (unsigned char)s[i], n ? w->sym[n - 1].id : -1, &id)) {
             w->sym[n] = (struct bpe_sym){id, BPE_NONE, n - 1, n + 1}; /* 0 - 1 is NIL */
             n++;
         }

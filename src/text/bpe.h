@@ -29,7 +29,7 @@ struct bpe {
     int32_t made;            /* what the last merge made */
     struct bpe_queue *queue; /* merges that are not in the table yet */
     int32_t byte_id[256];    /* the token of a single byte, or -1 */
-    int32_t unk;             /* stands for bytes without a token; -1: such text is an error */
+    int32_t unk;             /* stands for bytes without a token; -1: they are dropped */
     bool fuse_unk;           /* neighbouring unknown bytes become one token */
     bool lenient;            /* merges with tokens that do not exist are dropped, not refused */
     bool whole;              /* a piece that is a token is taken before merging ("ignore_merges") */

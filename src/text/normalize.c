@@ -196,11 +196,13 @@ static int change(enum normal_form form, const char *s, size_t n, const uint8_t 
     size_t len = text->len - before;
     if (len == n && memcmp(text->data + before, s, n) == 0)
         return buf_append(marks, trust, n, e);
-    char all = memchr(trust, 0, n) == NULL;
     rc = buf_reserve(marks, len, e);
-    for (size_t i = 0; !rc && i < len; i++)
-        rc = buf_putc(marks, all, e);
-    return rc;
+    if (rc || len == 0)
+        return rc;
+    memset(marks->data + marks->len, memchr(trust, 0, n) == NULL, len);
+    marks->len += len;
+    marks->data[marks->len] = 0;
+    return 0;
 }
 
 static int one_form(enum normal_form form, const char *s, size_t n, const uint8_t *trust,
@@ -233,10 +235,14 @@ int normalize_text(const struct normalizer *z, const char *s, size_t n, const ui
     if (z->forms == 0)
         return keep(s, n, trust, text, marks, e);
     int rc = one_form(z->form[0], s, n, trust, text, marks, e);
-    for (int i = 1; !rc && i < z->forms; i++) {
-        struct buf t = *text, m = *marks;
+    for (int i = 1; !rc && i < z->forms; i++) { /* the result before is the text of the next */
+        struct buf t = *text, m;
         buf_init(text, t.max);
-        buf_init(marks, m.max);
+        buf_init(&m, SIZE_MAX / 2);
+        if (trust) {
+            m = *marks;
+            buf_init(marks, m.max);
+        }
         rc = one_form(z->form[i], t.data, t.len, trust ? (const uint8_t *)m.data : NULL, text,
                       marks, e);
         buf_release(&t);

@@ -47,7 +47,8 @@ enum tokenizer_flags {
  * Appends the ids of text[0..n) to out. `trusted` (n bytes, or NULL) marks with non-zero the bytes
  * that may form added tokens: a token is recognised when all of its bytes are trusted (the flag
  * SPECIAL means: all bytes are). Invalid UTF-8 is replaced by U+FFFD (maximal subparts) first.
- * Without SPECIAL and `trusted`, no added token is recognised at all, whatever its flags.
+ * Without SPECIAL and `trusted`, no added token is recognised at all, whatever its flags. A byte that
+ * the vocabulary cannot represent becomes its unknown token or, where it has none, is dropped.
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
                      const uint8_t *trusted, struct ids *out, struct err *e);
@@ -58,10 +59,12 @@ size_t tokenizer_count(const struct tokenizer *t);
 /* The exact bytes of a token (added tokens: their content); n = 0 for unused ids. */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *n);
 
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id); /* control tokens: hidden from users */
+bool tokenizer_is_special(const struct tokenizer *t,
+                          int32_t id); /* control tokens: hidden from users */
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
-int32_t tokenizer_find(const struct tokenizer *t, const char *text); /* added token by content; -1 */
-int32_t tokenizer_bos(const struct tokenizer *t);                    /* -1 when there is none */
+int32_t tokenizer_find(const struct tokenizer *t,
+                       const char *text);         /* added token by content; -1 */
+int32_t tokenizer_bos(const struct tokenizer *t); /* -1 when there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t);
