@@ -1,0 +1,225 @@
+/* Opening models and the timeline of a session: reuse, cutting back, limits, errors with words. */
+#include "engine/engine.h"
+#include "support/fail_alloc.h"
+
+// clang-format off
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+// clang-format on
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N = 100, CTX = 256 };
+
+static struct engine *open_model(const char *name, enum quant_id kv)
+{
+    struct engine_opts o;
+    struct engine *g = NULL;
+    struct err e = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
+    engine_opts_init(&o);
+    o.threads = 2;
+    o.ctx = CTX;
+    o.batch = 24;
+    o.kv_type = kv;
+    if (engine_open(&g, path, &o, &e))
+        fail_msg("%s", e.text);
+    return g;
+}
+
+static struct session *new_session(struct engine *g)
+{
+    struct session *s = NULL;
+    struct err e = {0};
+    if (session_new(&s, g, &e))
+        fail_msg("%s", e.text);
+    return s;
+}
+
+static void some_ids(int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)((i * 7919 + 3) % 500);
+}
+
+static void test_facts(void **state)
+{
+    (void)state;
+    struct engine *g = open_model("llama_rope_llama3", QUANT_F16);
+    const struct engine_info *i = engine_info(g);
+    assert_string_equal(i->arch, "llama");
+    assert_string_equal(i->name, "llama_rope_llama3");
+    assert_string_equal(i->file_type, "BF16");
+    assert_int_equal(i->vocab, 512);
+    assert_int_equal(i->ctx, CTX);
+    assert_int_equal(i->ctx_train, 512);
+    assert_int_equal(i->layers, 3);
+    assert_int_equal(i->kv_token_bytes, 3 * 1 * (16 + 16) * 2);
+    assert_true(i->params > 100000 && i->params < 400000);
+    assert_non_null(engine_tokenizer(g));
+    assert_non_null(engine_chat(g));
+    engine_free(g);
+    /* A folder without a tokenizer computes logits all the same. */
+    g = open_model("qwen2_untied", QUANT_F32);
+    assert_null(engine_tokenizer(g));
+    engine_free(g);
+}
+
+static void test_timeline(void **state)
+{
+    (void)state;
+    struct engine *g = open_model("llama_rope_llama3", QUANT_F16);
+    struct session *a = new_session(g), *b = new_session(g);
+    struct err e = {0};
+    int32_t ids[N];
+    float *all = malloc(N * 512 * sizeof *all);
+    some_ids(ids, N);
+    assert_null(session_logits(a));
+    assert_int_equal(session_append_all(b, ids, N, all, &e), 0);
+    /* Prefill in chunks, then a longer prompt with the same beginning. */
+    assert_int_equal(session_feed(a, ids, 60, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(a), 0);
+    assert_memory_equal(session_logits(a), all + 59 * 512, 512 * sizeof *all);
+    assert_int_equal(session_feed(a, ids, N, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(a), 60);
+    assert_memory_equal(session_logits(a), all + 99 * 512, 512 * sizeof *all);
+    /* The same prompt again costs nothing, and has its logits. */
+    assert_int_equal(session_feed(a, ids, N, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(a), N);
+    /* Another ending: the common part stays. */
+    int32_t other[80];
+    memcpy(other, ids, sizeof other);
+    other[70] = 1;
+    assert_int_equal(session_feed(a, other, 80, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(a), 70);
+    /* Cut back and go on token by token: the bits of the first time. */
+    assert_int_equal(session_feed(a, ids, 70, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(a), 69);
+    for (size_t i = 70; i < N; i++) {
+        assert_int_equal(session_append(a, ids + i, 1, &e), 0);
+        assert_memory_equal(session_logits(a), all + i * 512, 512 * sizeof *all);
+    }
+    assert_int_equal(session_len(a), N);
+    assert_memory_equal(session_ids(a), ids, sizeof ids);
+    session_truncate(a, 10);
+    assert_int_equal(session_len(a), 10);
+    assert_null(session_logits(a));
+    free(all);
+    session_free(a);
+    session_free(b);
+    engine_free(g);
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct engine *g = open_model("qwen2_tied", QUANT_F16);
+    struct session *s = new_session(g);
+    struct err e = {0};
+    int32_t ids[CTX + 1] = {0};
+    assert_int_equal(session_feed(s, ids, 0, NULL, NULL, &e), ERR_USAGE);
+    assert_int_equal(session_feed(s, ids, CTX + 1, NULL, NULL, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "257"));
+    assert_non_null(strstr(e.text, "--ctx"));
+    assert_int_equal(session_feed(s, ids, CTX, NULL, NULL, &e), 0);
+    assert_int_equal(session_append(s, ids, 1, &e), ERR_LIMIT);
+    assert_int_equal(session_len(s), CTX);
+    ids[3] = 100000;
+    assert_int_equal(session_feed(s, ids, 10, NULL, NULL, &e), ERR_FORMAT);
+    assert_non_null(strstr(e.text, "100000"));
+    ids[3] = -1;
+    assert_int_equal(session_feed(s, ids, 10, NULL, NULL, &e), ERR_FORMAT);
+    /* After an error the timeline still works. */
+    ids[3] = 0;
+    assert_int_equal(session_feed(s, ids, 10, NULL, NULL, &e), 0);
+    session_free(s);
+    engine_free(g);
+}
+
+static bool stop_early(void *arg, size_t done, size_t total)
+{
+    assert_true(done < total);
+    return ++*(int *)arg < 2;
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct engine *g = open_model("qwen2_tied", QUANT_F16);
+    struct session *s = new_session(g);
+    struct err e = {0};
+    int32_t ids[N];
+    int calls = 0;
+    some_ids(ids, N);
+    assert_int_equal(session_feed(s, ids, N, stop_early, &calls, &e), ERR_CANCELLED);
+    assert_int_equal(calls, 2);
+    assert_int_equal(session_len(s), 48);
+    assert_int_equal(session_feed(s, ids, N, NULL, NULL, &e), 0);
+    assert_int_equal(session_reused(s), 48);
+    session_free(s);
+    engine_free(g);
+}
+
+static void refuse(const char *path, const char *kv, const char *word)
+{
+    struct engine_opts o;
+    struct engine *g = NULL;
+    struct err e = {0};
+    engine_opts_init(&o);
+    if (kv)
+        o.kv_type = quant_by_name(kv)->id;
+    assert_int_not_equal(engine_open(&g, path, &o, &e), 0);
+    assert_null(g);
+    if (!strstr(e.text, word))
+        fail_msg("\"%s\" does not say \"%s\"", e.text, word);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    refuse("/nowhere/model.gguf", NULL, "/nowhere/model.gguf");
+    refuse("/", NULL, "no model");
+    refuse("/dev/null", NULL, "/dev/null");
+    refuse(GOLDEN_DIR "/models/qwen2_tied", "Q8_0", "multiple of 32");
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct engine_opts o;
+    engine_opts_init(&o);
+    o.threads = 1;
+    o.ctx = 64;
+    /* Every 7th is enough: the tokenizer alone takes hundreds. */
+    for (size_t n = 1;; n += n < 50 ? 1 : 7) {
+        struct engine *g = NULL;
+        struct session *s = NULL;
+        struct err e = {0};
+        fail_alloc_at(n);
+        int rc = engine_open(&g, GOLDEN_DIR "/models/qwen2_tied", &o, &e);
+        if (!rc)
+            rc = session_new(&s, g, &e);
+        bool failed = fail_alloc_stop();
+        session_free(s);
+        engine_free(g);
+        if (!failed)
+            break;
+        /* A failure may be harmless (a cache, advice), but never silent and wrong. */
+        if (rc)
+            assert_true(strlen(e.text) > 0);
+        assert_true(n < 20000);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_facts),   cmocka_unit_test(test_timeline),
+        cmocka_unit_test(test_limits),  cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_no_memory),
+    };
+    return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
+}
