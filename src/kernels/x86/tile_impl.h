@@ -3,16 +3,16 @@
  * once for all x86 instruction sets over `struct lanes` (vec_impl.h).
  *
  * A register tile is P panels × C columns: P weight vectors are loaded (and widened) once per k and
- * used for all C columns, whose values are broadcast. A lane is a row and keeps one chain of FMAs in
- * ascending k, so neither P nor C nor the cut of k into chunks can be seen in the result.
+ * used for all C columns, whose values are broadcast. A lane is a row and keeps one chain of FMAs
+ * in ascending k, so neither P nor C nor the cut of k into chunks can be seen in the result.
  *
  * Deep products (weights) are cut into chunks of k, so that the weights of a tile stay in the first
  * level cache while all columns pass over them; the sums wait in y in between.
  *
  * Needed before inclusion: struct lanes with lanes_load, lanes_load_n, lanes_store, lanes_store_n,
  * lanes_set, lanes_fma; lanes_load_f16, lanes_load_bf16 (16 halves, any alignment); and
- * TILE_SHAPES(X, name, type): X(name, type, P, C) for each register tile that fits, P in 1, 2, 4 and C in
- * 1..6; with P × C also P × (C − 1), and 1 × 6 at least.
+ * TILE_SHAPES(X, name, type): X(name, type, P, C) for each register tile that fits, P in 1, 2, 4
+ * and C in 1..6; with P × C also P × (C − 1), and 1 × 6 at least.
  */
 #ifndef PONDER_KERNELS_X86_TILE_IMPL_H
 #define PONDER_KERNELS_X86_TILE_IMPL_H
@@ -86,10 +86,10 @@ KERN_INLINE void tile_core(const struct tile_part *t, enum kern_float type, size
 }
 
 /* One function per type and shape; the shapes a set has are listed in TILE_SHAPES. */
-#define TILE_FN(name, type, P, C)                                                                  \
-    static void name##_##P##x##C(const struct tile_part *t)                                        \
-    {                                                                                              \
-        tile_core(t, type, P, C);                                                                  \
+#define TILE_FN(name, type, P, C)                           \
+    static void name##_##P##x##C(const struct tile_part *t) \
+    {                                                       \
+        tile_core(t, type, P, C);                           \
     }
 #define TILE_ENTRY(name, type, P, C) [type][P / 2][C - 1] = name##_##P##x##C,
 
@@ -101,7 +101,7 @@ static void (*const tile_fn[KERN_FLOAT_COUNT][3][TILE_COLS])(const struct tile_p
     TILE_SHAPES(TILE_ENTRY, tile_f32, KERN_F32) TILE_SHAPES(TILE_ENTRY, tile_f16, KERN_F16)
         TILE_SHAPES(TILE_ENTRY, tile_bf16, KERN_BF16)};
 
-/* All columns over one group of `panels` panels: groups of equal width, so that none is ragged. */
+/* All columns over one group of `panels` panels, in even groups so that no last one is ragged. */
 static void tile_panels(const struct kern_tile *t, enum kern_float type, size_t panel,
                         size_t panels, size_t width)
 {
@@ -118,8 +118,9 @@ static void tile_panels(const struct kern_tile *t, enum kern_float type, size_t 
         part.w = (const char *)t->w + (panel * t->panel_step + k0 * t->k_step) * size;
         part.k = num_min(depth, t->k - k0);
         part.more = k0 > 0;
-        for (size_t c = 0, n; c < t->cols; c += n) {
-            n = num_min(width, t->cols - c);
+        size_t groups = (t->cols + TILE_COLS - 1) / TILE_COLS;
+        for (size_t c = 0, n; c < t->cols; c += n, groups--) {
+            n = (t->cols - c + groups - 1) / groups; /* at most `width` */
             part.x = t->x + c * t->ldx + k0;
             part.y = t->y + c * t->ldy + row;
             tile_fn[type][panels / 2][n - 1](&part);
