@@ -5,11 +5,13 @@
  * group's folder and each one above it up to the mount may limit us: the smallest limit counts.
  *   v2  cpu.max            "QUOTA PERIOD" in microseconds, QUOTA may be "max"
  *   v1  cpu.cfs_quota_us   -1 = none, and cpu.cfs_period_us
+ *   v2  memory.max, memory.current;  v1  memory.limit_in_bytes, memory.usage_in_bytes
  */
 #include "base/quota.h"
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +35,16 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* Our group's path in the hierarchy of version 2, or of version 1 with the cpu controller. */
-static bool group_path(const char *root, bool v2, char out[NAME])
+/* One resource: the controller that version 1 mounts for it, and what a group leaves of it (0 = no
+   limit by itself). */
+struct resource {
+    const char *controller;
+    double (*group)(const char *root, bool v2, const char *dir);
+};
+
+/* Our group's path in the hierarchy of version 2, or of version 1 with the resource's controller.
+ */
+static bool group_path(const char *root, bool v2, const char *controller, char out[NAME])
 {
     FILE *f = open_under(root, "/proc/self/cgroup");
     if (!f)
@@ -49,7 +59,7 @@ static bool group_path(const char *root, bool v2, char out[NAME])
             continue;
         *controllers++ = 0;
         *path++ = 0;
-        found = v2 ? strcmp(line, "0") == 0 && !*controllers : has_word(controllers, "cpu");
+        found = v2 ? strcmp(line, "0") == 0 && !*controllers : has_word(controllers, controller);
         if (found)
             snprintf(out, NAME, "%s", path);
     }
@@ -58,7 +68,8 @@ static bool group_path(const char *root, bool v2, char out[NAME])
 }
 
 /* Where that hierarchy is mounted (folder) and the group that is seen there (top). */
-static bool mount_point(const char *root, bool v2, char folder[NAME], char top[NAME])
+static bool mount_point(const char *root, bool v2, const char *controller, char folder[NAME],
+                        char top[NAME])
 {
     FILE *f = open_under(root, "/proc/self/mountinfo");
     if (!f)
@@ -73,7 +84,7 @@ static bool mount_point(const char *root, bool v2, char folder[NAME], char top[N
             sscanf(dash, " - %s %*s %s", type, super) != 2)
             continue;
         found = v2 ? strcmp(type, "cgroup2") == 0
-                   : strcmp(type, "cgroup") == 0 && has_word(super, "cpu");
+                   : strcmp(type, "cgroup") == 0 && has_word(super, controller);
         if (found) {
             snprintf(folder, NAME, "%s", m);
             snprintf(top, NAME, "%s", strcmp(r, "/") == 0 ? "" : r);
@@ -96,8 +107,7 @@ static bool read_numbers(const char *root, const char *dir, const char *name, co
     return got == (b ? 2 : 1);
 }
 
-/* The limit that one group sets by itself; 0 = none. */
-static double group_limit(const char *root, bool v2, const char *dir)
+static double cpu_group(const char *root, bool v2, const char *dir)
 {
     double quota, period;
     bool known = v2 ? read_numbers(root, dir, "cpu.max", "%lf %lf", &quota, &period)
@@ -106,15 +116,37 @@ static double group_limit(const char *root, bool v2, const char *dir)
     return known && quota > 0 && period > 0 ? quota / period : 0;
 }
 
+/* Memory: max − current, page cache that can go counted as free. At least 1 byte when limited. */
+static double memory_group(const char *root, bool v2, const char *dir)
+{
+    double max, now, cache = 0;
+    if (!read_numbers(root, dir, v2 ? "memory.max" : "memory.limit_in_bytes", "%lf", &max, NULL) ||
+        !read_numbers(root, dir, v2 ? "memory.current" : "memory.usage_in_bytes", "%lf", &now,
+                      NULL))
+        return 0;
+    char path[NAME], line[LINE];
+    int n = snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = n > 0 && (size_t)n < sizeof path ? open_under(root, path) : NULL;
+    const char *key = v2 ? "inactive_file %lf" : "total_inactive_file %lf";
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, key, &cache) == 1)
+            break;
+    if (f)
+        fclose(f);
+    double rest = max - now + cache;
+    return rest > 1 ? rest : 1;
+}
+
 static double smaller_limit(double a, double b)
 {
     return a == 0 || (b > 0 && b < a) ? b : a;
 }
 
-static double hierarchy_limit(const char *root, bool v2)
+static double hierarchy_limit(const char *root, bool v2, const struct resource *r)
 {
     char path[NAME], folder[NAME], top[NAME], dir[2 * NAME];
-    if (!group_path(root, v2, path) || !mount_point(root, v2, folder, top))
+    if (!group_path(root, v2, r->controller, path) ||
+        !mount_point(root, v2, r->controller, folder, top))
         return 0;
     /* What is above the mounted group is out of sight. A path outside it means that our view
        differs from the mount's: its top is then the best we have. */
@@ -124,7 +156,7 @@ static double hierarchy_limit(const char *root, bool v2)
     size_t floor = strlen(folder);
     double limit = 0;
     for (;;) {
-        limit = smaller_limit(limit, group_limit(root, v2, dir));
+        limit = smaller_limit(limit, r->group(root, v2, dir));
         char *slash = strrchr(dir, '/');
         if (!slash || (size_t)(slash - dir) < floor || strlen(dir) <= floor)
             return limit;
@@ -132,7 +164,28 @@ static double hierarchy_limit(const char *root, bool v2)
     }
 }
 
+static double smallest(const char *root, const struct resource *r)
+{
+    return smaller_limit(hierarchy_limit(root, true, r), hierarchy_limit(root, false, r));
+}
+
 double quota_cpus(const char *root)
 {
-    return smaller_limit(hierarchy_limit(root, true), hierarchy_limit(root, false));
+    static const struct resource cpu = {"cpu", cpu_group};
+    return smallest(root, &cpu);
+}
+
+size_t quota_memory(const char *root)
+{
+    static const struct resource memory = {"memory", memory_group};
+    char line[LINE];
+    double free_kb = 0;
+    FILE *f = open_under(root, "/proc/meminfo");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lf", &free_kb) == 1)
+            break;
+    if (f)
+        fclose(f);
+    double limit = smaller_limit(free_kb * 1024, smallest(root, &memory));
+    return limit > 0 && limit < 0x1p62 ? (size_t)limit : SIZE_MAX;
 }

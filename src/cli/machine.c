@@ -6,7 +6,7 @@
 #include "cli/machine.h"
 
 #include "base/clock.h"
-#include "base/sysmem.h"
+#include "base/quota.h"
 #include "base/team.h"
 
 #include <stddef.h>
@@ -50,7 +50,7 @@ double machine_bandwidth(int threads, double seconds)
     struct team *t = NULL;
     double best = 0;
     size_t n = MACHINE_LARGE;
-    while (n > MACHINE_SMALL && n > sysmem_available() / 4)
+    while (n > MACHINE_SMALL && n > quota_memory("") / 4)
         n /= 2;
     m.p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m.p == MAP_FAILED)

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "base/progress.h"
-#include "base/sysmem.h"
+#include "base/quota.h"
 #include "cli/lines.h"
 #include "cli/machine.h"
 
@@ -152,7 +152,7 @@ static int talk_check_length(const struct talk *t, size_t n, struct err *e)
     size_t want = 1024;
     while (want <= n)
         want *= 2;
-    size_t have = sysmem_available();
+    size_t have = quota_memory("");
     progress_bytes(more, sizeof more, (double)(want - i->ctx) * (double)i->kv_token_bytes);
     if (have != SIZE_MAX)
         snprintf(room, sizeof room, "; %s are free",

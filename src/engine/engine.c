@@ -9,7 +9,7 @@
 #include "engine/engine_private.h"
 
 #include "base/num.h"
-#include "base/sysmem.h"
+#include "base/quota.h"
 #include "text/chat.h"
 
 #include <inttypes.h>
@@ -112,7 +112,7 @@ static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err 
     struct kv_shape shape;
     model_kv_shape(g->model, &shape);
     shape.type = o->kv_type;
-    size_t page = kv_page_bytes(&shape), avail = sysmem_available();
+    size_t page = kv_page_bytes(&shape), avail = quota_memory("");
     g->info.ctx_train = model_config(g->model)->ctx_train;
     g->info.kv_token_bytes = page / KV_PAGE;
     g->info.kv_type = o->kv_type;
@@ -152,7 +152,7 @@ static void engine_facts(struct engine *g)
 static int engine_load(struct engine *g, const struct engine_opts *o, struct err *e)
 {
     int rc;
-    size_t avail = sysmem_available();
+    size_t avail = quota_memory("");
     if (source_bytes(g->src) > avail)
         return err_set(
             e, ERR_NOMEM,

@@ -106,6 +106,23 @@ static void version_1_has_two_files(void **state)
     check(2);
 }
 
+static void memory_is_what_machine_and_group_leave(void **state)
+{
+    assert_true(quota_memory(root) == SIZE_MAX);
+    put("/proc/meminfo", "MemTotal: 900 kB\nMemAvailable:     500 kB\n");
+    assert_int_equal(quota_memory(root), 512000);
+    put("/proc/self/cgroup", "0::/app\n");
+    put("/proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n");
+    put("/sys/fs/cgroup/app/memory.max", "max\n");
+    put("/sys/fs/cgroup/app/memory.current", "100000\n");
+    assert_int_equal(quota_memory(root), 512000);
+    put("/sys/fs/cgroup/app/memory.max", "300000\n");
+    put("/sys/fs/cgroup/app/memory.stat", "anon 7\ninactive_file 50000\n");
+    assert_int_equal(quota_memory(root), 250000);
+    put("/sys/fs/cgroup/app/memory.current", "900000\n"); /* over its limit: nothing is left */
+    assert_int_equal(quota_memory(root), 1);
+}
+
 int main(void)
 {
 #define QUOTA_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -114,6 +131,7 @@ int main(void)
         QUOTA_TEST(version_2_takes_the_smallest_limit_on_the_way_up),
         QUOTA_TEST(a_container_sees_its_own_group_as_the_top),
         QUOTA_TEST(version_1_has_two_files),
+        QUOTA_TEST(memory_is_what_machine_and_group_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
