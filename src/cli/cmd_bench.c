@@ -242,6 +242,15 @@ static void bench_cell(char *out, size_t cap, double v, double limit)
         snprintf(out, cap, "%8.1f | %4.0f%%", v / 1e9, 100 * v / limit);
 }
 
+static void bench_limits(const struct bench_result *r)
+{
+    printf("this machine with %d thread%s: reads %.1f GB/s", r->threads, r->threads == 1 ? "" : "s",
+           r->read_limit / 1e9);
+    if (r->macs_limit > 0)
+        printf(", %.0f GOP/s of int8", 2 * r->macs_limit / 1e9);
+    printf("\n");
+}
+
 static void bench_table(const struct bench *b)
 {
     char a[64], c[64];
@@ -260,9 +269,7 @@ static void bench_table(const struct bench *b)
     printf("\n");
     for (size_t i = 0; i < b->n; i++)
         if (!i || b->rows[i].threads != b->rows[i - 1].threads)
-            printf("this machine with %d thread%s: reads %.1f GB/s, %.0f GOP/s of int8\n",
-                   b->rows[i].threads, b->rows[i].threads == 1 ? "" : "s",
-                   b->rows[i].read_limit / 1e9, 2 * b->rows[i].macs_limit / 1e9);
+            bench_limits(&b->rows[i]);
 }
 
 static int bench_json(const struct bench *b, struct err *e)

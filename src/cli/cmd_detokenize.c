@@ -21,29 +21,86 @@ static const struct opt_group detokenize_groups[] = {
     {"Options", detokenize_rows, NUM_COUNT(detokenize_rows), 0},
 };
 
-static int detokenize_bytes(const struct tokenizer *t, const json_t *v, struct buf *raw,
-                            size_t number, struct err *e)
+static int detokenize_id(const struct tokenizer *t, long long id, struct buf *raw, size_t number,
+                         struct err *e)
 {
-    size_t i;
-    json_t *x;
-    if (!json_is_array(v))
-        return err_set(e, ERR_FORMAT, "line %zu is not a JSON array of token ids", number);
-    json_array_foreach(v, i, x)
-    {
-        size_t n;
-        json_int_t id = json_integer_value(x);
-        if (!json_is_integer(x))
-            return err_set(e, ERR_FORMAT, "line %zu: element %zu is not a whole number", number, i);
-        if (id < 0 || (size_t)id >= tokenizer_count(t))
-            return err_set(e, ERR_FORMAT,
-                           "line %zu: token id %lld is outside the vocabulary (0 to %zu)", number,
-                           (long long)id, tokenizer_count(t) - 1);
-        const char *s = tokenizer_bytes(t, (int32_t)id, &n);
-        int rc = buf_append(raw, s, n, e);
+    size_t n;
+    if (id < 0 || (size_t)id >= tokenizer_count(t))
+        return err_set(e, ERR_FORMAT,
+                       "line %zu: token id %lld is outside the vocabulary (0 to %zu)", number, id,
+                       tokenizer_count(t) - 1);
+    const char *s = tokenizer_bytes(t, (int32_t)id, &n);
+    int rc = buf_append(raw, s, n, e);
+    return rc ? err_ctx(e, "line %zu", number) : 0;
+}
+
+static const char *detokenize_space(const char *s, const char *end)
+{
+    while (s < end && (*s == ' ' || *s == '\t' || *s == '\r'))
+        s++;
+    return s;
+}
+
+/*
+ * A plain array of at most nine digits each, read in place: there may be millions. *plain becomes
+ * false when the line is anything else, and a JSON parser has to say what is wrong with it.
+ */
+static int detokenize_plain(const struct tokenizer *t, const char *s, size_t n, struct buf *raw,
+                            size_t number, bool *plain, struct err *e)
+{
+    const char *end = s + n;
+    *plain = false;
+    s = detokenize_space(s, end);
+    if (s == end || *s++ != '[')
+        return 0;
+    for (;;) {
+        const char *first = s = detokenize_space(s, end);
+        long long id = 0;
+        while (s < end && *s >= '0' && *s <= '9' && s - first < 10)
+            id = id * 10 + (*s++ - '0');
+        if (s == first || s - first > 9 || (*first == '0' && s - first > 1))
+            return 0;
+        int rc = detokenize_id(t, id, raw, number, e);
         if (rc)
-            return err_ctx(e, "line %zu", number);
+            return rc;
+        s = detokenize_space(s, end);
+        if (s == end || (*s != ',' && *s != ']'))
+            return 0;
+        if (*s++ == ']')
+            break;
     }
+    *plain = detokenize_space(s, end) == end;
     return 0;
+}
+
+static int detokenize_json(const struct tokenizer *t, const char *s, size_t n, struct buf *raw,
+                           size_t number, struct err *e)
+{
+    json_t *v = NULL, *x;
+    size_t i;
+    int rc = lines_parse(s, n, number, &v, e);
+    if (!rc && !json_is_array(v))
+        rc = err_set(e, ERR_FORMAT, "line %zu is not a JSON array of token ids", number);
+    for (i = 0; !rc && i < json_array_size(v); i++) {
+        x = json_array_get(v, i);
+        rc = json_is_integer(x)
+                 ? detokenize_id(t, json_integer_value(x), raw, number, e)
+                 : err_set(e, ERR_FORMAT, "line %zu: element %zu is not a whole number", number, i);
+    }
+    json_decref(v);
+    return rc;
+}
+
+static int detokenize_line(const struct tokenizer *t, const char *s, size_t n, struct buf *raw,
+                           size_t number, struct err *e)
+{
+    bool plain;
+    buf_clear(raw);
+    int rc = detokenize_plain(t, s, n, raw, number, &plain, e);
+    if (rc || plain)
+        return rc;
+    buf_clear(raw);
+    return detokenize_json(t, s, n, raw, number, e);
 }
 
 static int detokenize_hex(const struct buf *raw, struct buf *out, struct err *e)
@@ -67,15 +124,14 @@ static int detokenize_run(struct cli *c, const void *opts, struct err *e)
     struct model_files m;
     struct lines in;
     struct buf raw, out;
-    json_t *v = NULL;
+    const char *s = NULL;
+    size_t n = 0;
     lines_init(&in, STDIN_FILENO);
     buf_init(&raw, (size_t)LINES_MAX * 4);
     buf_init(&out, (size_t)LINES_MAX * 8);
     int rc = model_files_open(&m, c->args[0], e);
-    while (!rc && !(rc = lines_json(&in, &v, e)) && v) {
-        buf_clear(&raw);
-        rc = detokenize_bytes(m.tokenizer, v, &raw, in.number, e);
-        json_decref(v);
+    while (!rc && !(rc = lines_next(&in, &s, &n, e)) && s) {
+        rc = detokenize_line(m.tokenizer, s, n, &raw, in.number, e);
         if (!rc)
             rc = o->bytes ? detokenize_hex(&raw, &out, e)
                           : lines_put_string(&out, raw.data, raw.len, e);

@@ -12,12 +12,19 @@
 #include "cli/lines.h"
 #include "cli/locate.h"
 #include "model/model.h"
+#include "text/tokenizer.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { INSPECT_SHORT = 6, INSPECT_JSON_SHORT = 64, INSPECT_STRING = 300, INSPECT_CHUNK = 1 << 16 };
+enum {
+    INSPECT_SHORT = 6,
+    INSPECT_JSON_SHORT = 64,
+    INSPECT_STRING = 300,
+    INSPECT_NAME_MAX = 60,
+    INSPECT_CHUNK = 1 << 16
+};
 
 struct inspect_options {
     int json, raw, full;
@@ -186,7 +193,26 @@ static uint64_t inspect_elements(const struct source_tensor *t)
     return n;
 }
 
-static int inspect_tensor_line(const struct source_tensor *t, struct buf *b, struct err *e)
+/* Spaces that fill `width` columns behind the text. */
+static int inspect_pad(const struct buf *b, size_t width)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < b->len; i++)
+        n += ((unsigned char)b->data[i] & 0xc0) != 0x80;
+    return n < width ? (int)(width - n) : 0;
+}
+
+/* The column of names: as wide as the longest, within reason. */
+static size_t inspect_name_width(const struct source *s)
+{
+    size_t w = 20;
+    for (size_t i = 0; i < source_tensor_count(s); i++)
+        w = num_max(w, strlen(source_tensor_at(s, i)->name));
+    return num_min(w, INSPECT_NAME_MAX);
+}
+
+static int inspect_tensor_line(const struct source_tensor *t, size_t width, struct buf *b,
+                               struct err *e)
 {
     struct buf shape;
     char size[32];
@@ -196,7 +222,8 @@ static int inspect_tensor_line(const struct source_tensor *t, struct buf *b, str
     if (!rc)
         rc = term_clean(b, t->name, strlen(t->name), true, e);
     if (!rc)
-        printf("  %-44s %-8s %-22s %10s\n", b->data, t->type ? t->type->name : "?", shape.data,
+        printf("  %s%*s  %-7s  %s%*s %10s\n", b->data, inspect_pad(b, width), "",
+               t->type ? t->type->name : "?", shape.data, inspect_pad(&shape, 18), "",
                progress_bytes(size, sizeof size, (double)t->bytes));
     buf_release(&shape);
     return rc;
@@ -252,7 +279,7 @@ static int inspect_one(const struct cli *c, const struct source *s, const struct
         return rc;
     }
     buf_init(&b, 1 << 20);
-    int rc = inspect_tensor_line(t, &b, e);
+    int rc = inspect_tensor_line(t, 0, &b, e);
     buf_release(&b);
     return rc;
 }
@@ -351,6 +378,7 @@ static int inspect_text(const struct source *s, const struct model_config *m, bo
                         struct err *e)
 {
     struct buf b;
+    size_t width = inspect_name_width(s);
     int rc = 0;
     buf_init(&b, (size_t)1 << 30);
     if (m)
@@ -371,9 +399,30 @@ static int inspect_text(const struct source *s, const struct model_config *m, bo
     if (!rc)
         inspect_types(s);
     for (size_t i = 0; !rc && i < source_tensor_count(s); i++)
-        rc = inspect_tensor_line(source_tensor_at(s, i), &b, e);
+        rc = inspect_tensor_line(source_tensor_at(s, i), width, &b, e);
     buf_release(&b);
     return rc;
+}
+
+/* A model's tokenizer must be whole too; one of a kind that is not known yet is only noted. */
+static int inspect_tokenizer(struct source *s, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    if (source_kind(s) == SOURCE_GGUF && !source_value(s, "tokenizer.ggml.tokens"))
+        return 0;
+    if (source_kind(s) == SOURCE_HF) {
+        const char *text = NULL;
+        size_t n = 0;
+        int rc = source_text(s, "tokenizer.json", &text, &n, e);
+        if (rc || !text)
+            return rc;
+    }
+    int rc = tokenizer_new(&t, s, e);
+    tokenizer_free(t);
+    if (rc != ERR_UNSUPPORTED)
+        return rc;
+    fprintf(stderr, "ponder: note: %s\n", e->text);
+    return 0;
 }
 
 static int inspect_run(struct cli *c, const void *opts, struct err *e)
@@ -392,7 +441,9 @@ static int inspect_run(struct cli *c, const void *opts, struct err *e)
         rc = inspect_one(c, s, o, e);
     } else if (!rc) {
         whole = inspect_is_model(s);
-        if (whole && (rc = model_check(s, &m, e)))
+        if (whole && !(rc = model_check(s, &m, e)))
+            rc = inspect_tokenizer(s, e);
+        if (rc)
             err_ctx(e, "%.300s", path);
         if (!rc)
             rc = o->json ? inspect_json(s, whole ? &m : NULL, o->full, e)

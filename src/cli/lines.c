@@ -98,15 +98,18 @@ int lines_json(struct lines *l, json_t **out, struct err *e)
 {
     const char *s;
     size_t n;
-    json_error_t je;
     *out = NULL;
     int rc = lines_next(l, &s, &n, e);
-    if (rc || !s)
-        return rc;
+    return rc || !s ? rc : lines_parse(s, n, l->number, out, e);
+}
+
+int lines_parse(const char *s, size_t n, size_t number, json_t **out, struct err *e)
+{
+    json_error_t je;
     *out = json_loadb(s, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
     if (*out)
         return 0;
-    return err_set(e, ERR_FORMAT, "line %zu is not JSON: %s (byte %d)", l->number, je.text,
+    return err_set(e, ERR_FORMAT, "line %zu is not JSON: %s (byte %d)", number, je.text,
                    je.position);
 }
 

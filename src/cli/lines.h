@@ -32,6 +32,9 @@ int lines_next(struct lines *l, const char **s, size_t *n, struct err *e);
    ERR_FORMAT with `line N: …`; reading can go on after it. */
 int lines_json(struct lines *l, json_t **out, struct err *e);
 
+/* The value of line `number`; a new reference. */
+int lines_parse(const char *s, size_t n, size_t number, json_t **out, struct err *e);
+
 /* Everything that is left of a file, at most `max` bytes. */
 int lines_read_all(struct buf *out, int fd, struct err *e);
 

@@ -3,13 +3,14 @@
 #include "cli/command.h"
 #include "cli/opt.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 struct shared {
     int64_t threads;
