@@ -294,6 +294,8 @@ static void bench_rows(struct checkasm *c, void (*run)(const struct kern *k, voi
         char what[32];
         v.a = floats(c, 2 * n[i], KIND_PLAIN);
         v.b = floats(c, 2 * n[i], KIND_PLAIN);
+        for (size_t j = 0; j < 2 * n[i]; j++)
+            v.b[j] = j % 2 ? 0.6f : 0.8f; /* a rotation: repeated, it neither grows nor fades */
         v.c = floats(c, 2 * n[i], KIND_PLAIN);
         v.h = check_buf(c, n[i] * sizeof *v.h);
         snprintf(what, sizeof what, "n=%zu", n[i]);

@@ -74,15 +74,15 @@ KERN_INLINE struct lanes lanes_set(float f)
     return (struct lanes){_mm256_set1_ps(f), _mm256_set1_ps(f)};
 }
 
-#define LANES_2(name, op)                                                                          \
-    KERN_INLINE struct lanes name(struct lanes a, struct lanes b)                                  \
-    {                                                                                              \
-        return (struct lanes){op(a.lo, b.lo), op(a.hi, b.hi)};                                     \
+#define LANES_2(name, op)                                         \
+    KERN_INLINE struct lanes name(struct lanes a, struct lanes b) \
+    {                                                             \
+        return (struct lanes){op(a.lo, b.lo), op(a.hi, b.hi)};    \
     }
-#define LANES_3(name, op)                                                                          \
-    KERN_INLINE struct lanes name(struct lanes a, struct lanes b, struct lanes c)                  \
-    {                                                                                              \
-        return (struct lanes){op(a.lo, b.lo, c.lo), op(a.hi, b.hi, c.hi)};                         \
+#define LANES_3(name, op)                                                         \
+    KERN_INLINE struct lanes name(struct lanes a, struct lanes b, struct lanes c) \
+    {                                                                             \
+        return (struct lanes){op(a.lo, b.lo, c.lo), op(a.hi, b.hi, c.hi)};        \
     }
 LANES_2(lanes_add, _mm256_add_ps)
 LANES_2(lanes_sub, _mm256_sub_ps)
@@ -203,7 +203,7 @@ KERN_INLINE __m256i lanes_to_f16(struct lanes a)
                              _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
 }
 
-/* Half of the dropped part is added, minus one bit when the kept part is even; NaN keeps its top. */
+/* Adds half of the dropped part, minus one bit if the kept part is even; NaN keeps its top. */
 KERN_INLINE __m256i round_bf16(__m256 a)
 {
     __m256i v = _mm256_castps_si256(a), top = _mm256_srli_epi32(v, 16);
@@ -221,16 +221,16 @@ KERN_INLINE __m256i lanes_to_bf16(struct lanes a)
 }
 
 /* 16 registers: sums of 8 to 12, two weights a panel, one value. */
-#define TILE_SHAPES(X, name, type)                                                                 \
-    X(name, type, 1, 1)                                                                            \
-    X(name, type, 1, 2)                                                                            \
-    X(name, type, 1, 3)                                                                            \
-    X(name, type, 1, 4)                                                                            \
-    X(name, type, 1, 5)                                                                            \
-    X(name, type, 1, 6)                                                                            \
-    X(name, type, 2, 1)                                                                            \
-    X(name, type, 2, 2)                                                                            \
-    X(name, type, 2, 3)                                                                            \
+#define TILE_SHAPES(X, name, type) \
+    X(name, type, 1, 1)            \
+    X(name, type, 1, 2)            \
+    X(name, type, 1, 3)            \
+    X(name, type, 1, 4)            \
+    X(name, type, 1, 5)            \
+    X(name, type, 1, 6)            \
+    X(name, type, 2, 1)            \
+    X(name, type, 2, 2)            \
+    X(name, type, 2, 3)            \
     X(name, type, 4, 1)
 
 #include "kernels/x86/tile_impl.h"

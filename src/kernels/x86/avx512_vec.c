@@ -59,15 +59,15 @@ KERN_INLINE struct lanes lanes_set(float f)
     return (struct lanes){_mm512_set1_ps(f)};
 }
 
-#define LANES_2(name, op)                                                                          \
-    KERN_INLINE struct lanes name(struct lanes a, struct lanes b)                                  \
-    {                                                                                              \
-        return (struct lanes){op(a.v, b.v)};                                                       \
+#define LANES_2(name, op)                                         \
+    KERN_INLINE struct lanes name(struct lanes a, struct lanes b) \
+    {                                                             \
+        return (struct lanes){op(a.v, b.v)};                      \
     }
-#define LANES_3(name, op)                                                                          \
-    KERN_INLINE struct lanes name(struct lanes a, struct lanes b, struct lanes c)                  \
-    {                                                                                              \
-        return (struct lanes){op(a.v, b.v, c.v)};                                                  \
+#define LANES_3(name, op)                                                         \
+    KERN_INLINE struct lanes name(struct lanes a, struct lanes b, struct lanes c) \
+    {                                                                             \
+        return (struct lanes){op(a.v, b.v, c.v)};                                 \
     }
 LANES_2(lanes_add, _mm512_add_ps)
 LANES_2(lanes_sub, _mm512_sub_ps)
@@ -159,7 +159,7 @@ KERN_INLINE __m256i lanes_to_f16(struct lanes a)
     return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
 }
 
-/* Half of the dropped part is added, minus one bit when the kept part is even; NaN keeps its top. */
+/* Adds half of the dropped part, minus one bit if the kept part is even; NaN keeps its top. */
 KERN_INLINE __m256i lanes_to_bf16(struct lanes a)
 {
     __m512i v = _mm512_castps_si512(a.v), top = _mm512_srli_epi32(v, 16);
@@ -172,16 +172,16 @@ KERN_INLINE __m256i lanes_to_bf16(struct lanes a)
 }
 
 /* 32 registers: up to 24 sums, 4 weights, one value. */
-#define TILE_SHAPES_P(X, name, type, P)                                                            \
-    X(name, type, P, 1)                                                                            \
-    X(name, type, P, 2)                                                                            \
-    X(name, type, P, 3)                                                                            \
-    X(name, type, P, 4)                                                                            \
-    X(name, type, P, 5)                                                                            \
+#define TILE_SHAPES_P(X, name, type, P) \
+    X(name, type, P, 1)                 \
+    X(name, type, P, 2)                 \
+    X(name, type, P, 3)                 \
+    X(name, type, P, 4)                 \
+    X(name, type, P, 5)                 \
     X(name, type, P, 6)
-#define TILE_SHAPES(X, name, type)                                                                 \
-    TILE_SHAPES_P(X, name, type, 1)                                                                \
-    TILE_SHAPES_P(X, name, type, 2)                                                                \
+#define TILE_SHAPES(X, name, type)  \
+    TILE_SHAPES_P(X, name, type, 1) \
+    TILE_SHAPES_P(X, name, type, 2) \
     TILE_SHAPES_P(X, name, type, 4)
 
 #include "kernels/x86/tile_impl.h"
