@@ -2,9 +2,10 @@
  * Chat: from messages to the text and token ids of a prompt.
  *
  * Which template: the file's own (tokenizer.chat_template of a GGUF file, chat_template.jinja, or
- * chat_template in tokenizer_config.json, where a list's "default" is taken; "tool_use" when there are tools), else a built-in one
- * chosen by what the vocabulary holds (chat_builtin.def). Also knows what a template does about
- * thinking: whether it opens <think> itself, and which variable turns it off.
+ * chat_template in tokenizer_config.json, where a list's "default" is taken; "tool_use" when there
+ * are tools), else a built-in one chosen by what the vocabulary holds (chat_builtin.def). Also
+ * knows what a template does about thinking: whether it opens <think> itself, and which variable
+ * turns it off.
  */
 #ifndef PONDER_TEXT_CHAT_H
 #define PONDER_TEXT_CHAT_H
@@ -28,7 +29,8 @@ const char *chat_template_origin(const struct chat *c); /* "model file", "built-
 /*
  * Renders a conversation. `request` is an object: "messages" (array) and any of "tools",
  * "add_generation_prompt" (default true), "continue_final_message" (default false), and further
- * keys that become template variables. bos_token, eos_token, … come from the tokenizer unless given.
+ * keys that become template variables. bos_token, eos_token, … come from the tokenizer unless
+ * given.
  */
 int chat_render(const struct chat *c, const json_t *request, struct jinja_result *out,
                 struct err *e);
@@ -42,7 +44,7 @@ bool chat_thinking_open(const char *text, size_t n);
 
 /* How the model thinks, found by probing the template and the vocabulary once at chat_new. */
 enum chat_thinking {
-    CHAT_THINK_NONE,   /* no <think> token and none in the template */
+    CHAT_THINK_NONE,   /* the template knows of no thoughts (built-in one: nor the vocabulary) */
     CHAT_THINK_ALWAYS, /* R1, distills: the template opens it, or the model does by itself */
     CHAT_THINK_SWITCH, /* a template variable turns it on or off (enable_thinking, thinking) */
 };

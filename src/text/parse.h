@@ -1,8 +1,8 @@
 /*
  * Parsing of what a model wrote: reasoning between <think> and </think>, the answer, tool calls
- * (DeepSeek V3/R1, Hermes/Qwen <tool_call>, Llama 3.1 JSON). Works on a stream: text goes in as it is
- * generated, events come out as early as they are certain. Tags split over pieces are held back until
- * decided; nothing is lost: what turns out not to be a tag is text.
+ * (DeepSeek V3/R1, Hermes/Qwen <tool_call>, Llama 3.1 JSON). Works on a stream: text goes in as it
+ * is generated, events come out as early as they are certain. Tags split over pieces are held back
+ * until decided; nothing is lost: what turns out not to be a tag is text.
  */
 #ifndef PONDER_TEXT_PARSE_H
 #define PONDER_TEXT_PARSE_H
@@ -27,7 +27,8 @@ void parser_free(struct parser *p);
 
 /*
  * Feeds text; `emit` is called for each event with its text (for PARSE_TOOL_CALL the JSON text).
- * The white space around the tags (the newline after <think>, blank lines after </think>) is dropped.
+ * The white space around the tags (the newline after <think>, blank lines after </think>) is
+ * dropped.
  */
 int parser_feed(struct parser *p, const char *text, size_t n,
                 int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n), void *arg,

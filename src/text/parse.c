@@ -1,0 +1,599 @@
+/*
+ * The output parser: a state machine over text that arrives in pieces.
+ *
+ * Text is held only while it may still turn out to be something else: a tag that has begun, white
+ * space that a tag may follow, a tool call until its end. What is decided is emitted at once, and
+ * every byte either is emitted or belongs to a tag or to the white space around one. Decisions
+ * depend on the text alone and not on how it was cut, so any chunking gives the same pieces.
+ *
+ *     START ── <think> ──▶ LEAD ▶ REASON ── </think> ──▶ ANSWER ▶ CONTENT ⇄ SECTION, CALL, AFTER
+ *                                                          └─ "{" ─▶ JSON (a bare Llama call?)
+ *
+ * In a call, an end tag inside a JSON string does not count. A call that cannot be read stays
+ * content, tags and all. A bare JSON object is held back only as long as its keys are those of a
+ * call.
+ */
+#include "text/parse.h"
+
+#include "base/num.h"
+#include "base/utf8.h"
+#include "text/parse_call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum state {
+    START,   /* nothing yet; "<think>" may come */
+    LEAD,    /* white space at the start of a thought */
+    REASON,  /* in a thought */
+    ANSWER,  /* white space before the answer */
+    BEGIN,   /* at the start of the answer: is it a bare JSON call? */
+    CONTENT, /* in the answer */
+    SECTION, /* behind <｜tool▁calls▁begin｜>, which is held */
+    CALL,    /* in a call; its opening tag is held */
+    AFTER,   /* behind a call */
+    JSON,    /* an answer that may be one or more bare calls, all held */
+};
+
+enum form { FORM_DEEPSEEK, FORM_HERMES };
+
+#define CALLS_BEGIN "<｜tool▁calls▁begin｜>"
+#define CALLS_END "<｜tool▁calls▁end｜>"
+#define CALL_BEGIN "<｜tool▁call▁begin｜>"
+#define CALL_END "<｜tool▁call▁end｜>"
+#define PYTHON "<|python_tag|>"
+
+/* How far a string literal is understood, so that tags in it are told from real ones. */
+struct quotes {
+    bool in, escaped, object; /* object: the first "{" was seen */
+};
+
+/* The top-level keys of bare JSON. */
+struct keys {
+    int depth;
+    bool want_key, in_key;
+    char key[16];
+    size_t n;
+};
+
+struct parser {
+    enum state state;
+    enum form form;
+    struct buf hold; /* not decided yet */
+    size_t scanned;  /* of hold: looked at */
+    size_t solid;    /* end of the last character before `scanned` that is no white space */
+    size_t body;     /* CALL: where the body begins; JSON: where the objects begin */
+    struct quotes quotes;
+    struct keys keys;
+    bool any_content;
+    bool repeat_open; /* the prompt opened the thought: a second <think> is dropped */
+};
+
+typedef int emit_fn(void *arg, enum parse_event ev, const char *s, size_t n);
+
+struct sink {
+    emit_fn *emit;
+    void *arg;
+    struct err *e;
+    bool final; /* no more text will come */
+};
+
+static const size_t hold_max = (size_t)64 << 20;
+
+int parser_new(struct parser **out, bool thinking_open, struct err *e)
+{
+    struct parser *p = calloc(1, sizeof *p);
+    *out = p;
+    if (!p)
+        return err_nomem(e, sizeof *p, "a parser");
+    buf_init(&p->hold, hold_max);
+    p->state = thinking_open ? LEAD : START;
+    p->repeat_open = thinking_open;
+    return 0;
+}
+
+void parser_free(struct parser *p)
+{
+    if (!p)
+        return;
+    buf_release(&p->hold);
+    free(p);
+}
+
+bool parser_thinking(const struct parser *p)
+{
+    return p->state == LEAD || p->state == REASON;
+}
+
+/* ---- helpers
+ * ------------------------------------------------------------------------------------- */
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+static void drop(struct parser *p, size_t n)
+{
+    p->hold.len -= n;
+    if (p->hold.len)
+        memmove(p->hold.data, p->hold.data + n, p->hold.len);
+    p->scanned -= num_min(p->scanned, n);
+    p->solid -= num_min(p->solid, n);
+}
+
+/* Emits the first n held bytes and drops them. */
+static int put(struct parser *p, struct sink *k, enum parse_event ev, size_t n)
+{
+    if (!n)
+        return 0;
+    p->any_content |= ev == PARSE_CONTENT;
+    int code = k->emit(k->arg, ev, p->hold.data, n);
+    drop(p, n);
+    return code;
+}
+
+static void enter(struct parser *p, enum state s)
+{
+    p->state = s;
+    p->scanned = p->solid = 0;
+}
+
+/* Compares the held text at `at` with a tag: 1 = it is there, 0 = it is not, -1 = it may become. */
+static int match(const struct parser *p, size_t at, const char *tag, bool final)
+{
+    size_t n = strlen(tag), have = p->hold.len - at, k = num_min(n, have);
+    if (memcmp(p->hold.data + at, tag, k) != 0)
+        return 0;
+    return k == n ? 1 : final ? 0 : -1;
+}
+
+/*
+ * Looks for one of the tags (NULL-terminated) from `scanned` on. Returns its index with *at set, -1
+ * when there is none, or none yet. `solid` follows the text in front of `scanned`.
+ */
+static int find_tag(struct parser *p, const char *const *tags, bool final, size_t *at)
+{
+    for (; p->scanned < p->hold.len; p->scanned++) {
+        char c = p->hold.data[p->scanned];
+        if (c == '<') {
+            bool wait = false;
+            for (int i = 0; tags[i]; i++) {
+                int m = match(p, p->scanned, tags[i], final);
+                *at = p->scanned;
+                if (m > 0)
+                    return i;
+                wait |= m < 0;
+            }
+            if (wait)
+                return -1;
+        }
+        if (!is_blank(c))
+            p->solid = p->scanned + 1;
+    }
+    return -1;
+}
+
+/* Bytes of white space at the start; false when more may come. */
+static bool skip_blank(struct parser *p, bool final, size_t *n)
+{
+    while (p->scanned < p->hold.len && is_blank(p->hold.data[p->scanned]))
+        p->scanned++;
+    *n = p->scanned;
+    return *n < p->hold.len || final;
+}
+
+/* ---- thoughts
+ * ------------------------------------------------------------------------------------ */
+
+static int step_start(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    if (!skip_blank(p, k->final, &n)) {
+        *wait = true;
+        return 0;
+    }
+    int m = n < p->hold.len ? match(p, n, "<think>", k->final) : 0;
+    *wait = m < 0;
+    if (m > 0)
+        drop(p, n + strlen("<think>"));
+    if (m >= 0)
+        enter(p, m ? LEAD : BEGIN);
+    return 0;
+}
+
+static int step_lead(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    bool known = skip_blank(p, k->final, &n);
+    drop(p, n);
+    p->scanned = 0;
+    *wait = !known || !p->hold.len;
+    if (*wait)
+        return 0;
+    int m = p->repeat_open ? match(p, 0, "<think>", k->final) : 0;
+    if (m < 0) {
+        *wait = true;
+        return 0;
+    }
+    p->repeat_open = false;
+    if (m > 0)
+        drop(p, strlen("<think>"));
+    else
+        enter(p, REASON);
+    return 0;
+}
+
+static int step_reason(struct parser *p, struct sink *k, bool *wait)
+{
+    static const char *const tags[] = {"</think>", CALLS_BEGIN, NULL};
+    size_t at;
+    int tag = find_tag(p, tags, k->final, &at);
+    size_t gap = tag >= 0 ? at - p->solid : 0;
+    int code = put(p, k, PARSE_REASONING, tag < 0 && k->final ? p->hold.len : p->solid);
+    *wait = tag < 0;
+    if (tag < 0)
+        return code;
+    /* A call section ends a thought that the model forgot to close. */
+    drop(p, gap + (tag == 0 ? strlen(tags[0]) : 0));
+    enter(p, ANSWER);
+    return code;
+}
+
+/* ---- the answer
+ * ---------------------------------------------------------------------------------- */
+
+static int step_answer(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    bool known = skip_blank(p, k->final, &n);
+    drop(p, n);
+    p->scanned = 0;
+    *wait = !known || !p->hold.len;
+    if (!*wait)
+        enter(p, BEGIN);
+    return 0;
+}
+
+static int step_begin(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    *wait = !skip_blank(p, k->final, &n);
+    if (*wait)
+        return 0;
+    bool json = n < p->hold.len && p->hold.data[n] == '{';
+    enter(p, json ? JSON : CONTENT);
+    p->body = 0;
+    p->keys = (struct keys){.depth = 0};
+    p->quotes = (struct quotes){.in = false};
+    return 0;
+}
+
+static int step_content(struct parser *p, struct sink *k, bool *wait)
+{
+    static const char *const tags[] = {CALLS_BEGIN, CALL_BEGIN, "<tool_call>", PYTHON, NULL};
+    size_t at;
+    int tag = find_tag(p, tags, k->final, &at);
+    size_t solid = p->solid;
+    int code = put(p, k, PARSE_CONTENT, tag < 0 && k->final ? p->hold.len : solid);
+    *wait = tag < 0;
+    if (tag < 0)
+        return code;
+    at -= solid; /* white space in front of the tag is held with it */
+    p->body = at + strlen(tags[tag]);
+    p->quotes = (struct quotes){.in = false};
+    p->keys = (struct keys){.depth = 0};
+    p->form = tag == 2 ? FORM_HERMES : FORM_DEEPSEEK;
+    enter(p, tag == 0 ? SECTION : tag == 3 ? JSON : CALL);
+    p->scanned = p->body;
+    return code;
+}
+
+/* What was held turns out to be text. */
+static int release(struct parser *p, struct sink *k, size_t n)
+{
+    int code = put(p, k, PARSE_CONTENT, n);
+    enter(p, CONTENT);
+    return code;
+}
+
+static int step_section(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    *wait = !skip_blank(p, k->final, &n);
+    if (*wait)
+        return 0;
+    int m = n < p->hold.len ? match(p, n, CALL_BEGIN, k->final) : 0;
+    *wait = m < 0;
+    if (m < 0)
+        return 0;
+    if (!m)
+        return release(p, k, p->body);
+    p->body = p->scanned = n + strlen(CALL_BEGIN);
+    p->state = CALL;
+    p->form = FORM_DEEPSEEK;
+    return 0;
+}
+
+/* ---- calls
+ * ----------------------------------------------------------------------------------------- */
+
+static void follow_quotes(struct quotes *q, char c)
+{
+    if (q->in) {
+        if (q->escaped)
+            q->escaped = false;
+        else if (c == '\\')
+            q->escaped = true;
+        else if (c == '"')
+            q->in = false;
+    } else if (c == '{') {
+        q->object = true;
+    } else if (c == '"' && q->object) {
+        q->in = true;
+    }
+}
+
+/* Tags that end a call; those behind the first are left for what follows. */
+static const char *const call_ends[][4] = {
+    [FORM_DEEPSEEK] = {CALL_END, CALLS_END, CALL_BEGIN, NULL},
+    [FORM_HERMES] = {"</tool_call>", "<tool_call>", NULL, NULL},
+};
+
+/* The body of the call ends at byte `end` of hold, its tag (if it has one) at `rest`. */
+static int end_call(struct parser *p, struct sink *k, size_t end, size_t rest)
+{
+    struct buf call;
+    bool ok;
+    buf_init(&call, hold_max);
+    const char *body = p->hold.data + p->body;
+    int code = p->form == FORM_HERMES ? call_tagged(&call, body, end - p->body, &ok, k->e)
+                                      : call_deepseek(&call, body, end - p->body, &ok, k->e);
+    if (!code && ok) {
+        drop(p, rest);
+        enter(p, AFTER);
+        code = k->emit(k->arg, PARSE_TOOL_CALL, call.data, call.len);
+    } else if (!code) {
+        code = release(p, k, rest);
+    }
+    buf_release(&call);
+    return code;
+}
+
+static int step_call(struct parser *p, struct sink *k, bool *wait)
+{
+    const char *const *ends = call_ends[p->form];
+    for (; p->scanned < p->hold.len; p->scanned++) {
+        char c = p->hold.data[p->scanned];
+        for (int i = 0; c == '<' && !p->quotes.in && ends[i]; i++) {
+            int m = match(p, p->scanned, ends[i], k->final);
+            if (m < 0) {
+                *wait = true;
+                return 0;
+            }
+            if (m > 0)
+                return end_call(p, k, p->scanned, p->scanned + (i ? 0 : strlen(ends[0])));
+        }
+        follow_quotes(&p->quotes, c);
+    }
+    *wait = !k->final;
+    return k->final ? end_call(p, k, p->hold.len, p->hold.len) : 0;
+}
+
+static int step_after(struct parser *p, struct sink *k, bool *wait)
+{
+    size_t n;
+    *wait = !skip_blank(p, k->final, &n);
+    if (*wait)
+        return 0;
+    int m = n < p->hold.len && p->form == FORM_DEEPSEEK ? match(p, n, CALLS_END, k->final) : 0;
+    if (m < 0) {
+        *wait = true;
+    } else if (m > 0) {
+        drop(p, n + strlen(CALLS_END));
+        enter(p, AFTER);
+    } else {
+        if (n == p->hold.len || !p->any_content)
+            drop(p, n);
+        enter(p, CONTENT);
+    }
+    return 0;
+}
+
+/* ---- bare JSON
+ * --------------------------------------------------------------------------------------- */
+
+static bool known_key(const struct keys *j)
+{
+    static const char *const known[] = {"name", "parameters", "arguments",
+                                        "type", "function",   "id"};
+    for (size_t i = 0; i < NUM_COUNT(known); i++)
+        if (j->n == strlen(known[i]) && !memcmp(j->key, known[i], j->n))
+            return true;
+    return false;
+}
+
+/* Follows one character; false when this is not a sequence of call objects. */
+static bool follow_keys(struct keys *j, struct quotes *q, char c)
+{
+    bool was_in = q->in;
+    follow_quotes(q, c);
+    if (was_in && j->in_key) {
+        if (q->in) {
+            if (j->n < sizeof j->key)
+                j->key[j->n++] = c;
+            return true;
+        }
+        j->in_key = false;
+        return known_key(j);
+    }
+    if (was_in)
+        return true;
+    if (q->in) { /* a string begins */
+        j->in_key = j->depth == 1 && j->want_key;
+        j->want_key = false;
+        j->n = 0;
+        return j->depth > 0;
+    }
+    if (c == '{' || c == '[') {
+        j->depth++;
+        j->want_key = j->depth == 1;
+        return j->depth > 1 || c == '{';
+    }
+    if (c == '}' || c == ']')
+        return j->depth-- > 0;
+    if (c == ',' && j->depth == 1)
+        j->want_key = true;
+    return j->depth > 0 || is_blank(c) || c == ';' || c == ',';
+}
+
+/* All held text is calls: emits them. *ok = false: it is not, nothing was emitted. */
+static int emit_bare(struct parser *p, struct sink *k, bool *ok)
+{
+    struct buf calls;
+    size_t at = p->body, used;
+    int code = 0;
+    buf_init(&calls, hold_max);
+    *ok = true;
+    while (!code && *ok) {
+        const char *s = p->hold.data;
+        while (at < p->hold.len &&
+               (is_blank(s[at]) || (calls.len && (s[at] == ';' || s[at] == ','))))
+            at++;
+        if (at == p->hold.len)
+            break;
+        code = call_bare(&calls, s + at, p->hold.len - at, &used, ok, k->e);
+        if (!code && *ok)
+            code = buf_putc(&calls, '\0', k->e); /* calls are apart by NULs, which JSON has not */
+        at += used;
+    }
+    *ok = *ok && calls.len;
+    if (!code && *ok) {
+        drop(p, p->hold.len);
+        enter(p, CONTENT);
+    }
+    for (size_t i = 0; !code && *ok && i < calls.len; i += strlen(calls.data + i) + 1)
+        code = k->emit(k->arg, PARSE_TOOL_CALL, calls.data + i, strlen(calls.data + i));
+    buf_release(&calls);
+    return code;
+}
+
+static int step_json(struct parser *p, struct sink *k, bool *wait)
+{
+    bool ok = true;
+    for (; ok && p->scanned < p->hold.len; p->scanned++)
+        ok = follow_keys(&p->keys, &p->quotes, p->hold.data[p->scanned]);
+    *wait = ok && !k->final;
+    if (*wait)
+        return 0;
+    int code = ok ? emit_bare(p, k, &ok) : 0;
+    /* behind a <|python_tag|> the tag itself is text too, and must not be found again */
+    return code || ok ? code : release(p, k, p->body);
+}
+
+/* ---- driving
+ * ------------------------------------------------------------------------------------------ */
+
+static int run(struct parser *p, struct sink *k)
+{
+    static int (*const steps[])(struct parser *, struct sink *, bool *) = {
+        [START] = step_start,     [LEAD] = step_lead,   [REASON] = step_reason,
+        [ANSWER] = step_answer,   [BEGIN] = step_begin, [CONTENT] = step_content,
+        [SECTION] = step_section, [CALL] = step_call,   [AFTER] = step_after,
+        [JSON] = step_json,
+    };
+    bool wait = false;
+    int code = 0;
+    while (!code && !wait && p->hold.len)
+        code = steps[p->state](p, k, &wait);
+    return code;
+}
+
+int parser_feed(struct parser *p, const char *text, size_t n, emit_fn *emit, void *arg,
+                struct err *e)
+{
+    struct sink k = {emit, arg, e, false};
+    int code = buf_append(&p->hold, text, n, e);
+    return code ? code : run(p, &k);
+}
+
+int parser_finish(struct parser *p, emit_fn *emit, void *arg, struct err *e)
+{
+    struct sink k = {emit, arg, e, true};
+    return run(p, &k);
+}
+
+/* ---- a whole output
+ * ------------------------------------------------------------------------------------ */
+
+struct collect {
+    struct buf text[2]; /* by PARSE_REASONING, PARSE_CONTENT */
+    json_t *calls;
+    struct err *e;
+};
+
+static int collect_event(void *arg, enum parse_event ev, const char *s, size_t n)
+{
+    struct collect *c = arg;
+    if (ev != PARSE_TOOL_CALL)
+        return buf_append(&c->text[ev], s, n, c->e);
+    json_error_t je;
+    json_t *call = json_loadb(s, n, JSON_ALLOW_NUL, &je);
+    if (!call || json_array_append_new(c->calls, call))
+        return json_error_code(&je) == json_error_out_of_memory || call
+                   ? err_nomem(c->e, n, "a tool call")
+                   : err_set(c->e, ERR_FORMAT, "a tool call: %s", je.text);
+    return 0;
+}
+
+/* A JSON string; bytes that are not UTF-8 become U+FFFD. */
+static json_t *json_text(const struct buf *b)
+{
+    json_t *s = json_stringn(b->data, b->len);
+    if (s || utf8_valid(b->data, b->len))
+        return s;
+    char *clean = malloc(b->len * 3 + 1);
+    size_t n = 0;
+    for (size_t i = 0; clean && i < b->len;) {
+        uint32_t cp;
+        i += utf8_next(b->data + i, b->len - i, &cp, NULL);
+        n += utf8_put(clean + n, cp);
+    }
+    s = clean ? json_stringn(clean, n) : NULL;
+    free(clean);
+    return s;
+}
+
+int parse_output(json_t **out, const char *text, size_t n, bool thinking_open, struct err *e)
+{
+    struct parser *p;
+    struct collect c = {.calls = json_array(), .e = e};
+    *out = NULL;
+    buf_init(&c.text[PARSE_REASONING], SIZE_MAX / 4);
+    buf_init(&c.text[PARSE_CONTENT], SIZE_MAX / 4);
+    int code = parser_new(&p, thinking_open, e);
+    if (!code && !c.calls)
+        code = err_nomem(e, 0, "tool calls");
+    if (!code)
+        code = parser_feed(p, text, n, collect_event, &c, e);
+    if (!code)
+        code = parser_finish(p, collect_event, &c, e);
+    if (!code) {
+        const struct buf *thought = &c.text[PARSE_REASONING];
+        json_t *o = json_object();
+        if (!o ||
+            json_object_set_new(o, "reasoning", thought->len ? json_text(thought) : json_null()) ||
+            json_object_set_new(o, "content", json_text(&c.text[PARSE_CONTENT])) ||
+            json_object_set(o, "tool_calls", c.calls)) {
+            json_decref(o);
+            code = err_nomem(e, n, "a parsed output");
+        } else {
+            *out = o;
+        }
+    }
+    parser_free(p);
+    json_decref(c.calls);
+    buf_release(&c.text[PARSE_REASONING]);
+    buf_release(&c.text[PARSE_CONTENT]);
+    return code;
+}
