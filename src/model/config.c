@@ -76,7 +76,7 @@ static const struct config_row config_rows[] = {
 };
 
 static const struct config_row config_rope_rows[] = {
-    {REAL(rope_factor), "rope.scaling.factor",                  "rope_scaling.factor",               1e-3, 1e6, 1},
+    {REAL(rope_factor), "rope.scaling.factor",                  "rope_scaling.factor",               1e-3, 1e6, 0},
     {REAL(rope_ctx),    "rope.scaling.original_context_length", "rope_scaling.original_max_position_embeddings", 1, 1 << 28, 0},
     {REAL(rope_low),    NULL,                                   "rope_scaling.low_freq_factor",      1e-3, 1e6, 1},
     {REAL(rope_high),   NULL,                                   "rope_scaling.high_freq_factor",     1e-3, 1e6, 4},
@@ -211,6 +211,8 @@ static int config_rope(struct model_config *cfg, const struct source *src, const
                            "rope scaling of an unknown kind (known: linear, llama3, yarn)");
         cfg->rope_scaling = kinds[i].id;
     }
+    if (cfg->rope_scaling != ROPE_NONE && cfg->rope_factor == 0)
+        return err_set(e, ERR_FORMAT, "the rope scaling has no factor");
     if (cfg->rope_ctx == 0)
         cfg->rope_ctx = (double)cfg->ctx_train;
     if (cfg->rope_scaling == ROPE_LLAMA3 && cfg->rope_high <= cfg->rope_low)
@@ -241,6 +243,15 @@ static int config_refuse(const struct source *src, struct err *e)
     const struct source_value *v = source_value(src, "hidden_act");
     if (v && !config_text_is(v, "silu") && !config_text_is(v, "swish"))
         return err_set(e, ERR_UNSUPPORTED, "config.json: hidden_act must be \"silu\"");
+    v = source_value(src, "rope_scaling");
+    if (v && v->type != SOURCE_NULL)
+        return err_set(e, ERR_FORMAT, "config.json: rope_scaling is not an object");
+    if ((v = source_value(src, "quantization_config.quant_method")))
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "config.json: weights quantized by \"%.*s\" are not supported; convert them to GGUF",
+            v->type == SOURCE_STRING ? (int)num_min(v->s.n, 40) : 1,
+            v->type == SOURCE_STRING ? v->s.p : "?");
     v = source_value(src, "use_sliding_window");
     if (v && v->type == SOURCE_BOOL && v->b)
         return err_set(e, ERR_UNSUPPORTED, "config.json: use_sliding_window is not supported");
@@ -260,7 +271,7 @@ static int config_vocab(struct model_config *cfg, const struct source *src, stru
     cfg->n_vocab = (size_t)t->shape[0];
     const struct source_value *v =
         source_kind(src) == SOURCE_HF ? source_value(src, "vocab_size") : NULL;
-    double want;
+    double want = 0;
     if (v && config_number(v, "vocab_size", false, &want, e))
         return e->code;
     if (v && want != (double)cfg->n_vocab)
