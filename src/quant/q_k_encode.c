@@ -2,7 +2,9 @@
  * K-quants, encoding. The search for scales is q_search.c; this file rounds with what it found and
  * packs (layouts: q_k.c).
  *
- * Without importance all values weigh the same, which minimizes the plain squared error.
+ * Without importance all values weigh the same, which minimizes the plain squared error. Weighing by
+ * magnitude instead, as other encoders do, gave a larger divergence of the model's output where it
+ * was tried (Q2_K, feed-forward of a 0.5B model: KL 0.080 against 0.076).
  */
 #include "quant/q_impl.h"
 #include "quant/q_search.h"
