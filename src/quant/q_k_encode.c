@@ -2,9 +2,10 @@
  * K-quants, encoding. The search for scales is q_search.c; this file rounds with what it found and
  * packs (layouts: q_k.c).
  *
- * Without importance all values weigh the same, which minimizes the plain squared error. Weighing by
- * magnitude instead, as other encoders do, gave a larger divergence of the model's output where it
- * was tried (Q2_K, feed-forward of a 0.5B model: KL 0.080 against 0.076).
+ * Without importance all values weigh the same, which minimizes the plain squared error. Weighing
+ * by magnitude, as other encoders do, was tried once and did no better: with the down projections
+ * of Qwen2.5-Coder-0.5B (itself a Q4_K_M file) as Q2_K, over 1,536 tokens of one text, KL to the
+ * file's own output was 0.080 by magnitude, 0.076 with equal weights (perplexity 10.71 and 10.84).
  */
 #include "quant/q_impl.h"
 #include "quant/q_search.h"
