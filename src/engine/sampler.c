@@ -727,7 +727,7 @@ static int32_t draw_row(struct sampler *s, const float *l, float max, double u)
 int sampler_next(struct sampler *s, const float *logits, int32_t *id, struct err *e)
 {
     const float *l = adjusted(s, logits);
-    float max;
+    float max = -INFINITY;
     int rc = scan(s, l, &max, e);
     if (rc)
         return rc;
