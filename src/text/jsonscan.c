@@ -100,7 +100,7 @@ static int escape(struct jscan *j, struct err *e)
     if (c != 'u')
         return jscan_fail(j, e, "unknown escape in a string");
     j->at++;
-    uint32_t cp, low;
+    uint32_t cp = 0, low = 0;
     int rc = hex4(j, &cp, e);
     if (rc)
         return rc;

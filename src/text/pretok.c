@@ -19,10 +19,10 @@
 
 enum {
     PATTERN_MAX = 1 << 16,
-    NEST_MAX = 100,            /* parentheses in a pattern */
-    STEPS_MAX = 200 * 1000000, /* of one match, plus 32 per byte of text */
-    HEAP_KIB = 256 * 1024,     /* of one match */
-    JIT_STACK = 64 << 20,      /* at most, and only when the small one is too small */
+    NEST_MAX = 100,           /* parentheses in a pattern */
+    STEPS_MAX = 20 * 1000000, /* of one match, plus 32 per byte of text */
+    HEAP_KIB = 256 * 1024,    /* of one match */
+    JIT_STACK = 64 << 20,     /* at most, and only when the small one is too small */
     WINDOW_MIN = 256,
     CLOCK_EVERY = 4096, /* matches */
 };

@@ -40,22 +40,40 @@ int ids_push(struct ids *a, int32_t id, struct err *e)
     return 0;
 }
 
-int tokenizer_new(struct tokenizer **out, struct source *src, struct err *e)
+static int begin(struct tokenizer **out, struct err *e)
 {
-    *out = NULL;
     struct tokenizer *t = calloc(1, sizeof *t);
+    *out = t;
     if (!t)
         return err_nomem(e, sizeof *t, "the tokenizer");
     arena_init(&t->arena, TOKENIZER_MEMORY);
     t->bos = t->eos = t->pad = -1;
-    int rc = source_kind(src) == SOURCE_GGUF ? tokenizer_load_gguf(t, src, e)
-                                             : tokenizer_load_hf(t, src, e);
-    if (rc) {
-        tokenizer_free(t);
-        return rc;
-    }
-    *out = t;
     return 0;
+}
+
+int tokenizer_new(struct tokenizer **out, struct source *src, struct err *e)
+{
+    int rc = begin(out, e);
+    if (!rc)
+        rc = source_kind(src) == SOURCE_GGUF ? tokenizer_load_gguf(*out, src, e)
+                                             : tokenizer_load_hf(*out, src, e);
+    if (rc) {
+        tokenizer_free(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+int tokenizer_new_json(struct tokenizer **out, const char *json, size_t n, struct err *e)
+{
+    int rc = begin(out, e);
+    if (!rc)
+        rc = tokenizer_load_json(*out, json, n, NULL, e);
+    if (rc) {
+        tokenizer_free(*out);
+        *out = NULL;
+    }
+    return rc;
 }
 
 void tokenizer_free(struct tokenizer *t)

@@ -36,6 +36,8 @@ int ids_push(struct ids *a, int32_t id, struct err *e);
 
 /* From whatever the source has: GGUF metadata, tokenizer.json (+ tokenizer_config.json). */
 int tokenizer_new(struct tokenizer **out, struct source *src, struct err *e);
+/* From the text of a tokenizer.json alone. */
+int tokenizer_new_json(struct tokenizer **out, const char *json, size_t n, struct err *e);
 void tokenizer_free(struct tokenizer *t);
 
 enum tokenizer_flags {
@@ -47,8 +49,8 @@ enum tokenizer_flags {
  * Appends the ids of text[0..n) to out. `trusted` (n bytes, or NULL) marks with non-zero the bytes
  * that may form added tokens: a token is recognised when all of its bytes are trusted (the flag
  * SPECIAL means: all bytes are). Invalid UTF-8 is replaced by U+FFFD (maximal subparts) first.
- * Without SPECIAL and `trusted`, no added token is recognised at all, whatever its flags. A byte that
- * the vocabulary cannot represent becomes its unknown token or, where it has none, is dropped.
+ * Without SPECIAL and `trusted`, no added token is recognised at all, whatever its flags. A byte
+ * that the vocabulary cannot represent becomes its unknown token or, where it has none, is dropped.
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
                      const uint8_t *trusted, struct ids *out, struct err *e);

@@ -222,7 +222,8 @@ static int check_model(const struct hf *h, struct err *e)
         return err_set(e, ERR_UNSUPPORTED, "model type %.*s: only \"BPE\" is supported",
                        (int)num_min(h->type.n, 80), h->type.p);
     if (!h->entry || !h->merge_text.p)
-        return err_set(e, ERR_FORMAT, "model: \"%s\" is missing", h->entry ? "merges" : "vocab");
+        return err_set(e, ERR_FORMAT, "model: \"%s\" is missing or empty",
+                       h->entry ? "merges" : "vocab");
     for (size_t i = 0; i < NUM_COUNT(rows); i++) {
         bool fine = !rows[i].s.p;
         for (size_t k = 0; !fine && k < NUM_COUNT(rows[i].fine); k++)
@@ -599,6 +600,8 @@ static int config(json_t **out, struct source *src, const char *name, struct err
     const char *text;
     size_t n;
     *out = NULL;
+    if (!src)
+        return 0;
     int rc = source_text(src, name, &text, &n, e);
     if (rc || !text)
         return rc;
@@ -642,7 +645,7 @@ static int add_ends(struct tokenizer *t, const json_t *v, struct err *e)
 /* eos_token_id of config.json, for models without a generation_config.json. */
 static int add_config_ends(struct tokenizer *t, struct source *src, struct err *e)
 {
-    const struct source_value *v = source_value(src, "eos_token_id");
+    const struct source_value *v = src ? source_value(src, "eos_token_id") : NULL;
     struct source_value item;
     int rc = 0;
     if (!v)
@@ -696,17 +699,11 @@ static int load_roles(struct hf *h, struct source *src, struct err *e)
     return rc;
 }
 
-int tokenizer_load_hf(struct tokenizer *t, struct source *src, struct err *e)
+int tokenizer_load_json(struct tokenizer *t, const char *text, size_t n, struct source *src,
+                        struct err *e)
 {
     struct hf h = {.t = t};
-    const char *text;
-    size_t n;
-    int rc = source_text(src, "tokenizer.json", &text, &n, e);
-    if (rc)
-        return rc;
-    if (!text)
-        return err_set(e, ERR_FORMAT, "%s: no tokenizer.json here", source_path(src));
-    rc = scan(&h, text, n, e);
+    int rc = scan(&h, text, n, e);
     if (!rc)
         rc = check_model(&h, e);
     if (!rc)
@@ -722,4 +719,16 @@ int tokenizer_load_hf(struct tokenizer *t, struct source *src, struct err *e)
     free(h.entry);
     json_decref(h.added_json);
     return rc;
+}
+
+int tokenizer_load_hf(struct tokenizer *t, struct source *src, struct err *e)
+{
+    const char *text;
+    size_t n;
+    int rc = source_text(src, "tokenizer.json", &text, &n, e);
+    if (rc)
+        return rc;
+    if (!text)
+        return err_set(e, ERR_FORMAT, "%s: no tokenizer.json here", source_path(src));
+    return tokenizer_load_json(t, text, n, src, e);
 }

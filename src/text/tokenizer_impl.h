@@ -28,6 +28,9 @@ struct tokenizer {
 /* Fill a zeroed tokenizer whose arena is ready. */
 int tokenizer_load_gguf(struct tokenizer *t, struct source *src, struct err *e);
 int tokenizer_load_hf(struct tokenizer *t, struct source *src, struct err *e);
+/* The text of a tokenizer.json; the files beside it come from src (NULL: there are none). */
+int tokenizer_load_json(struct tokenizer *t, const char *text, size_t n, struct source *src,
+                        struct err *e);
 
 int tokenizer_add_end(struct tokenizer *t, int64_t id, struct err *e);
 /* Takes as ends all added tokens with names that are known to be ends. */
