@@ -24,7 +24,7 @@ static struct tokenizer *open_path(const char *path)
 {
     struct err e = {0};
     struct source *s;
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     if (source_open(&s, path, &e) || tokenizer_new(&t, s, &e))
         fail_msg("%s", e.text);
     source_free(s); /* a tokenizer keeps nothing of its source */
