@@ -59,9 +59,9 @@ struct bench_result {
     bool decode;
     int threads;
     size_t tokens, depth;
-    double median, best;           /* tokens a second */
-    double bytes, macs;            /* a second, at the median; bytes = 0 for prefill */
-    double read_limit, macs_limit; /* of the machine; 0 = not known */
+    double median, best;          /* tokens a second */
+    double bytes, ops;            /* a second, at the median; bytes = 0 for prefill */
+    double read_limit, ops_limit; /* of the machine; 0 = not known */
 };
 
 struct bench {
@@ -153,7 +153,7 @@ static int bench_measure(struct bench *b, struct engine *g, struct session *s, b
     r->median = (double)n / median;
     r->best = (double)n / took[0];
     double heads = decode ? (double)n : 1;
-    r->macs = ((double)n * (double)i->token_macs + heads * (double)i->head_macs) / median;
+    r->ops = 2 * ((double)n * (double)i->token_macs + heads * (double)i->head_macs) / median;
     if (decode) {
         double kv = (double)i->kv_token_bytes * ((double)r->depth + (double)n / 2);
         r->bytes = (double)n * ((double)i->token_bytes + kv) / median;
@@ -218,15 +218,16 @@ static int bench_engine(struct bench *b, const char *path, int64_t threads, stru
     if (!rc)
         rc = bench_measure(b, g, s, true, e);
     int n = rc ? 1 : engine_info(g)->threads;
+    enum cpu_isa isa = rc ? CPU_SCALAR : engine_info(g)->isa;
     session_free(s);
     engine_free(g); /* its threads would disturb the measurement of the limits */
     buf_release(&r.template_text);
     if (rc || b->n == first)
         return rc;
-    double read = machine_bandwidth(n, 0.5), macs = machine_int8_macs(n, 0.3);
+    double read = machine_bandwidth(n, 0.5), ops = machine_int8(n, isa, 0.3);
     for (size_t i = first; i < b->n; i++) {
         b->rows[i].read_limit = read;
-        b->rows[i].macs_limit = macs;
+        b->rows[i].ops_limit = ops;
     }
     return 0;
 }
@@ -246,8 +247,8 @@ static void bench_limits(const struct bench_result *r)
 {
     printf("this machine with %d thread%s: reads %.1f GB/s", r->threads, r->threads == 1 ? "" : "s",
            r->read_limit / 1e9);
-    if (r->macs_limit > 0)
-        printf(", %.0f GOP/s of int8", 2 * r->macs_limit / 1e9);
+    if (r->ops_limit > 0)
+        printf(", %.0f GOP/s of int8", r->ops_limit / 1e9);
     printf("\n");
 }
 
@@ -262,7 +263,7 @@ static void bench_table(const struct bench *b)
     for (size_t i = 0; i < b->n; i++) {
         const struct bench_result *r = &b->rows[i];
         bench_cell(a, sizeof a, r->bytes, r->read_limit);
-        bench_cell(c, sizeof c, 2 * r->macs, 2 * r->macs_limit);
+        bench_cell(c, sizeof c, r->ops, r->ops_limit);
         printf("| %c%-6zu | %7d | %5zu | %8.2f | %8.2f | %s | %s |\n", r->decode ? 'n' : 'p',
                r->tokens, r->threads, r->depth, r->median, r->best, a, c);
     }
@@ -282,9 +283,9 @@ static int bench_json(const struct bench *b, struct err *e)
                                               (json_int_t)r->tokens, "depth", (json_int_t)r->depth,
                                               "threads", r->threads, "tokens_per_second", r->median,
                                               "best_tokens_per_second", r->best, "bytes_per_second",
-                                              r->bytes, "ops_per_second", 2 * r->macs,
+                                              r->bytes, "ops_per_second", r->ops,
                                               "machine_read_bytes_per_second", r->read_limit,
-                                              "machine_int8_ops_per_second", 2 * r->macs_limit));
+                                              "machine_int8_ops_per_second", r->ops_limit));
     }
     json_t *all = json_pack("{sO so}", "model", b->model, "results", rows);
     int rc = all ? lines_print_json(all, true, e) : err_nomem(e, 0, "the report");

@@ -181,7 +181,8 @@ const struct command cmd_render = {
         "\"continue_final_message\" and further keys, which become variables of the template; "
         "or {\"template\": \"…\", \"context\": {…}} for a template of its own. Prints {\"text\": "
         "\"…\"} or {\"error\": \"…\"} a line.\n\nMODEL may be \"-\" with --template or with rows "
-        "that bring their template. SOURCE_DATE_EPOCH sets the time that such templates see.",
+        "that bring their template. The latter see a clock that stands still, at 2024-07-26 "
+        "15:04:05 or at SOURCE_DATE_EPOCH.",
     .examples = "echo '[{\"role\":\"user\",\"content\":\"Hi\"}]' | ponder render model.gguf\n"
                 "echo '{\"template\":\"{{ 6 * 7 }}\"}' | ponder render -\n",
     .spec = {render_groups, NUM_COUNT(render_groups)},

@@ -1,77 +1,102 @@
 /*
- * See machine.h. Memory: all threads sum a buffer larger than any cache, in 2 MiB pages where the
- * system gives them, several times; the best pass counts, because on shared machines the others are
- * disturbed ones.
+ * See machine.h. Memory: all threads read a buffer larger than any cache, in 2 MiB pages where the
+ * system gives them, several times. Products: all threads multiply in registers. The best pass
+ * counts, because on shared machines the others are disturbed ones.
  */
 #include "cli/machine.h"
 
 #include "base/clock.h"
 #include "base/quota.h"
 #include "base/team.h"
+#include "kernels/peak.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { MACHINE_CHUNK = 4 << 20, MACHINE_SMALL = 64 << 20, MACHINE_LARGE = 512 << 20 };
+enum {
+    MACHINE_CHUNK = 4 << 20,
+    MACHINE_SMALL = 64 << 20,
+    MACHINE_LARGE = 512 << 20,
+    MACHINE_PASS_US = 2000, /* a pass of products takes at least so long */
+};
 
-typedef uint64_t machine_vec __attribute__((vector_size(64)));
-
-struct machine_read {
-    uint8_t *p;
-    uint64_t sums[TEAM_MAX][8]; /* a cache line a worker; keeps the reads from being dropped */
+struct machine {
+    struct team *team;
+    enum peak_kind kind;
+    enum cpu_isa isa;
+    uint8_t *buf;
+    size_t chunks;
+    size_t work; /* of a chunk: bytes, or rounds */
+    atomic_uint_least64_t done;
 };
 
 static void machine_touch(void *arg, size_t chunk, int worker)
 {
-    struct machine_read *m = arg;
-    memset(m->p + chunk * MACHINE_CHUNK, 1, MACHINE_CHUNK);
+    struct machine *m = arg;
+    memset(m->buf + chunk * MACHINE_CHUNK, 1, MACHINE_CHUNK);
 }
 
-static void machine_sum(void *arg, size_t chunk, int worker)
+static void machine_work(void *arg, size_t chunk, int worker)
 {
-    struct machine_read *m = arg;
-    const machine_vec *v = (const machine_vec *)(const void *)(m->p + chunk * MACHINE_CHUNK);
-    machine_vec a = {0}, b = {0}, c = {0}, d = {0};
-    for (size_t i = 0; i < MACHINE_CHUNK / sizeof *v; i += 4) {
-        a += v[i];
-        b += v[i + 1];
-        c += v[i + 2];
-        d += v[i + 3];
-    }
-    a += b + c + d;
-    m->sums[worker][0] += a[0] ^ a[7];
+    struct machine *m = arg;
+    const uint8_t *at = m->buf ? m->buf + chunk * MACHINE_CHUNK : NULL;
+    atomic_fetch_add(&m->done, peak_run(m->kind, m->isa, at, m->work));
+}
+
+/* One pass over all chunks: what was done a second; the time in *took. */
+static double machine_pass(struct machine *m, double *took)
+{
+    atomic_store(&m->done, 0);
+    double t0 = clock_seconds();
+    team_run(m->team, machine_work, m, m->chunks);
+    *took = clock_seconds() - t0;
+    return *took > 0 ? (double)atomic_load(&m->done) / *took : 0;
+}
+
+static double machine_best(struct machine *m, double seconds)
+{
+    double best = 0, took, end = clock_seconds() + seconds;
+    do {
+        double rate = machine_pass(m, &took);
+        best = rate > best ? rate : best;
+    } while (clock_seconds() < end);
+    return best;
 }
 
 double machine_bandwidth(int threads, double seconds)
 {
-    struct machine_read m = {0};
-    struct team *t = NULL;
+    struct machine m = {.kind = PEAK_READ, .isa = cpu_best(), .work = MACHINE_CHUNK};
     double best = 0;
     size_t n = MACHINE_LARGE;
     while (n > MACHINE_SMALL && n > quota_memory("") / 4)
         n /= 2;
-    m.p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (m.p == MAP_FAILED)
+    m.chunks = n / MACHINE_CHUNK;
+    m.buf = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m.buf == MAP_FAILED)
         return 0;
-    madvise(m.p, n, MADV_HUGEPAGE);
-    if (!team_new(&t, threads, NULL)) {
-        team_run(t, machine_touch, &m, n / MACHINE_CHUNK);
-        double end = clock_seconds() + seconds;
-        do {
-            double t0 = clock_seconds();
-            team_run(t, machine_sum, &m, n / MACHINE_CHUNK);
-            double rate = (double)n / (clock_seconds() - t0);
-            best = rate > best ? rate : best;
-        } while (clock_seconds() < end);
+    madvise(m.buf, n, MADV_HUGEPAGE);
+    if (!team_new(&m.team, threads, NULL)) {
+        team_run(m.team, machine_touch, &m, m.chunks);
+        best = machine_best(&m, seconds);
     }
-    team_free(t);
-    munmap(m.p, n);
+    team_free(m.team);
+    munmap(m.buf, n);
     return best;
 }
 
-double machine_int8_macs(int threads, double seconds)
+double machine_int8(int threads, enum cpu_isa isa, double seconds)
 {
-    return 0;
+    struct machine m = {.kind = PEAK_INT8, .isa = isa, .work = 1024};
+    double best = 0, took = 0;
+    if (team_new(&m.team, threads, NULL))
+        return 0;
+    m.chunks = (size_t)team_threads(m.team);
+    while (machine_pass(&m, &took) > 0 && took < 1e-6 * MACHINE_PASS_US && m.work < SIZE_MAX / 4)
+        m.work *= 2;
+    best = machine_best(&m, seconds);
+    team_free(m.team);
+    return best;
 }
