@@ -240,4 +240,5 @@ void kern_init_avx2_vec(struct kern *k)
 {
     vec_init(k);
     tile_init(k);
+    tile_mul_init(k);
 }

@@ -6,6 +6,8 @@
  * used for all C columns, whose values are broadcast. A lane is a row and keeps one chain of FMAs
  * in ascending k, so neither P nor C nor the cut of k into chunks can be seen in the result.
  *
+ * An instruction set that has no matrix product of its own for float weights takes tile_mul_init.
+ *
  * Deep products (weights) are cut into chunks of k, so that the weights of a tile stay in the first
  * level cache while all columns pass over them; the sums wait in y in between.
  *
@@ -200,6 +202,10 @@ KERN_INLINE void tile_init(struct kern *k)
     k->tile[KERN_F32] = tile_f32;
     k->tile[KERN_F16] = tile_f16;
     k->tile[KERN_BF16] = tile_bf16;
+}
+
+KERN_INLINE void tile_mul_init(struct kern *k)
+{
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;
