@@ -108,8 +108,8 @@ static void quantize_chunk(void *arg, size_t chunk, int worker)
     struct linear_job *j = arg;
     struct kern_x *x = &j->x[j->form - 1];
     size_t c0 = chunk * j->per, n = num_min(j->per, x->cols - c0);
-    (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32
-                             : j->kern->quantize_q256)(x, j->xf, j->ldx, c0, n);
+    (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32 : j->kern->quantize_q256)(x, j->xf, j->ldx, c0,
+                                                                               n);
 }
 
 /* Prepares the input in the forms that the weights read. Parallel when it is large. */
@@ -126,6 +126,8 @@ static void linear_input(struct op_ctx *c, struct linear_job *j, struct tensor x
             continue;
         void *mem = op_alloc(c, kern_x_bytes((enum kern_act)form, x.cols, x.rows));
         if (c->dry)
+            continue;
+        if (x.rows == 0) /* a chunk of a prompt whose logits nobody wants */
             continue;
         kern_x_place(&j->x[form - 1], (enum kern_act)form, x.cols, x.rows, mem);
         j->form = form;

@@ -199,13 +199,32 @@ static void test_dry_run_is_enough(void **state)
     teardown(&f);
 }
 
+/* The head of a prompt's chunk whose logits nobody wants. */
+static void test_no_rows(void **state)
+{
+    (void)state;
+    struct fixture f;
+    static const enum quant_id types[] = {QUANT_Q4_0, QUANT_Q4_K, QUANT_F32, QUANT_IQ4_XS};
+    setup(&f);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct weight w;
+        uint8_t *raw;
+        f.store.used = 0;
+        matrix(&f, &w, quant_by_id(types[i]), i, &raw);
+        struct tensor x = {f.x, 0, COLS};
+        assert_int_equal(op_linear(&f.c, x, &w, NULL).rows, 0);
+        assert_int_equal(op_swiglu(&f.c, x, &w, &w).rows, 0);
+        free(raw);
+    }
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_together),
-        cmocka_unit_test(test_nan_is_found),
-        cmocka_unit_test(test_dry_run_is_enough),
+        cmocka_unit_test(test_linear),       cmocka_unit_test(test_together),
+        cmocka_unit_test(test_nan_is_found), cmocka_unit_test(test_dry_run_is_enough),
+        cmocka_unit_test(test_no_rows),
     };
     return cmocka_run_group_tests_name("tensor/ops", tests, NULL, NULL);
 }
