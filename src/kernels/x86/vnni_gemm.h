@@ -51,13 +51,13 @@ KERN_INLINE void step_q32(enum kind t, struct step *s, const uint8_t *w, int g, 
 KERN_INLINE void step_q256(enum kind t, struct step *s, const uint8_t *w, const uint8_t *head,
                            int g)
 {
-#pragma GCC unroll 4
-    for (unsigned u = 0; u < 4; u++) {
-        __m512i v[16];
-        unpack64(t, w, u, v);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++)
-            s->w[16 * u + i][g] = v[i];
+#pragma GCC unroll 8
+    for (unsigned u = 0; u < 8; u++) {
+        __m512i v[8];
+        unpack_sub(t, w, u, v);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            s->w[8 * u + (unsigned)i][g] = v[i];
     }
     if (t == Q6_K) {
 #pragma GCC unroll 16
@@ -71,7 +71,7 @@ KERN_INLINE void step_q256(enum kind t, struct step *s, const uint8_t *w, const 
     k_scales(w, sc, mn);
 #pragma GCC unroll 8
     for (unsigned i = 0; i < 8; i++)
-        s->sc[i][g] = byte_of(sc[i / 4], i % 4);
+        s->sc[i][g] = k_scale(w, i);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         /* Q5_K gives back 16 × sums, of which 8 are in the sums (they must fit into 16 bits) */

@@ -117,37 +117,38 @@ KERN_INLINE __m512 min32(enum kind t, const uint8_t *w, size_t half)
 /* ---- blocks of 256
  * ---------------------------------------------------------------------------------- */
 
-/* Values 64 u .. 64 u + 63 (u in 0..3): v[i] holds 64 u + 4 i .. + 3. */
-KERN_INLINE void unpack64(enum kind t, const uint8_t *w, unsigned u, __m512i v[16])
+/* Sub-block s (0..7) of 32 values: v[i] holds values 32 s + 4 i .. + 3. */
+KERN_INLINE void unpack_sub(enum kind t, const uint8_t *w, unsigned s, __m512i v[8])
 {
-    if (t == Q6_K) {
-        const uint8_t *q = w + 1024 * (u / 2), *h = w + 2048 + 512 * (u / 2);
-        const __m512i top = ones8(0x30);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            __m512i a = load(q + 64 * i), b = load(q + 512 + 64 * i), x = load(h + 64 * i);
-            v[i] = u % 2 ? and_or(x, top, high4(a)) : and_or(_mm512_slli_epi32(x, 4), top, low4(a));
-            v[8 + i] = u % 2 ? and_or(_mm512_srli_epi32(x, 2), top, high4(b))
-                             : and_or(_mm512_slli_epi32(x, 2), top, low4(b));
-        }
-        return;
-    }
-    const uint8_t *q = w + (t == Q5_K ? 768 : 256) + 512 * u;
-    const __m512i bit4 = ones8(0x10);
+    /* Q6_K: halves of 128, four sub-blocks each: two of low, two of high nibbles of 512 bytes */
+    const uint8_t *q = t == Q6_K ? w + 1024 * (s / 4) + 512 * (s % 2)
+                                 : w + (t == Q5_K ? 768 : 256) + 512 * (s / 2);
+    const uint8_t *h = t == Q6_K ? w + 2048 + 512 * (s / 4) : w + 256;
+    const bool high = t == Q6_K ? s % 4 >= 2 : s % 2;
+    /* the upper bits: 2 in bits 2 (s % 4) of a byte (Q6_K), 1 in bit s (Q5_K); they go to bit 4 */
+    const unsigned from = t == Q6_K ? 2 * (s % 4) : s;
+    const __m512i top = ones8(t == Q6_K ? 0x30 : 0x10);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         __m512i x = load(q + 64 * i);
-        v[i] = low4(x);
-        v[8 + i] = high4(x);
-        if (t == Q5_K) {
-            /* bits 2u and 2u + 1 of each byte go to bit 4 */
-            __m512i h = load(w + 256 + 64 * i);
-            __m512i a = u < 2 ? _mm512_slli_epi32(h, 4 - 2 * u) : _mm512_srli_epi32(h, 2 * u - 4);
-            __m512i b = u < 2 ? _mm512_slli_epi32(h, 3 - 2 * u) : _mm512_srli_epi32(h, 2 * u - 3);
-            v[i] = and_or(a, bit4, v[i]);
-            v[8 + i] = and_or(b, bit4, v[8 + i]);
+        v[i] = high ? high4(x) : low4(x);
+        if (t != Q4_K) {
+            __m512i u = load(h + 64 * i);
+            u = from < 4 ? _mm512_slli_epi32(u, 4 - from) : _mm512_srli_epi32(u, from - 4);
+            v[i] = and_or(u, top, v[i]);
         }
     }
+}
+
+/* Scale of sub-block s of Q4_K and Q5_K. */
+KERN_INLINE __m512i k_scale(const uint8_t *w, unsigned s)
+{
+    __m512i a = load(w + 64);
+    if (s < 4)
+        return _mm512_and_si512(_mm512_srli_epi32(a, 8 * s), _mm512_set1_epi32(63));
+    __m512i c = _mm512_srli_epi32(load(w + 192), 8 * (s - 4));
+    a = _mm512_srli_epi32(a, 8 * (s - 4) + 2);
+    return and_or(a, _mm512_set1_epi32(0x30), _mm512_and_si512(c, _mm512_set1_epi32(15)));
 }
 
 /* Scales and minima of Q4_K and Q5_K as bytes: sc[h] holds those of sub-blocks 4h .. 4h + 3. */
@@ -173,12 +174,6 @@ KERN_INLINE __m512i byte_pair(__m512i v, int p)
 KERN_INLINE __m512i signed_pair(__m512i v, int p)
 {
     return _mm512_srai_epi16(_mm512_slli_epi16(byte_pair(v, p), 8), 8);
-}
-
-/* Unsigned byte b of each dword. */
-KERN_INLINE __m512i byte_of(__m512i v, unsigned b)
-{
-    return _mm512_and_si512(_mm512_srli_epi32(v, 8 * b), _mm512_set1_epi32(255));
 }
 
 /* Signed byte b of each dword. */
