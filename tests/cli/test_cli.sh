@@ -13,6 +13,9 @@ for v in $(env | sed -n 's/^\(PONDER_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
 unset NO_COLOR XDG_CACHE_HOME XDG_DATA_HOME SOURCE_DATE_EPOCH
 export HOME="$tmp/home" TERM=xterm LC_ALL=C.UTF-8
 mkdir -p "$HOME"
+# libedit never frees the names of functions that a program adds: 216 bytes, once.
+echo 'leak:wcsdup' >"$tmp/lsan"
+export LSAN_OPTIONS="suppressions=$tmp/lsan:print_suppressions=0${LSAN_OPTIONS:+:$LSAN_OPTIONS}"
 esc=$(printf '\033')
 count=0
 faults=''
@@ -79,7 +82,9 @@ for c in $("$ponder" help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
     same "$tmp/out" "$tmp/a"
     run help --man "$c"
     exits 0 && says '.SH NAME'
+    seen=$((${seen:-0} + 1))
 done
+holds test "${seen:-0}" -ge 10
 is 'every command has help and a manual page'
 
 run help --completion bash
