@@ -80,8 +80,8 @@ struct kern_mul {
     void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
 
     /*
-     * y[(c - col0) * ldy + r] = dot(row r, column c) for r < rows and col0 ≤ c < col0 + cols, where w
-     * points to ceil(rows/16) consecutive panels. Does not write beyond `rows`.
+     * y[(c - col0) * ldy + r] = dot(row r, column c) for r < rows and col0 ≤ c < col0 + cols, where
+     * w points to ceil(rows/16) consecutive panels. Does not write beyond `rows`.
      */
     void (*mul)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
                 const struct kern_x *x, size_t col0, size_t cols);
@@ -115,8 +115,7 @@ struct kern {
        max is 0. The rest of the last pair of blocks is zeroed. */
     void (*quantize_q32)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
     /* The same per 256 values into q, d, sum16, sum32. */
-    void (*quantize_q256)(struct kern_x *out, const float *x, size_t ldx, size_t col0,
-                          size_t cols);
+    void (*quantize_q256)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
 
     void (*tile[KERN_FLOAT_COUNT])(const struct kern_tile *t);
 
@@ -154,8 +153,8 @@ struct kern {
 void kern_init(struct kern *k, enum cpu_isa isa);
 
 /* Bytes of the arrays of a kern_x for k values and cols columns in form `act`, and their placing
-   into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers, those of
-   arrays that the form lacks to NULL. SIZE_MAX bytes mean that the size does not fit. */
+   into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers, those
+   of arrays that the form lacks to NULL. SIZE_MAX bytes mean that the size does not fit. */
 size_t kern_x_bytes(enum kern_act act, size_t k, size_t cols);
 void kern_x_place(struct kern_x *x, enum kern_act act, size_t k, size_t cols, void *mem);
 

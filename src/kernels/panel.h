@@ -24,8 +24,9 @@
  * Blocks of 256 values:
  *   Q4_K  2304 B   dwords of the file's block in order: d|dmin [16]; scales [3][16]; qs [32][16]
  *   Q5_K  2816 B   d|dmin [16]; scales [3][16]; qh [8][16]; qs [32][16]
- *   Q6_K  3328 B   ql [32][16]; qh [16][16]; scales (int8x4) [4][16]; and in front of the panel's blocks, once,
- *                  fp16 d[nb][16], padded to a multiple of 64 bytes (nb = number of blocks)
+ *   Q6_K  3328 B   ql [32][16]; qh [16][16]; scales (int8x4) [4][16]
+ *                  in front of all blocks of a panel, once: fp16 d[number of blocks][16], padded to
+ *                  a multiple of 64 bytes
  *
  * Float types, k values: [k][16] elements (64, 32, 32 bytes per k), the whole rounded up to 64.
  */

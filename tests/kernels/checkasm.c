@@ -31,9 +31,8 @@ static const struct check_row {
     size_t offset, bytes;
 } rows[] = {
 #define FIELDS(first, last)                                                                        \
-    offsetof(struct kern, first),                                                                  \
-        offsetof(struct kern, last) + sizeof(((struct kern *)0)->last) -                           \
-            offsetof(struct kern, first)
+    offsetof(struct kern, first), offsetof(struct kern, last) + sizeof(((struct kern *)0)->last) - \
+                                      offsetof(struct kern, first)
 #define FIELD(name) FIELDS(name, name)
     // clang-format off
     {"mul", check_mul, FIELD(mul)},
