@@ -228,8 +228,8 @@ static bool probe(const struct chat *c, const char *variable, bool on, struct ji
 static void find_thinking(struct chat *c)
 {
     static const char *const variables[] = {"enable_thinking", "thinking"};
-    if (!mentions(c, "<think>") && !mentions(c, "</think>") &&
-        (!json_string_length(json_object_get(c->globals, "own_think"))))
+    const json_t *own = json_object_get(c->globals, "own_think"); /* of built-in templates */
+    if (own ? !json_string_length(own) : !mentions(c, "<think>") && !mentions(c, "</think>"))
         return;
     c->thinking = CHAT_THINK_ALWAYS;
     for (size_t i = 0; i < NUM_COUNT(variables) && c->jinja[USE_PLAIN]; i++) {
@@ -286,12 +286,13 @@ bool chat_thinking_open(const char *text, size_t n)
     return at && !memmem(text + at, n - at, "<|", 2) && !memmem(text + at, n - at, "<｜", 4);
 }
 
-/* With provenance it is exact: nothing of the template but white space may follow. */
+/* With provenance it is exact: the tag is a token, and nothing of the template but white space
+   follows. */
 static bool result_thinking_open(const struct jinja_result *r)
 {
     const char *s = r->text.data;
     size_t at = open_thought(s, r->text.len);
-    if (!at || !chat_thinking_open(s, r->text.len))
+    if (!at || !r->trusted.data[at - 1])
         return false;
     for (size_t i = at; i < r->text.len; i++)
         if (r->trusted.data[i] && !is_space((unsigned char)s[i]))

@@ -286,6 +286,7 @@ FILTER(f_abs)
     int64_t i;
     if (self.type == V_FLOAT) {
         *out = value_float(fabs(self.f));
+        out->trusted = self.trusted;
         return 0;
     }
     if (!value_as_int(self, &i))
@@ -293,6 +294,7 @@ FILTER(f_abs)
     if (i < 0)
         return op_negate(vm, self, out);
     *out = value_int(i);
+    out->trusted = self.trusted;
     return 0;
 }
 
@@ -306,10 +308,9 @@ static int float_to_int(struct vm *vm, double f, struct value *out)
 
 FILTER(f_int)
 {
-    int64_t base, i;
+    int64_t base = 10, i;
     double f;
-    bool over = false;
-    TRY(arg_int(vm, a[1], 10, &base));
+    bool over = false, based = !arg_given(a[1]) || value_as_int(a[1], &base);
     *out = arg_given(a[0]) ? a[0] : value_int(0);
     if (self.type == V_UNDEF)
         return vm_undefined(vm, self);
@@ -327,9 +328,8 @@ FILTER(f_int)
     }
     if (self.type != V_STR)
         return 0;
-    if ((base < 2 && base != 0) || base > 36)
-        return vm_fail(vm, "int() base must be >= 2 and <= 36, or 0");
-    if (parse_int(self.s, (int)base, &i, &over))
+    based = based && (!base || (base >= 2 && base <= 36));
+    if (based && parse_int(self.s, (int)base, &i, &over))
         *out = value_int(i);
     else if (over)
         return vm_fail(vm, "the result is an integer of more than 64 bits");
@@ -379,7 +379,7 @@ static int round_int(struct vm *vm, int64_t i, int64_t digits, struct value *out
     return 0;
 }
 
-FILTER(f_round)
+static int round_number(struct vm *vm, struct value self, struct value *a, struct value *out)
 {
     int64_t digits, i;
     struct str *how = NULL;
@@ -419,6 +419,13 @@ FILTER(f_round)
     return 0;
 }
 
+FILTER(f_round)
+{
+    TRY(round_number(vm, self, a, out));
+    out->trusted = self.trusted;
+    return 0;
+}
+
 FILTER(f_filesizeformat)
 {
     static const char *const units[] = {"kB",  "MB",  "GB",  "TB",  "PB",  "EB",  "ZB",  "YB",
@@ -443,7 +450,8 @@ FILTER(f_filesizeformat)
         }
         snprintf(text, sizeof text, "%.1f %s", f / unit, units[i + (binary ? 8 : 0)]);
     }
-    return str_copy(vm, text, strlen(text), true, out);
+    bool trusted = self.type == V_STR ? str_trusted(self.s) : self.trusted;
+    return str_copy(vm, text, strlen(text), trusted, out);
 }
 
 /* ---- values -------------------------------------------------------------------------------------

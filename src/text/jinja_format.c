@@ -671,16 +671,27 @@ bool parse_float(const struct str *s, double *out)
 
 int strftime_text(struct vm *vm, const struct str *fmt, struct value *out)
 {
-    enum { TEXT_MAX = 4096 };
+    enum { TEXT_MAX = 4096, FORMAT_MAX = 512 };
     struct tm tm;
     char *text, *pattern;
-    if (fmt->n > 512)
+    size_t k = 0;
+    if (fmt->n > FORMAT_MAX)
         return vm_fail(vm, "the format of strftime_now is too long");
     TRY(vm_alloc(vm, &text, TEXT_MAX));
-    TRY(vm_alloc(vm, &pattern, fmt->n + 2));
-    memcpy(pattern, fmt->p, fmt->n);
-    pattern[fmt->n] = '.'; /* so that an empty result is no failure */
-    pattern[fmt->n + 1] = 0;
+    TRY(vm_alloc(vm, &pattern, fmt->n * 6 + 2));
+    for (size_t i = 0; i < fmt->n; i++) {
+        char next = fmt->p[i] == '%' && i + 1 < fmt->n ? fmt->p[i + 1] : 0;
+        if (next == 'Z' || next == 'z' || next == 'f') { /* a time without zone and fraction */
+            k += (size_t)sprintf(pattern + k, "%s", next == 'f' ? "000000" : "");
+            i++;
+        } else if (fmt->p[i]) {
+            pattern[k++] = fmt->p[i];
+            if (next)
+                pattern[k++] = fmt->p[++i];
+        }
+    }
+    pattern[k] = '.'; /* so that an empty result is no failure */
+    pattern[k + 1] = 0;
     if (!localtime_r(&vm->now, &tm))
         return vm_fail(vm, "the current time is not available");
     size_t n = strftime(text, TEXT_MAX, pattern, &tm);

@@ -176,7 +176,10 @@ static int lex_raw(struct lexer *lx, struct token *t, struct err *e)
         advance(lx, end);
         return 0;
     }
-    return lex_fail(lx, e, "missing end of raw block");
+    if (lx->pos < lx->n)
+        return lex_fail(lx, e, "missing end of raw block");
+    set_data(lx, t, 0); /* a tag that is the last thing of all is let through */
+    return 0;
 }
 
 static int lex_comment(struct lexer *lx, struct err *e)
@@ -188,7 +191,7 @@ static int lex_comment(struct lexer *lx, struct err *e)
             return 0;
         }
     }
-    return lex_fail(lx, e, "missing end of comment");
+    return lx->pos < lx->n ? lex_fail(lx, e, "missing end of comment") : 0;
 }
 
 /* One token of data, or the begin of a tag. A comment gives a data token that may be empty. */

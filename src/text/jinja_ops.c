@@ -240,7 +240,6 @@ static int repeat(struct vm *vm, struct value v, int64_t times, struct value *ou
         struct sb s;
         sb_init(&s, vm);
         TRY(sb_fill(&s, v.s, (size_t)times));
-        TRY(vm_charge(vm, (size_t)times / 8));
         TRY(sb_done(&s, out));
         out->s->markup = v.s->markup;
         return 0;
@@ -340,7 +339,7 @@ static int plain_item(struct vm *vm, struct value of, struct value key, bool *fo
         return 0;
     *found = true;
     if (of.type == V_RANGE) {
-        *out = value_int(of.range->start + i * of.range->step);
+        *out = value_int(range_at(of.range, i));
         return 0;
     }
     if (of.type != V_STR) {
@@ -356,6 +355,35 @@ static int plain_item(struct vm *vm, struct value of, struct value key, bool *fo
 
 static int loop_field(struct vm *vm, struct loop *l, const struct str *name, bool *found,
                       struct value *out);
+
+static int macro_field(struct vm *vm, const struct signature *sig, const struct str *name,
+                       bool *found, struct value *out)
+{
+    struct list *l;
+    *found = true;
+    if (str_eq(name, "name")) {
+        *out = value_none;
+        return sig->name ? str_wrap(vm, sig->name->s.p, sig->name->s.n, true, out) : 0;
+    }
+    if (str_eq(name, "arguments")) {
+        TRY(list_new(vm, sig->nparams, &l));
+        for (size_t i = 0; i < sig->nparams; i++) {
+            TRY(str_wrap(vm, sig->params[i]->s.p, sig->params[i]->s.n, true, &l->v[i]));
+            l->n = i + 1;
+        }
+        *out = value_tuple(l);
+        return 0;
+    }
+    if (str_eq(name, "caller"))
+        *out = value_bool(sig->uses_caller);
+    else if (str_eq(name, "catch_kwargs"))
+        *out = value_bool(sig->uses_kwargs);
+    else if (str_eq(name, "catch_varargs"))
+        *out = value_bool(sig->uses_varargs);
+    else
+        *found = false;
+    return 0;
+}
 
 /* Attributes that are not items: fields and methods. */
 static int plain_attr(struct vm *vm, struct value of, const struct str *name, bool *found,
@@ -378,9 +406,10 @@ static int plain_attr(struct vm *vm, struct value of, const struct str *name, bo
         *out = of.l->v[str_eq(name, "list")];
         return 0;
     }
-    if (of.type == V_MACRO && str_eq(name, "name")) {
-        const struct name *n = of.macro->sig->name;
-        return n ? str_wrap(vm, n->s.p, n->s.n, true, out) : (*out = value_none, 0);
+    if (of.type == V_MACRO) {
+        TRY(macro_field(vm, of.macro->sig, name, found, out));
+        if (*found)
+            return 0;
     }
     if (of.type == V_CYCLER && str_eq(name, "current")) {
         *out = of.cycler->items.v[of.cycler->pos];
@@ -515,8 +544,11 @@ int value_slice(struct vm *vm, struct value of, struct value lo, struct value hi
     if (of.type == V_RANGE) {
         struct range *r;
         TRY(vm_alloc(vm, &r, sizeof *r));
-        *r = (struct range){of.range->start + a * of.range->step,
-                            of.range->start + b * of.range->step, of.range->step * s, count};
+        __int128 step0 = of.range->step, from = of.range->start + a * step0,
+                 to = of.range->start + b * step0, by = s * step0;
+        *r = (struct range){(int64_t)from, (int64_t)to, (int64_t)by, count};
+        if (from != r->start || to != r->stop || by != r->step)
+            return overflow(vm);
         *out = (struct value){.type = V_RANGE, .range = r};
         return 0;
     }
@@ -545,7 +577,7 @@ static int loop_peek(struct vm *vm, struct loop *l, bool *has)
     return 0;
 }
 
-static int loop_length(struct vm *vm, struct loop *l)
+int loop_length(struct vm *vm, struct loop *l)
 {
     if (l->has_length)
         return 0;

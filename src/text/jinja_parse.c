@@ -356,13 +356,16 @@ static int parse_primary(struct parser *p, bool ns, struct node **out)
 
 /* ---- what follows a primary ------------------------------------------------------------------ */
 
-static int parse_subscribed(struct parser *p, struct node *of, uint32_t line, struct node **out)
+static int parse_subscribed(struct parser *p, struct node *of, uint32_t line, bool *slice,
+                            struct node **out)
 {
+    *slice = true;
     struct node *part[3] = {NULL, NULL, NULL};
     if (!cur_is(p, T_COLON)) {
         TRY(parse_expression(p, true, &part[0]));
         if (!cur_is(p, T_COLON)) {
             *out = part[0];
+            *slice = false;
             return 0;
         }
     }
@@ -398,13 +401,15 @@ static int parse_brackets(struct parser *p, struct node *of, struct node **out)
 {
     uint32_t line = p->cur.line;
     struct node *first = NULL, *tuple = NULL;
+    bool slice = false, slices = false;
     TRY(parse_step(p));
     while (!cur_is(p, T_RBRACKET)) {
         if (first)
             TRY(parse_expect(p, T_COMMA, "','"));
         struct node *x;
-        TRY(parse_subscribed(p, of, line, &x));
-        if (first && (x->kind == N_SLICE || first->kind == N_SLICE))
+        TRY(parse_subscribed(p, of, line, &slice, &x));
+        slices |= slice;
+        if (first && slices)
             return parse_fail(p, line, "slices in several dimensions are not supported");
         if (first && !tuple) {
             TRY(node_new(p, N_TUPLE, line, &tuple));
@@ -418,12 +423,12 @@ static int parse_brackets(struct parser *p, struct node *of, struct node **out)
         first = x;
     }
     TRY(parse_step(p));
-    if (!first) { /* x[] is x[()] */
-        TRY(node_new(p, N_TUPLE, line, &tuple));
-    } else if (first->kind == N_SLICE) {
+    if (slices) {
         *out = first;
         return 0;
     }
+    if (!first) /* x[] is x[()] */
+        TRY(node_new(p, N_TUPLE, line, &tuple));
     return item_node(p, of, tuple ? tuple : first, out);
 }
 

@@ -100,21 +100,26 @@ static int sort_keyed(struct vm *vm, struct keyed *v, size_t n, bool reverse)
     return 0;
 }
 
-/* Several attributes, separated by commas, give a list as the key. */
+/*
+ * The key is a list of the attributes, which commas separate. Lists compare by "==" first, so equal
+ * keys are in order even where "<" is not defined for them (None, undefined).
+ */
 static int sort_key(struct vm *vm, struct value item, struct value path, bool sensitive,
                     struct value *out)
 {
-    if (path.type != V_STR || !memchr(path.s->p, ',', path.s->n))
-        return item_key(vm, item, path, sensitive, out);
     struct list *keys;
-    const struct str *s = path.s;
-    TRY(list_new(vm, 2, &keys));
-    for (size_t i = 0; i <= s->n; i++) {
+    struct value key;
+    TRY(list_new(vm, 1, &keys));
+    if (path.type != V_STR) {
+        TRY(item_key(vm, item, path, sensitive, &key));
+        TRY(list_push(vm, keys, key));
+    }
+    for (size_t i = 0; path.type == V_STR && i <= path.s->n; i++) {
         size_t end = i;
-        struct value part, key;
-        while (end < s->n && s->p[end] != ',')
+        struct value part;
+        while (end < path.s->n && path.s->p[end] != ',')
             end++;
-        TRY(str_cut(vm, s, i, end - i, &part));
+        TRY(str_cut(vm, path.s, i, end - i, &part));
         TRY(item_key(vm, item, part, sensitive, &key));
         TRY(list_push(vm, keys, key));
         i = end;
@@ -153,7 +158,9 @@ FILTER(f_sort)
     bool reverse, sensitive;
     struct keyed *k;
     size_t n;
-    TRY(arg_bool(vm, a[0], false, &reverse));
+    int64_t backwards;
+    TRY(arg_int(vm, a[0], 0, &backwards)); /* sorted() takes no other type */
+    reverse = backwards != 0;
     TRY(arg_bool(vm, a[1], false, &sensitive));
     TRY(keyed_items(vm, self, a[2], sensitive, &k, &n));
     TRY(sort_keyed(vm, k, n, reverse));
@@ -382,57 +389,20 @@ static int source(struct vm *vm, struct iter *it)
     return it->inner ? 0 : iter_new(vm, it->src, &it->inner);
 }
 
+/* The filter, test or attribute that a generator applies. As in the reference it is looked at when
+   the first item is asked for, so mistakes in it do not show earlier. */
 struct apply {
+    struct call call;            /* as written; `prepare` takes the name off */
     struct value path, fallback; /* map(attribute=…), selectattr: V_MISSING = the item itself */
-    const struct func *func;
-    struct call call;
-    bool negate, has_name;
-    struct str *name;
+    const struct func *func;     /* NULL: no name was given */
+    bool ready, is_map, by_attr, negate;
 };
 
-static int bad_name(struct vm *vm, const struct apply *ap, const char *what)
+static int prepare(struct vm *vm, struct apply *ap)
 {
-    return vm_fail(vm, "no %s named '%.*s'", what, (int)num_min(ap->name->n, 60), ap->name->p);
-}
-
-static int next_map(struct vm *vm, struct iter *it, struct value *out, bool *done)
-{
-    struct apply *ap = it->arg;
-    struct value v;
-    *done = !value_truth(it->src);
-    if (*done)
-        return 0;
-    TRY(source(vm, it));
-    TRY(iter_next(vm, it->inner, &v, done));
-    if (*done)
-        return 0;
-    TRY(vm_charge(vm, 1));
-    if (!ap->has_name)
-        return attr_path(vm, v, ap->path, ap->fallback, out);
-    return ap->func ? func_call(vm, ap->func, v, &ap->call, out) : bad_name(vm, ap, "filter");
-}
-
-/* The name of a filter or test at position i of a call, and its arguments after it. */
-static int apply_name(struct vm *vm, const struct call *c, size_t i, struct apply *ap)
-{
-    if (i >= c->npos)
-        return 0;
-    if (c->pos[i].type != V_STR)
-        return vm_fail(vm, "the name of a filter or test must be a string");
-    ap->has_name = true;
-    ap->name = c->pos[i].s;
-    ap->call = *c;
-    ap->call.pos = c->pos + i + 1;
-    ap->call.npos = c->npos - i - 1;
-    return 0;
-}
-
-FILTER(f_map)
-{
-    struct apply *ap;
-    TRY(vm_alloc(vm, &ap, sizeof *ap));
-    ap->path = ap->fallback = value_missing;
-    if (!c->npos) {
+    struct call *c = &ap->call;
+    ap->ready = true;
+    if (ap->is_map && !c->npos) {
         for (size_t i = 0; i < c->nkw; i++) {
             if (str_eq(c->kw[i].name, "attribute"))
                 ap->path = c->kw[i].value;
@@ -441,31 +411,62 @@ FILTER(f_map)
             else
                 return vm_fail(vm, "map() got an unexpected keyword argument");
         }
-        if (!arg_given(ap->path))
-            return vm_fail(vm, "map requires a filter argument");
+        return arg_given(ap->path) ? 0 : vm_fail(vm, "map requires a filter argument");
     }
-    TRY(apply_name(vm, c, 0, ap));
-    if (ap->has_name)
-        ap->func = filter_find(ap->name->p, ap->name->n);
-    return generator(vm, self, ap, next_map, out);
+    if (ap->by_attr) {
+        if (!c->npos)
+            return vm_fail(vm, "missing parameter for attribute name");
+        ap->path = *c->pos++;
+        c->npos--;
+    }
+    if (!c->npos)
+        return 0;
+    if (c->pos->type != V_STR)
+        return vm_fail(vm, "the name of a filter or test must be a string");
+    const struct str *name = c->pos->s;
+    ap->func = ap->is_map ? filter_find(name->p, name->n) : test_find(name->p, name->n);
+    if (!ap->func)
+        return vm_fail(vm, "no %s named '%.*s'", ap->is_map ? "filter" : "test",
+                       (int)num_min(name->n, 60), name->p);
+    c->pos++;
+    c->npos--;
+    return 0;
 }
 
-static int next_select(struct vm *vm, struct iter *it, struct value *out, bool *done)
+/* The next item of the source; a falsy source has none. */
+static int next_source(struct vm *vm, struct iter *it, struct value *out, bool *done)
 {
     struct apply *ap = it->arg;
     *done = !value_truth(it->src);
     if (*done)
         return 0;
+    if (!ap->ready)
+        TRY(prepare(vm, ap));
     TRY(source(vm, it));
+    TRY(vm_charge(vm, 1));
+    return iter_next(vm, it->inner, out, done);
+}
+
+static int next_map(struct vm *vm, struct iter *it, struct value *out, bool *done)
+{
+    struct apply *ap = it->arg;
+    struct value v;
+    TRY(next_source(vm, it, &v, done));
+    if (*done)
+        return 0;
+    return ap->func ? func_call(vm, ap->func, v, &ap->call, out)
+                    : attr_path(vm, v, ap->path, ap->fallback, out);
+}
+
+static int next_select(struct vm *vm, struct iter *it, struct value *out, bool *done)
+{
+    struct apply *ap = it->arg;
     for (;;) {
         struct value v, verdict;
-        TRY(iter_next(vm, it->inner, out, done));
+        TRY(next_source(vm, it, out, done));
         if (*done)
             return 0;
-        TRY(vm_charge(vm, 1));
         TRY(attr_path(vm, *out, ap->path, value_missing, &v));
-        if (ap->has_name && !ap->func)
-            return bad_name(vm, ap, "test");
         verdict = v;
         if (ap->func)
             TRY(func_call(vm, ap->func, v, &ap->call, &verdict));
@@ -474,42 +475,40 @@ static int next_select(struct vm *vm, struct iter *it, struct value *out, bool *
     }
 }
 
-static int select_items(struct vm *vm, struct value self, const struct call *c, bool attr,
-                        bool negate, struct value *out)
+static int apply_items(struct vm *vm, struct value self, const struct call *c, struct apply how,
+                       struct value *out)
 {
     struct apply *ap;
     TRY(vm_alloc(vm, &ap, sizeof *ap));
-    ap->path = value_missing;
-    ap->negate = negate;
-    if (attr) {
-        if (!c->npos)
-            return vm_fail(vm, "missing parameter for attribute name");
-        ap->path = c->pos[0];
-    }
-    TRY(apply_name(vm, c, attr, ap));
-    if (ap->has_name)
-        ap->func = test_find(ap->name->p, ap->name->n);
-    return generator(vm, self, ap, next_select, out);
+    *ap = how;
+    ap->call = *c;
+    ap->path = ap->fallback = value_missing;
+    return generator(vm, self, ap, ap->is_map ? next_map : next_select, out);
+}
+
+FILTER(f_map)
+{
+    return apply_items(vm, self, c, (struct apply){.is_map = true}, out);
 }
 
 FILTER(f_select)
 {
-    return select_items(vm, self, c, false, false, out);
+    return apply_items(vm, self, c, (struct apply){.negate = false}, out);
 }
 
 FILTER(f_reject)
 {
-    return select_items(vm, self, c, false, true, out);
+    return apply_items(vm, self, c, (struct apply){.negate = true}, out);
 }
 
 FILTER(f_selectattr)
 {
-    return select_items(vm, self, c, true, false, out);
+    return apply_items(vm, self, c, (struct apply){.by_attr = true}, out);
 }
 
 FILTER(f_rejectattr)
 {
-    return select_items(vm, self, c, true, true, out);
+    return apply_items(vm, self, c, (struct apply){.by_attr = true, .negate = true}, out);
 }
 
 struct unique {
@@ -546,8 +545,8 @@ FILTER(f_unique)
 
 struct batch {
     int64_t count;
-    struct value fill;
-    struct list *items; /* slice only */
+    struct value slices, fill; /* slice: the count as given, read when it is needed */
+    struct list *items;        /* slice only */
 };
 
 static int next_batch(struct vm *vm, struct iter *it, struct value *out, bool *done)
@@ -585,6 +584,7 @@ static int next_slice(struct vm *vm, struct iter *it, struct value *out, bool *d
     struct batch *p = it->arg;
     struct list *l;
     if (!p->items) {
+        TRY(arg_int(vm, p->slices, 0, &p->count));
         if (!p->count)
             return vm_fail(vm, "integer division or modulo by zero");
         TRY(list_from(vm, it->src, &p->items));
@@ -608,7 +608,7 @@ FILTER(f_slice)
 {
     struct batch *p;
     TRY(vm_alloc(vm, &p, sizeof *p));
-    TRY(arg_int(vm, a[0], 0, &p->count));
+    p->slices = a[0];
     p->fill = a[1];
     return generator(vm, self, p, next_slice, out);
 }

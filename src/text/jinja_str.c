@@ -105,12 +105,8 @@ static int split_space(struct vm *vm, const struct str *s, int64_t max, struct l
         if (i >= s->n)
             return 0;
         start = i;
-        if (max >= 0 && (int64_t)l->n >= max) { /* the rest, without the space at its end */
-            struct value v;
-            struct str rest = *s;
-            TRY(str_strip(vm, &rest, NULL, STRIP_RIGHT, &v));
-            return push_cut(vm, l, s, start, v.s->n);
-        }
+        if (max >= 0 && (int64_t)l->n >= max)
+            return push_cut(vm, l, s, start, s->n); /* the rest as it is */
         while (i < s->n && (k = utf8_next(s->p + i, s->n - i, &cp, NULL)) && !is_space(cp))
             i += k;
         TRY(push_cut(vm, l, s, start, i));
@@ -180,10 +176,7 @@ static int rsplit_space(struct vm *vm, const struct str *s, int64_t max, struct 
         if (!end)
             break;
         if (max >= 0 && (int64_t)l->n >= max) {
-            size_t lo = 0;
-            while (lo < end && (k = utf8_next(s->p + lo, end - lo, &cp, NULL), is_space(cp)))
-                lo += k;
-            TRY(push_cut(vm, l, s, lo, end));
+            TRY(push_cut(vm, l, s, 0, end));
             break;
         }
         size_t start = end;

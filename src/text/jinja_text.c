@@ -115,6 +115,15 @@ int sb_fill(struct sb *b, const struct str *pad, size_t times)
     if (!num_mul(&total, pad->n, times))
         return vm_limit(b->vm, "memory");
     TRY(sb_room(b, total));
+    if (pad->n == 1 && times > 1 && !pad->mask) {
+        TRY(sb_put(b, pad->p, 1, pad->trusted)); /* decides about the mask */
+        memset(b->p + b->n, *pad->p, times - 1);
+        if (b->mask)
+            memset(b->mask + b->n, pad->trusted, times - 1);
+        b->n += times - 1;
+        return 0;
+    }
+    TRY(vm_charge(b->vm, times / 2));
     for (size_t i = 0; i < times; i++)
         TRY(sb_str(b, pad));
     return 0;
@@ -137,7 +146,8 @@ size_t float_text(double f, char out[FLOAT_TEXT_MAX])
                                 : f < 0  ? "-inf"
                                          : "inf");
     char sci[40], digits[24];
-    for (int prec = 14; prec <= 16; prec++) { /* 15 to 17 digits: the first that reads back */
+    /* 15 to 17 digits: the first that reads back. Numbers near 0 have fewer that mean something. */
+    for (int prec = fabs(f) < 1e-290 ? 0 : 14; prec <= 16; prec++) {
         snprintf(sci, sizeof sci, "%.*e", prec, f);
         if (strtod(sci, NULL) == f)
             break;
@@ -283,6 +293,11 @@ static int repr_object(struct sb *b, struct value v)
         TRY(sb_puts(b, "<Macro "));
         TRY(repr_str(b, name));
         return sb_puts(b, ">");
+    case V_LOOP:
+        TRY(loop_length(b->vm, v.loop));
+        snprintf(text, sizeof text, "<LoopContext %lld/%zu>", (long long)v.loop->index0 + 1,
+                 v.loop->length);
+        break;
     case V_FUNC:
         snprintf(text, sizeof text, v.func->is_class ? "<class '%s'>" : "<function %s>",
                  v.func->name);

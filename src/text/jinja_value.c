@@ -808,13 +808,30 @@ static int next_pair(struct vm *vm, struct iter *it, struct value *out, bool *do
     return 0;
 }
 
+int64_t range_at(const struct range *r, int64_t i)
+{
+    return (int64_t)(r->start + (__int128)i * r->step);
+}
+
 static int next_range(struct vm *vm, struct iter *it, struct value *out, bool *done)
 {
     const struct range *r = it->src.range;
     *done = (int64_t)it->pos >= r->n;
     if (!*done)
-        *out = value_int(r->start + (int64_t)it->pos++ * r->step);
+        *out = value_int(range_at(r, (int64_t)it->pos++));
     return 0;
+}
+
+/* Generators stand on generators: how many, the template decides. */
+int iter_next(struct vm *vm, struct iter *it, struct value *out, bool *done)
+{
+    enum { ITER_DEPTH_MAX = 200 };
+    if (vm->iters >= ITER_DEPTH_MAX)
+        return vm_limit(vm, "generators on top of each other");
+    vm->iters++;
+    int code = it->next(vm, it, out, done);
+    vm->iters--;
+    return code;
 }
 
 bool value_iterable(struct value v)

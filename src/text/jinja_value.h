@@ -196,10 +196,8 @@ bool value_len(struct value v, size_t *out);
 /* iter(): fails with "'int' object is not iterable". */
 int iter_new(struct vm *vm, struct value v, struct iter **out);
 bool value_iterable(struct value v);
-static inline int iter_next(struct vm *vm, struct iter *it, struct value *out, bool *done)
-{
-    return it->next(vm, it, out, done);
-}
+int iter_next(struct vm *vm, struct iter *it, struct value *out, bool *done);
+int64_t range_at(const struct range *r, int64_t i); /* item i < n */
 /* list(v) */
 int list_from(struct vm *vm, struct value v, struct list **out);
 

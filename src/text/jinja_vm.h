@@ -31,8 +31,8 @@ struct vm {
     struct err *e;
     struct arena arena;
     uint64_t steps, steps_max;
-    unsigned depth, macros; /* nesting of evaluation, and of macro calls */
-    uint32_t line;          /* of the node evaluated last, for errors */
+    unsigned depth, macros, iters; /* nesting of evaluation, macro calls, generators */
+    uint32_t line;                 /* of the node evaluated last, for errors */
     struct dict *context;
     struct scope *scope;
     struct sb *sink; /* NULL: out */
@@ -119,6 +119,7 @@ int eval_args(struct vm *vm, const struct args *a, struct call *out);
 int exec_body(struct vm *vm, const struct nodes *body);
 int vm_call(struct vm *vm, struct value f, const struct call *c, struct value *out);
 int macro_call(struct vm *vm, struct macro *m, const struct call *c, struct value *out);
+int loop_length(struct vm *vm, struct loop *l); /* into l->length */
 int loop_call(struct vm *vm, struct loop *l, struct value v, struct value *out);
 int exec_for(struct vm *vm, const struct node *n, struct value src, unsigned depth0);
 int exec_assign(struct vm *vm, const struct node *target, struct value v);
