@@ -68,7 +68,7 @@ KERN_INLINE void gemv_rows(int t, GEMV_FN(fn), const struct mul_args *m)
         gemv_panels(t, 1, fn, m, p);
 }
 
-/* f from y or to y: `rows` (at most 32 count) of n columns. */
+/* f from y or to y: `rows` rows (at most 32 count) of n columns. */
 KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_t rows, size_t n)
 {
     __mmask16 m0 = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
@@ -81,6 +81,16 @@ KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_
             _mm512_store_ps(f[c][0], _mm512_maskz_loadu_ps(m0, y));
             _mm512_store_ps(f[c][1], _mm512_maskz_loadu_ps(m1, y + 16));
         }
+    }
+}
+
+/* Fetches part i of n of the `bytes` bytes at p and at q: what the next step will read comes in
+   during the arithmetic of this one, when nothing else would load it. */
+KERN_INLINE void fetch_next(const uint8_t *p, const uint8_t *q, size_t bytes, size_t i, size_t n)
+{
+    for (size_t b = bytes * i / n / 64 * 64; b < bytes * (i + 1) / n; b += 64) {
+        _mm_prefetch((const char *)p + b, _MM_HINT_T0);
+        _mm_prefetch((const char *)q + b, _MM_HINT_T0);
     }
 }
 

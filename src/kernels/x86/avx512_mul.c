@@ -86,6 +86,7 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
 {
     _Alignas(64) float wide[2][STEP][16];
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    size_t size = t == KERN_F32 ? 64 : 32; /* bytes of a value of 16 rows */
     for (size_t s = s0; s < s1; s++) {
         size_t i = s * STEP, n = k - i < STEP ? k - i : STEP;
         const float *v0 = (const float *)(const void *)w0 + 16 * i;
@@ -100,6 +101,8 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
         }
         for (size_t g = 0, c = 0, m; g < groups; g++, c += m) {
             m = (cols - c) / (groups - g);
+            if (t != KERN_F32) /* F32 is a plain stream, which the processor foresees */
+                fetch_next(w0 + (i + n) * size, w1 + (i + n) * size, STEP * size, g, groups);
             tiles[m - 1](f + c, v0, v1, n, x->f + (col + c) * x->ldf + i, x->ldf);
         }
     }

@@ -288,8 +288,8 @@ KERN_INLINE void step_unpack(enum kind t, struct step *s, const uint8_t *panel, 
         step_q256(t, s, panel + i * unit_bytes(t), NULL, g);
 }
 
-/* All columns of a block over one step, in groups of equal size. Meanwhile the `bytes` of the next
-   step of both panels come in: nothing else would load them during the arithmetic. */
+/* All columns of a block over one step, in groups of equal size. next0, next1: the `bytes` of
+   the next step of both panels. */
 KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16], size_t col,
                               size_t cols, const uint8_t *next0, const uint8_t *next1, size_t bytes)
 {
@@ -299,12 +299,9 @@ KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16
                                                     : has_min(t) ? tile_min
                                                                  : tile_plain;
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
-    for (size_t i = 0, c = 0, at = 0; i < groups; i++) {
+    for (size_t i = 0, c = 0; i < groups; i++) {
         size_t n = (cols - c) / (groups - i);
-        for (size_t end = bytes * (i + 1) / groups; at < end; at += 64) {
-            _mm_prefetch((const char *)next0 + at, _MM_HINT_T0);
-            _mm_prefetch((const char *)next1 + at, _MM_HINT_T0);
-        }
+        fetch_next(next0, next1, bytes, i, groups);
         a->f = f + c;
         a->col = col + c;
         tile[n - 1](a);
