@@ -146,7 +146,8 @@ struct kern {
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* nearest even */
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n); /* nearest even, NaN stays NaN */
 
-    float (*expf)(float x); /* the exp of all of the above, one value (scalar everywhere) */
+    /* y = exp(x), n values, by the exp of all of the above; y may be x. */
+    void (*exp)(float *y, const float *x, size_t n);
 };
 
 /* Fills the table for a level; isa must not exceed cpu_best(). */

@@ -100,12 +100,13 @@ static void attn_store_chunk(void *arg, size_t chunk, int worker)
 struct attn_work {
     float *q, *s, *o, *acc; /* (cols, d_k), (cols, 64), (cols, d_v), (cols, d_v) */
     float *m, *l, *pm, *pl; /* (cols) running and of the page */
+    float *f;               /* (2 × cols) factors of a fold */
     float *kd, *vd;         /* a decoded page: (4, d_k, 16), (64, d_v padded) */
 };
 
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
-    size_t n = cols * (a->d_k + KV_PAGE + 2 * a->d_v + 4) + 16 * 10;
+    size_t n = cols * (a->d_k + KV_PAGE + 2 * a->d_v + 6) + 16 * 11;
     return num_round_up(n + KV_PAGE * (a->d_k + num_round_up(a->d_v, 16)) + 32, 16);
 }
 
@@ -120,7 +121,8 @@ static struct attn_work attn_work_at(const struct attention_args *a, size_t cols
     w.l = w.m + num_round_up(cols, 16);
     w.pm = w.l + num_round_up(cols, 16);
     w.pl = w.pm + num_round_up(cols, 16);
-    w.kd = w.pl + num_round_up(cols, 16);
+    w.f = w.pl + num_round_up(cols, 16);
+    w.kd = w.f + num_round_up(2 * cols, 16);
     w.vd = w.kd + KV_PAGE * a->d_k;
     return w;
 }
@@ -196,17 +198,29 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     kern->tile[f](&tile);
 }
 
-/* Folds a page's (pm, pl, o) into (m, l, acc). */
-static void attn_fold(const struct kern *kern, float *m, float *l, float *acc, float pm, float pl,
-                      const float *o, size_t dv)
+/*
+ * Folds a page's (pm, pl, o) into (m, l, acc), for all columns. The factors of all columns are
+ * computed together: 2 × cols values of w->f.
+ */
+static void attn_fold(const struct attn_job *j, struct attn_work *w, size_t cols, const float *pm,
+                      const float *pl, const float *o)
 {
-    if (pl == 0 && pm == -INFINITY)
-        return; /* the query does not see this page */
-    float top = *m > pm ? *m : pm;
-    float a = kern->expf(*m - top), b = kern->expf(pm - top);
-    kern->merge(acc, a, o, b, dv);
-    *l = fmaf(*l, a, pl * b);
-    *m = top;
+    const struct kern *kern = j->c->kern;
+    size_t dv = j->a->d_v;
+    float *a = w->f, *b = w->f + cols;
+    for (size_t c = 0; c < cols; c++) {
+        float top = w->m[c] > pm[c] ? w->m[c] : pm[c];
+        a[c] = w->m[c] - top;
+        b[c] = pm[c] - top;
+    }
+    kern->exp(w->f, w->f, 2 * cols);
+    for (size_t c = 0; c < cols; c++) {
+        if (pl[c] == 0 && pm[c] == -INFINITY)
+            continue; /* the query does not see this page */
+        kern->merge(w->acc + c * dv, a[c], o + c * dv, b[c], dv);
+        w->l[c] = fmaf(w->l[c], a[c], pl[c] * b[c]);
+        w->m[c] = w->m[c] > pm[c] ? w->m[c] : pm[c];
+    }
 }
 
 static void attn_start(struct attn_work *w, size_t cols, size_t dv)
@@ -293,9 +307,7 @@ static void attn_chunk(void *arg, size_t chunk, int worker)
     attn_start(&w, cols, dv);
     for (size_t p = 0; p * KV_PAGE < r->pos + t1; p++) {
         attn_page(j, r, t0, t1, h, p, &w);
-        for (size_t c = 0; c < cols; c++)
-            attn_fold(j->c->kern, &w.m[c], &w.l[c], w.acc + c * dv, w.pm[c], w.pl[c], w.o + c * dv,
-                      dv);
+        attn_fold(j, &w, cols, w.pm, w.pl, w.o);
     }
     for (size_t c = 0; c < cols; c++)
         attn_write(j, r, t0 + c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);
@@ -310,9 +322,7 @@ static void attn_finish(const struct attn_job *j, size_t run, size_t h)
     attn_start(&w, cols, dv);
     for (size_t p = 0; p < attn_pages(r); p++) {
         const float *part = attn_part(j, run, p, h);
-        for (size_t c = 0; c < cols; c++)
-            attn_fold(j->c->kern, &w.m[c], &w.l[c], w.acc + c * dv, part[c], part[cols + c],
-                      part + 2 * cols + c * dv, dv);
+        attn_fold(j, &w, cols, part, part + cols, part + 2 * cols);
     }
     for (size_t c = 0; c < cols; c++)
         attn_write(j, r, c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);

@@ -46,7 +46,7 @@ static const struct check_row {
     {"add", check_add, FIELD(add)},
     {"merge", check_merge, FIELD(merge)},
     {"convert", check_convert, FIELDS(f32_to_f16, f32_to_bf16)},
-    {"exp", check_exp, FIELD(expf)},
+    {"exp", check_exp, FIELD(exp)},
 // clang-format on
 #undef FIELD
 #undef FIELDS
@@ -266,8 +266,7 @@ static void run_level(struct check_state *s, enum cpu_isa isa, uint64_t seed, bo
     }
 }
 
-/* Every pointer of struct kern belongs to a row (isa and expf aside, which are no kernels of a
-   level). */
+/* Every pointer of struct kern belongs to a row (isa aside). */
 static void check_coverage(struct check_state *s)
 {
     static uint8_t covered[sizeof(struct kern)];

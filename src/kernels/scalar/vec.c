@@ -231,9 +231,10 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
         y[i] = quant_f32_to_bf16(x[i]);
 }
 
-static float exp_one(float x)
+static void exp_all(float *y, const float *x, size_t n)
 {
-    return kern_exp(x);
+    for (size_t i = 0; i < n; i++)
+        y[i] = kern_exp(x[i]);
 }
 
 void kern_init_scalar_vec(struct kern *k)
@@ -252,5 +253,5 @@ void kern_init_scalar_vec(struct kern *k)
     k->merge = merge;
     k->f32_to_f16 = f32_to_f16;
     k->f32_to_bf16 = f32_to_bf16;
-    k->expf = exp_one;
+    k->exp = exp_all;
 }

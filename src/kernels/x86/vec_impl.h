@@ -225,6 +225,15 @@ static float largest(const float *p, size_t n, float scale)
     return lanes_largest(lanes_max(lanes_max(m0, m1), lanes_max(m2, m3))) + 0.0f;
 }
 
+static void exp_all(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        lanes_store(y + i, lanes_exp(lanes_load(x + i)));
+    if (n -= i)
+        lanes_store_n(y + i, lanes_exp(lanes_load_n(x + i, n)), n);
+}
+
 static float softmax_part(float *p, size_t n, float scale, float *sum)
 {
     float m = largest(p, n, scale);
@@ -323,6 +332,7 @@ KERN_INLINE void vec_init(struct kern *k)
     k->quantize_q256 = quantize_q256;
     k->rmsnorm = rmsnorm;
     k->rope = rope;
+    k->exp = exp_all;
     k->softmax_part = softmax_part;
     k->softmax = softmax;
     k->swiglu = swiglu;
