@@ -21,13 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 enum { STEPS_DEFAULT = 20000000 };
 static const size_t output_default = (size_t)64 << 20, memory_default = (size_t)512 << 20,
                     tree_max = (size_t)512 << 20;

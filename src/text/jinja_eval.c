@@ -8,13 +8,6 @@
 
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 enum { EVAL_DEPTH_MAX = 1500 };
 
 static int eval_name(struct vm *vm, const struct node *n, struct value *out)

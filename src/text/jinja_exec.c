@@ -11,13 +11,6 @@
 
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 enum { MACRO_DEPTH_MAX = 180, EXEC_DEPTH_MAX = 1500 };
 
 /* ---- scopes ---------------------------------------------------------------------------------- */

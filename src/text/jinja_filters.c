@@ -15,13 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 #define FILTER(name)                                                                         \
     static int name(struct vm *vm, struct value self, struct value *a, const struct call *c, \
                     struct value *out)

@@ -16,13 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 struct spec {
     uint32_t fill;
     char align; /* < > = ^, 0 = default of the type */

@@ -9,13 +9,6 @@
 #include <limits.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 #define FUNC(name)                                                                           \
     static int name(struct vm *vm, struct value self, struct value *a, const struct call *c, \
                     struct value *out)

@@ -16,13 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 /* ---- errors -------------------------------------------------------------------------------- */
 
 int vm_fail(struct vm *vm, const char *fmt, ...)

@@ -15,13 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 /* ---- tokens -------------------------------------------------------------------------------- */
 
 int parse_step(struct parser *p)

@@ -9,13 +9,6 @@
 
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 #define FILTER(name)                                                                         \
     static int name(struct vm *vm, struct value self, struct value *a, const struct call *c, \
                     struct value *out)
@@ -70,35 +63,6 @@ static int item_key(struct vm *vm, struct value item, struct value path, bool se
 
 /* ---- sorting
  * --------------------------------------------------------------------------------------- */
-
-struct keyed {
-    struct value key, item;
-};
-
-/* Stable merge sort with Python's "<"; `reverse` keeps equal items in their order too. */
-static int sort_keyed(struct vm *vm, struct keyed *v, size_t n, bool reverse)
-{
-    struct keyed *a = v, *b;
-    TRY(vm_array(vm, &b, n, sizeof *b));
-    for (size_t w = 1; w < n; w *= 2) {
-        for (size_t lo = 0; lo < n; lo += 2 * w) {
-            size_t mid = num_min(lo + w, n), hi = num_min(lo + 2 * w, n), i = lo, k = mid;
-            for (size_t o = lo; o < hi; o++) {
-                bool right = false;
-                if (i < mid && k < hi)
-                    TRY(value_order(vm, ORDER_LT, reverse ? a[i].key : a[k].key,
-                                    reverse ? a[k].key : a[i].key, &right));
-                b[o] = (i < mid && !right) || k >= hi ? a[i++] : a[k++];
-            }
-        }
-        struct keyed *t = a;
-        a = b;
-        b = t;
-    }
-    if (a != v)
-        memcpy(v, a, n * sizeof *v);
-    return 0;
-}
 
 /*
  * The key is a list of the attributes, which commas separate. Lists compare by "==" first, so equal

@@ -11,13 +11,6 @@
 
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 static int parse_nodes(struct parser *p, const char *const *ends, struct nodes *out);
 
 static int scope_node_of(struct parser *p, uint32_t line, struct node **out)

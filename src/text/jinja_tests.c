@@ -3,13 +3,6 @@
 
 #include "base/num.h"
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 #define TEST(name)                                                                           \
     static int name(struct vm *vm, struct value self, struct value *a, const struct call *c, \
                     struct value *out)

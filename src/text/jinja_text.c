@@ -15,13 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(x)           \
-    do {                 \
-        int try_ = (x);  \
-        if (try_)        \
-            return try_; \
-    } while (0)
-
 /* ---- builder ------------------------------------------------------------------------------- */
 
 void sb_init(struct sb *b, struct vm *vm)
@@ -480,42 +473,25 @@ static int json_key(struct json_out *j, struct value k)
     }
 }
 
-/* Positions of d's pairs in the order of their keys (insertion, then binary search by halves). */
-static int sorted_pairs(struct vm *vm, const struct dict *d, uint32_t **out)
+/* Positions of d's pairs in the order of their keys. */
+static int sorted_pairs(struct vm *vm, const struct dict *d, struct keyed **out)
 {
-    uint32_t *a, *b;
-    TRY(vm_array(vm, &a, d->n, sizeof *a));
-    TRY(vm_array(vm, &b, d->n, sizeof *b));
+    TRY(vm_array(vm, out, d->n, sizeof **out));
     for (size_t i = 0; i < d->n; i++)
-        a[i] = (uint32_t)i;
-    for (size_t w = 1; w < d->n; w *= 2) {
-        for (size_t lo = 0; lo < d->n; lo += 2 * w) {
-            size_t mid = num_min(lo + w, d->n), hi = num_min(lo + 2 * w, d->n), i = lo, k = mid;
-            for (size_t o = lo; o < hi; o++) {
-                bool right = false;
-                if (i < mid && k < hi)
-                    TRY(value_order(vm, ORDER_LT, d->v[a[k]].key, d->v[a[i]].key, &right));
-                b[o] = (i < mid && !right) || k >= hi ? a[i++] : a[k++];
-            }
-        }
-        uint32_t *t = a;
-        a = b;
-        b = t;
-    }
-    *out = a;
-    return 0;
+        (*out)[i] = (struct keyed){d->v[i].key, value_int((int64_t)i)};
+    return sort_keyed(vm, *out, d->n, false);
 }
 
 static int json_dict(struct json_out *j, const struct dict *d, unsigned depth)
 {
-    uint32_t *order = NULL;
+    struct keyed *order = NULL;
     if (!d->n)
         return json_puts(j, "{}");
     if (j->style->sort_keys)
         TRY(sorted_pairs(j->vm, d, &order));
     TRY(json_puts(j, "{"));
     for (size_t i = 0; i < d->n; i++) {
-        const struct pair *p = &d->v[order ? order[i] : i];
+        const struct pair *p = &d->v[order ? (size_t)order[i].item.i : i];
         if (i)
             TRY(sb_str(&j->b, j->style->item_sep));
         TRY(json_newline(j, depth + 1));

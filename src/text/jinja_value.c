@@ -727,6 +727,30 @@ int value_order(struct vm *vm, enum order_op op, struct value a, struct value b,
     return order_at(vm, op, a, b, 0, out);
 }
 
+int sort_keyed(struct vm *vm, struct keyed *v, size_t n, bool reverse)
+{
+    struct keyed *a = v, *b;
+    TRY(vm_array(vm, &b, n, sizeof *b));
+    for (size_t w = 1; w < n; w *= 2) {
+        for (size_t lo = 0; lo < n; lo += 2 * w) {
+            size_t mid = num_min(lo + w, n), hi = num_min(lo + 2 * w, n), i = lo, k = mid;
+            for (size_t o = lo; o < hi; o++) {
+                bool right = false;
+                if (i < mid && k < hi)
+                    TRY(value_order(vm, ORDER_LT, reverse ? a[i].key : a[k].key,
+                                    reverse ? a[k].key : a[i].key, &right));
+                b[o] = (i < mid && !right) || k >= hi ? a[i++] : a[k++];
+            }
+        }
+        struct keyed *t = a;
+        a = b;
+        b = t;
+    }
+    if (a != v)
+        memcpy(v, a, n * sizeof *v);
+    return 0;
+}
+
 int value_contains(struct vm *vm, struct value item, struct value in, bool *out)
 {
     *out = false;

@@ -22,6 +22,15 @@
 struct vm;
 struct value;
 
+/* Passes the code of a failed call on; everything here lives in arenas, so nothing is to be undone.
+ */
+#define TRY(x)           \
+    do {                 \
+        int try_ = (x);  \
+        if (try_)        \
+            return try_; \
+    } while (0)
+
 enum value_type {
     V_MISSING, /* an argument that was not given; templates never see it */
     V_UNDEF,
@@ -190,6 +199,11 @@ bool value_same(struct value a, struct value b); /* Python's `is` */
 enum order_op { ORDER_LT, ORDER_LE, ORDER_GT, ORDER_GE };
 int value_order(struct vm *vm, enum order_op op, struct value a, struct value b, bool *out);
 int value_contains(struct vm *vm, struct value item, struct value in, bool *out);
+/* Stable merge sort by key with Python's "<"; `reverse` keeps equal items in their order too. */
+struct keyed {
+    struct value key, item;
+};
+int sort_keyed(struct vm *vm, struct keyed *v, size_t n, bool reverse);
 /* len(): false when the type has none. */
 bool value_len(struct value v, size_t *out);
 
