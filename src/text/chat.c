@@ -495,8 +495,7 @@ static int cut_sentinel(struct jinja_result *r, const json_t *message, struct er
     return 0;
 }
 
-/* ---- rendering
- * ----------------------------------------------------------------------------------- */
+/* ---- rendering ----------------------------------------------------------------------------- */
 
 static int set_default(json_t *context, const char *key, json_t *value, struct err *e)
 {

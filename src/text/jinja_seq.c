@@ -13,8 +13,7 @@
     static int name(struct vm *vm, struct value self, struct value *a, const struct call *c, \
                     struct value *out)
 
-/* ---- attributes by path: "a.b.0"
- * ----------------------------------------------------------------- */
+/* ---- attributes by path: "a.b.0" ----------------------------------------------------------- */
 
 static int attr_path(struct vm *vm, struct value item, struct value path, struct value fallback,
                      struct value *out)
@@ -61,8 +60,7 @@ static int item_key(struct vm *vm, struct value item, struct value path, bool se
     return fold_case(vm, sensitive, out);
 }
 
-/* ---- sorting
- * --------------------------------------------------------------------------------------- */
+/* ---- sorting ------------------------------------------------------------------------------- */
 
 /*
  * The key is a list of the attributes, which commas separate. Lists compare by "==" first, so equal
@@ -230,8 +228,7 @@ FILTER(f_max)
     return extreme(vm, self, a, ORDER_GT, out);
 }
 
-/* ---- whole sequences
- * --------------------------------------------------------------------------------- */
+/* ---- whole sequences ----------------------------------------------------------------------- */
 
 FILTER(f_length)
 {
@@ -331,8 +328,7 @@ FILTER(f_sum)
     }
 }
 
-/* ---- generators
- * ---------------------------------------------------------------------------------------- */
+/* ---- generators ---------------------------------------------------------------------------- */
 
 static int generator(struct vm *vm, struct value src, void *arg,
                      int (*next)(struct vm *, struct iter *, struct value *, bool *),

@@ -105,8 +105,7 @@ bool parser_thinking(const struct parser *p)
     return p->state == LEAD || p->state == REASON;
 }
 
-/* ---- helpers
- * ------------------------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------------------------- */
 
 static bool is_blank(char c)
 {
@@ -183,8 +182,7 @@ static bool skip_blank(struct parser *p, bool final, size_t *n)
     return *n < p->hold.len || final;
 }
 
-/* ---- thoughts
- * ------------------------------------------------------------------------------------ */
+/* ---- thoughts ------------------------------------------------------------------------------ */
 
 static int step_start(struct parser *p, struct sink *k, bool *wait)
 {
@@ -240,8 +238,7 @@ static int step_reason(struct parser *p, struct sink *k, bool *wait)
     return code;
 }
 
-/* ---- the answer
- * ---------------------------------------------------------------------------------- */
+/* ---- the answer ---------------------------------------------------------------------------- */
 
 static int step_answer(struct parser *p, struct sink *k, bool *wait)
 {
@@ -315,8 +312,7 @@ static int step_section(struct parser *p, struct sink *k, bool *wait)
     return 0;
 }
 
-/* ---- calls
- * ----------------------------------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------------------------- */
 
 static void follow_quotes(struct quotes *q, char c)
 {
@@ -400,8 +396,7 @@ static int step_after(struct parser *p, struct sink *k, bool *wait)
     return 0;
 }
 
-/* ---- bare JSON
- * --------------------------------------------------------------------------------------- */
+/* ---- bare JSON ----------------------------------------------------------------------------- */
 
 static bool known_key(const struct keys *j)
 {
@@ -491,8 +486,7 @@ static int step_json(struct parser *p, struct sink *k, bool *wait)
     return code || ok ? code : release(p, k, p->body);
 }
 
-/* ---- driving
- * ------------------------------------------------------------------------------------------ */
+/* ---- driving ------------------------------------------------------------------------------- */
 
 static int run(struct parser *p, struct sink *k)
 {
@@ -523,8 +517,7 @@ int parser_finish(struct parser *p, emit_fn *emit, void *arg, struct err *e)
     return run(p, &k);
 }
 
-/* ---- a whole output
- * ------------------------------------------------------------------------------------ */
+/* ---- a whole output ------------------------------------------------------------------------ */
 
 struct collect {
     struct buf text[2]; /* by PARSE_REASONING, PARSE_CONTENT */

@@ -142,8 +142,7 @@ static void expect_text(const struct chat *c, const char *request, const char *w
     free(text);
 }
 
-/* ---- goldens
- * -------------------------------------------------------------------------------------- */
+/* ---- goldens ------------------------------------------------------------------------------- */
 
 static void check_row(const struct chat *c, const json_t *row, const char *name)
 {
@@ -425,8 +424,7 @@ static void requests_are_checked(void **state)
     chat_free(c);
 }
 
-/* ---- control tokens
- * ------------------------------------------------------------------------------ */
+/* ---- control tokens ------------------------------------------------------------------------ */
 
 static void encode(const struct chat *c, const char *request, struct ids *ids, bool *open)
 {
@@ -516,8 +514,7 @@ static void tokens_given_in_a_request(void **state)
     model_free(&m);
 }
 
-/* ---- thinking
- * ------------------------------------------------------------------------------------- */
+/* ---- thinking ------------------------------------------------------------------------------ */
 
 static void thinking_is_found_out(void **state)
 {
@@ -618,8 +615,7 @@ static void continued_thoughts_are_tokens(void **state)
     model_free(&m);
 }
 
-/* ---- memory
- * ----------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------- */
 
 static void every_allocation_may_fail(void **state)
 {
