@@ -127,13 +127,13 @@ static int put_float(struct vm *vm, struct sb *b, const struct spec *f, double x
     } else if (!type) { /* like g, but with a digit after the point */
         snprintf(text, sizeof text, "%.*g", prec ? (int)prec : 1, x);
         if (!strpbrk(text, ".e"))
-            strcat(text, ".0");
+            snprintf(text + strlen(text), sizeof text - strlen(text), ".0");
     } else {
         snprintf(fmt, sizeof fmt, "%%%s.*%c", f->alt ? "#" : "", type);
         snprintf(text, sizeof text - 2, fmt, prec < 0 ? 6 : (int)prec, x);
     }
     if (percent)
-        strcat(text, "%");
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%%");
     size_t whole = strspn(text, "0123456789");
     return put_digits(b, f, negative, "", text, whole, 3, trusted);
 }
@@ -675,7 +675,10 @@ int strftime_text(struct vm *vm, const struct str *fmt, struct value *out)
     for (size_t i = 0; i < fmt->n; i++) {
         char next = fmt->p[i] == '%' && i + 1 < fmt->n ? fmt->p[i + 1] : 0;
         if (next == 'Z' || next == 'z' || next == 'f') { /* a time without zone and fraction */
-            k += (size_t)sprintf(pattern + k, "%s", next == 'f' ? "000000" : "");
+            if (next == 'f') {
+                memcpy(pattern + k, "000000", 6);
+                k += 6;
+            }
             i++;
         } else if (fmt->p[i]) {
             pattern[k++] = fmt->p[i];

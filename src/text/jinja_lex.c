@@ -373,11 +373,11 @@ static size_t unescape(const char *p, size_t n, char *out, size_t *k)
            front then makes the spelling plain text. */
         uint32_t cp;
         size_t len = utf8_next(p + 1, n - 1, &cp, NULL);
-        *k += (size_t)sprintf(out + *k,
-                              cp < 0x100     ? "x%02x"
-                              : cp < 0x10000 ? "u%04x"
-                                             : "U%08x",
-                              cp);
+        *k += (size_t)snprintf(out + *k, sizeof "U00000000",
+                               cp < 0x100     ? "x%02x"
+                               : cp < 0x10000 ? "u%04x"
+                                              : "U%08x",
+                               cp);
         return 1 + len;
     }
     out[(*k)++] = c;

@@ -152,7 +152,7 @@ size_t float_text(double f, char out[FLOAT_TEXT_MAX])
     for (; *p && *p != 'e'; p++)
         if (*p >= '0' && *p <= '9')
             digits[n++] = *p;
-    int exp = atoi(p + 1);
+    int exp = (int)strtol(p + 1, NULL, 10);
     while (n > 1 && digits[n - 1] == '0')
         n--;
     if (exp < -4 || exp >= 16) {
