@@ -109,6 +109,8 @@ int lines_parse(const char *s, size_t n, size_t number, json_t **out, struct err
     *out = json_loadb(s, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
     if (*out)
         return 0;
+    if (!je.text[0]) /* no text: Jansson's allocation failed */
+        return err_nomem(e, n, "a line of JSON");
     return err_set(e, ERR_FORMAT, "line %zu is not JSON: %s (byte %d)", number, je.text,
                    je.position);
 }

@@ -359,7 +359,9 @@ static int repl_load(struct repl *r, char *args, struct err *e)
     buf_init(&text, REPL_TEXT_MAX);
     int rc = file_read(&text, args, e);
     if (!rc && !(all = json_loadb(text.data, text.len, JSON_ALLOW_NUL, &je)))
-        rc = err_set(e, ERR_FORMAT, "%.200s: not JSON: line %d: %s", args, je.line, je.text);
+        rc = je.text[0]
+                 ? err_set(e, ERR_FORMAT, "%.200s: not JSON: line %d: %s", args, je.line, je.text)
+                 : err_nomem(e, text.len, args);
     if (!rc && (rc = repl_load_check(all, e)))
         err_ctx(e, "%.200s", args);
     if (!rc) {

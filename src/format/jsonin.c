@@ -7,8 +7,6 @@
  */
 #include "format/jsonin.h"
 
-#include <string.h>
-
 static int count(const char *text, size_t n, const struct jsonin_limits *max, struct err *e)
 {
     size_t depth = 0, containers = 0, values = 0;
@@ -67,10 +65,9 @@ int jsonin_object(json_t **out, const char *text, size_t n, const struct jsonin_
     if (n == 0)
         return err_set(e, ERR_FORMAT, "the JSON text is empty");
     /* Integers beyond 64 bits and reals beyond double ("1e999") are refused by jansson. */
-    memset(&je, 0, sizeof je);
     v = json_loadb(text, n, flags, &je);
     if (!v) {
-        if (json_error_code(&je) == json_error_out_of_memory || je.text[0] == '\0')
+        if (!je.text[0]) /* Jansson's allocation failed: it neither says so nor sets a code */
             return err_nomem(e, n, "a JSON tree");
         return err_set(e, ERR_FORMAT, "not valid JSON: %s (line %d, column %d)", je.text, je.line,
                        je.column);

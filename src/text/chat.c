@@ -181,7 +181,7 @@ static int from_files(struct chat *c, struct source *src, bool *found, struct er
         return code;
     json_error_t je;
     json_t *config = json_loadb(s, n, JSON_ALLOW_NUL, &je);
-    if (!config && json_error_code(&je) == json_error_out_of_memory)
+    if (!config && !je.text[0]) /* no text: Jansson's allocation failed */
         return err_nomem(e, n, "tokenizer_config.json");
     if (!config)
         return err_set(e, ERR_FORMAT, "tokenizer_config.json: line %d: %s", je.line, je.text);

@@ -533,7 +533,7 @@ static int collect_event(void *arg, enum parse_event ev, const char *s, size_t n
     json_error_t je;
     json_t *call = json_loadb(s, n, JSON_ALLOW_NUL, &je);
     if (!call || json_array_append_new(c->calls, call))
-        return json_error_code(&je) == json_error_out_of_memory || call
+        return call || !je.text[0] /* no text: Jansson's allocation failed */
                    ? err_nomem(c->e, n, "a tool call")
                    : err_set(c->e, ERR_FORMAT, "a tool call: %s", je.text);
     return 0;

@@ -49,10 +49,10 @@ static int small(json_t **out, struct jstr s, const char *name, size_t flags, st
         return err_set(e, ERR_LIMIT, "\"%s\" has %zu bytes: at most %d are supported", name, s.n,
                        SMALL_MAX);
     *out = json_loadb(s.p, s.n, flags | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    /* Jansson is silent about failed allocations: no text, and the code is not even set. */
     if (!*out)
-        return json_error_code(&je) == json_error_out_of_memory
-                   ? err_nomem(e, s.n, name)
-                   : err_set(e, ERR_FORMAT, "\"%s\": %s", name, je.text);
+        return je.text[0] ? err_set(e, ERR_FORMAT, "\"%s\": %s", name, je.text)
+                          : err_nomem(e, s.n, name);
     if (json_is_null(*out)) {
         json_decref(*out);
         *out = NULL;
