@@ -80,6 +80,14 @@ static size_t unescape(char *out, const char *s)
     return n;
 }
 
+/* Reads what appears for some seconds. */
+static void pass_time(struct pty *p, double seconds)
+{
+    double end = now() + seconds;
+    while (now() < end && take(p, 0.02))
+        ;
+}
+
 static int expect(struct pty *p, const char *text, size_t n)
 {
     double end = now() + p->limit;
@@ -109,12 +117,13 @@ static int step(struct pty *p, char *line)
         return write(p->fd, text, n) == (ssize_t)n ? 0 : 99;
     if (!strcmp(line, "signal"))
         return kill(p->pid, atoi(arg)) ? 99 : 0;
-    if (!strcmp(line, "end"))
+    if (!strcmp(line, "end")) {
+        /* A prompt shows a moment before its keys are bound; Ctrl-D means nothing until then. */
+        pass_time(p, 0.4);
         return write(p->fd, "\x04", 1) == 1 ? 0 : 99;
+    }
     if (!strcmp(line, "wait")) {
-        double end = now() + atof(arg);
-        while (now() < end && take(p, 0.02))
-            ;
+        pass_time(p, atof(arg));
         return 0;
     }
     fprintf(stderr, "pty: what is \"%s\"?\n", line);

@@ -337,17 +337,22 @@ send Hello\r
 expect >>> 
 send /set parameter temprature 1\r
 expect did you mean "temperature"?
+expect >>> 
 send /set parameter temperature 9\r
 expect must be between 0 and 2
+expect >>> 
 send /set parameter temperature 0.5\r
 expect Set parameter
 expect >>> 
 send /show parameters\r
 expect 0.5
+expect >>> 
 send /shwo\r
 expect did you mean /show?
+expect >>> 
 send /show info\r
 expect qwen2
+expect >>> 
 send /set verbose\r
 expect >>> 
 send """two\r
@@ -358,6 +363,8 @@ expect memory
 expect >>> 
 send /clear\r
 expect A new chat begins
+expect >>> 
+wait 0.5
 send half a question\x03
 expect ^C
 expect >>> 
