@@ -5,5 +5,7 @@ python=$venv/bin/python
 if ! "$python" -c 'import llama_cpp, numpy' 2>/dev/null; then
     printf 'Setting up llama-cpp-python in %s (builds llama.cpp: some minutes)\n' "$venv" >&2
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q llama-cpp-python numpy
+    # Without AMX: in virtual machines that show it but do not let it run, llama.cpp would crash.
+    off='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
+    CMAKE_ARGS="-DCMAKE_C_FLAGS='$off' -DCMAKE_CXX_FLAGS='$off'" "$venv/bin/pip" install -q --no-binary llama-cpp-python llama-cpp-python numpy
 fi
