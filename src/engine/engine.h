@@ -68,7 +68,7 @@ struct engine_info {
 const struct engine_info *engine_info(const struct engine *g);
 struct source *engine_source(struct engine *g);
 const struct tokenizer *engine_tokenizer(const struct engine *g);
-const struct chat *engine_chat(const struct engine *g); /* never NULL after a full open */
+const struct chat *engine_chat(const struct engine *g); /* NULL without a tokenizer */
 
 /* Sampling that suits the model: from general.sampling.* or generation_config.json where the files
    have it, else 0.6 / 0.95 for the R1 family, else 0.8, top-k 40, top-p 0.9. */

@@ -83,7 +83,7 @@ struct op_ctx {
     size_t cap, used, peak;
 };
 
-/* Starts without scratch; op_ctx_plan gives it. kern and team must outlive the context. */
+/* Starts without scratch; op_ctx_reserve gives it. kern and team must outlive the context. */
 void op_ctx_init(struct op_ctx *c, const struct kern *kern, struct team *team);
 void op_ctx_release(struct op_ctx *c);
 /* Grows the scratch to `bytes`, the peak of a dry run. Nothing may be in use. */
