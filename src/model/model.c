@@ -177,20 +177,16 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer,
     struct weight *w = (struct weight *)(void *)(base + row->offset);
     size_t rows = row->rows == DIM_ONE ? 1 : (size_t)t->shape[0];
     size_t cols = (size_t)t->shape[row->rows == DIM_ONE ? 0 : 1];
+    struct weight_rows from = {.at = t->data};
     int rc = 0;
     m->params += (uint64_t)rows * cols;
     if (row->rows == DIM_ONE)
-        rc = weight_vector(w, t->name, t->type, cols, t->data, &m->store, e);
+        rc = weight_vector(w, t->name, t->type, cols, &from, &m->store, e);
     else if (load_packs(l, row))
-        rc = weight_matrix(w, t->name, t->type, rows, cols, t->data, l->c->kern, l->c->team,
+        rc = weight_matrix(w, t->name, t->type, rows, cols, &from, l->c->kern, l->c->team,
                            &m->store, e);
     else
-        *w = (struct weight){.name = t->name,
-                             .type = t->type,
-                             .rows = rows,
-                             .cols = cols,
-                             .raw = t->data,
-                             .raw_stride = t->bytes / rows};
+        rc = weight_matrix(w, t->name, t->type, rows, cols, &from, l->c->kern, l->c->team, NULL, e);
     if (rc)
         return rc;
     if (w->panels)

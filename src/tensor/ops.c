@@ -87,10 +87,13 @@ void op_record(struct op_ctx *c, const struct op_record *r)
 struct tensor op_embed(struct op_ctx *c, const struct weight *w, const int32_t *ids, size_t n)
 {
     struct tensor y = op_tensor(c, n, w->cols);
+    size_t mark = c->used;
+    uint8_t *row = op_alloc(c, w->row_bytes);
+    c->used = mark;
     if (c->dry)
         return y;
     for (size_t i = 0; i < n; i++)
-        weight_row(w, (size_t)ids[i], y.data + i * y.cols);
+        weight_row(w, (size_t)ids[i], y.data + i * y.cols, row);
     op_record(c, &(struct op_record){.kind = OP_EMBED, .out = y, .w = {w}});
     return y;
 }

@@ -38,6 +38,7 @@ enum op_kind {
     OP_RMSNORM,
     OP_HEAD_NORM,
     OP_LINEAR,
+    OP_LINEAR_HEADS,
     OP_ROPE,
     OP_ATTENTION,
     OP_SWIGLU,
@@ -115,6 +116,14 @@ struct tensor op_linear(struct op_ctx *c, struct tensor x, const struct weight *
 enum { OP_LINEARS = 4 };
 void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct weight *const w[],
                 const struct weight *const b[], struct tensor y[]);
+
+/*
+ * A matrix of its own for each head: y[:, h] = x[:, h][0 .. d) w[h]ᵀ. x (n, heads × any), of which
+ * the first d = w[h].cols values of each head are read; w: `heads` weights of one shape → (n, heads
+ * × w->rows).
+ */
+struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, size_t d,
+                              const struct weight *w);
 
 /* silu(x Wgᵀ) ⊙ (x Wuᵀ): (n, d) → (n, d_ff), one region. */
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,

@@ -122,55 +122,90 @@ static bool weight_finite(const struct quant_type *t, const uint8_t *row, size_t
     return true;
 }
 
+bool weight_has_kernel(const struct kern *k, const struct quant_type *t)
+{
+    return k->mul[t->id].act != KERN_ACT_NONE;
+}
+
+const uint8_t *weight_rows_at(const struct weight *w, size_t r, size_t n, uint8_t *dst,
+                              size_t *stride)
+{
+    *stride = w->row_bytes;
+    if (w->from.at)
+        return w->from.at + r * w->row_bytes;
+    w->from.make(w->from.arg, w->from.row0 + r, n, dst, w->row_bytes);
+    return dst;
+}
+
 enum { PACK_PANELS = 4 }; /* panels a chunk: 64 rows */
 
 struct pack_job {
     struct weight *w;
     uint8_t *dst;
+    uint8_t *made; /* per worker: room for the rows of a chunk, when rows are made */
     const struct kern_mul *mul;
     _Atomic size_t bad_row; /* row + 1 of one that is not finite, 0 = none */
 };
 
 static void pack_chunk(void *arg, size_t chunk, int worker)
 {
-    (void)worker;
     struct pack_job *j = arg;
     const struct weight *w = j->w;
-    size_t r0 = chunk * PACK_PANELS * KERN_ROWS;
+    size_t r0 = chunk * PACK_PANELS * KERN_ROWS, stride;
     size_t r1 = num_min(w->rows, r0 + PACK_PANELS * KERN_ROWS);
+    uint8_t *made =
+        j->made ? j->made + (size_t)worker * PACK_PANELS * KERN_ROWS * w->row_bytes : NULL;
+    const uint8_t *rows = weight_rows_at(w, r0, r1 - r0, made, &stride);
     for (size_t r = r0; r < r1; r++)
-        if (!weight_finite(w->type, w->raw + r * w->raw_stride, w->cols))
+        if (!weight_finite(w->type, rows + (r - r0) * stride, w->cols))
             atomic_store_explicit(&j->bad_row, r + 1, memory_order_relaxed);
     if (!j->dst)
         return;
     for (size_t r = r0; r < r1; r += KERN_ROWS)
-        j->mul->pack(j->dst + r / KERN_ROWS * w->panel_bytes, w->raw + r * w->raw_stride,
-                     w->raw_stride, num_min(KERN_ROWS, r1 - r), w->cols);
+        j->mul->pack(j->dst + r / KERN_ROWS * w->panel_bytes, rows + (r - r0) * stride, stride,
+                     num_min(KERN_ROWS, r1 - r), w->cols);
 }
 
-int weight_matrix(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
-                  size_t cols, const uint8_t *data, const struct kern *k, struct team *team,
-                  struct weight_store *store, struct err *e)
+static int weight_init(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                       size_t cols, const struct weight_rows *from, struct err *e)
 {
     memset(w, 0, sizeof *w);
     w->name = name;
     w->type = t;
     w->rows = rows;
     w->cols = cols;
-    w->raw = data;
-    if (!quant_size(t, cols, &w->raw_stride))
+    w->from = *from;
+    if (!quant_size(t, cols, &w->row_bytes))
         return err_set(e, ERR_FORMAT,
                        "tensor \"%s\": rows of %zu values are no multiple of %s's block of %u",
                        name, cols, t->name, t->block);
+    return 0;
+}
+
+int weight_matrix(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                  size_t cols, const struct weight_rows *from, const struct kern *k,
+                  struct team *team, struct weight_store *store, struct err *e)
+{
+    int rc = weight_init(w, name, t, rows, cols, from, e);
+    if (rc || !store)
+        return rc;
     struct pack_job j = {.w = w, .mul = &k->mul[t->id]};
-    if (j.mul->act != KERN_ACT_NONE) {
+    if (weight_has_kernel(k, t)) {
         w->panel_bytes = j.mul->panel_bytes(cols);
         j.dst = store_take(store, weight_matrix_bytes(k, t, rows, cols));
         if (!j.dst)
             return err_nomem(e, weight_matrix_bytes(k, t, rows, cols), name);
     }
-    size_t per = (size_t)PACK_PANELS * KERN_ROWS;
+    size_t per = (size_t)PACK_PANELS * KERN_ROWS, bytes;
+    if (!from->at) {
+        if (!num_mul(&bytes, w->row_bytes, per * (size_t)team_threads(team)))
+            return err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", name);
+        j.made = malloc(bytes);
+        if (!j.made)
+            return err_nomem(e, bytes, name);
+    }
     team_run(team, pack_chunk, &j, (rows + per - 1) / per);
+    free(j.made);
     size_t bad = atomic_load(&j.bad_row);
     if (bad)
         return err_set(e, ERR_FORMAT,
@@ -182,31 +217,29 @@ int weight_matrix(struct weight *w, const char *name, const struct quant_type *t
 }
 
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,
-                  const uint8_t *data, struct weight_store *store, struct err *e)
+                  const struct weight_rows *from, struct weight_store *store, struct err *e)
 {
-    memset(w, 0, sizeof *w);
-    w->name = name;
-    w->type = t;
-    w->rows = 1;
-    w->cols = n;
+    int rc = weight_init(w, name, t, 1, n, from, e);
+    if (rc)
+        return rc;
     float *v = store_take(store, weight_vector_bytes(n));
     if (!v)
         return err_nomem(e, weight_vector_bytes(n), name);
-    if (!quant_size(t, n, &w->raw_stride))
-        return err_set(e, ERR_FORMAT,
-                       "tensor \"%s\": %zu values are no multiple of %s's block of %u", name, n,
-                       t->name, t->block);
-    t->decode(v, data, n);
+    uint8_t *made = NULL;
+    if (!from->at && !(made = malloc(w->row_bytes)))
+        return err_nomem(e, w->row_bytes, name);
+    weight_row(w, 0, v, made);
+    free(made);
     if (!finite_f32((const uint8_t *)v, n))
         return err_set(
             e, ERR_FORMAT,
             "tensor \"%s\": a weight is NaN or infinite; the file is damaged, get it again", name);
-    w->raw = data;
     w->vec = v;
     return 0;
 }
 
-void weight_row(const struct weight *w, size_t row, float *out)
+void weight_row(const struct weight *w, size_t row, float *out, uint8_t *tmp)
 {
-    w->type->decode(out, w->raw + row * w->raw_stride, w->cols);
+    size_t stride;
+    w->type->decode(out, weight_rows_at(w, row, 1, tmp, &stride), w->cols);
 }

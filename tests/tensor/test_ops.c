@@ -60,7 +60,8 @@ static void matrix(struct fixture *f, struct weight *w, const struct quant_type 
         v[i] = (float)rng_normal(&r);
     t->encode(*raw, v, (size_t)ROWS * COLS, NULL);
     free(v);
-    assert_int_equal(weight_matrix(w, "w", t, ROWS, COLS, *raw, &f->kern, f->team, &f->store, &e),
+    assert_int_equal(weight_matrix(w, "w", t, ROWS, COLS, &(struct weight_rows){.at = *raw},
+                                   &f->kern, f->team, &f->store, &e),
                      0);
 }
 
@@ -105,7 +106,7 @@ static void test_linear(void **state)
         struct tensor y = op_linear(&f.c, (struct tensor){f.x, TOKENS, COLS}, &w, NULL);
         assert_int_equal(y.cols, ROWS);
         for (size_t r = 0; r < ROWS; r++) {
-            weight_row(&w, r, row);
+            weight_row(&w, r, row, NULL);
             for (size_t t = 0; t < TOKENS; t++) {
                 double want = product(row, f.x + t * COLS), got = y.data[t * ROWS + r];
                 if (!(fabs(got - want) <= bound(&f, all[i], row)))
@@ -114,6 +115,82 @@ static void test_linear(void **state)
         }
         f.c.used = 0;
         free(raw);
+    }
+    teardown(&f);
+}
+
+/* Rows of a made weight: `arg` is the weight in file order, shifted by the slice's first row. */
+static void make_rows(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
+{
+    const struct weight *w = arg;
+    assert_true(r >= 7);
+    for (size_t i = 0; i < n; i++)
+        memcpy(dst + i * stride, w->from.at + (r - 7 + i) * w->row_bytes, w->row_bytes);
+}
+
+/* Packed at load, packed when used, and from rows that are made: the same bits, for every type. */
+static void test_lazy(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e = {0};
+    size_t n;
+    const struct quant_type *const *all = quant_all(&n);
+    setup(&f);
+    for (size_t i = 0; i < n; i++) {
+        struct weight w, lazy, made, packed;
+        uint8_t *raw;
+        if (!all[i]->encode)
+            continue;
+        f.store.used = 0;
+        matrix(&f, &w, all[i], i, &raw);
+        struct weight_rows slice = {.make = make_rows, .arg = &w, .row0 = 7};
+        assert_int_equal(
+            weight_matrix(&lazy, "w", all[i], ROWS, COLS, &w.from, &f.kern, f.team, NULL, &e), 0);
+        assert_int_equal(
+            weight_matrix(&made, "w", all[i], ROWS, COLS, &slice, &f.kern, f.team, NULL, &e), 0);
+        assert_int_equal(
+            weight_matrix(&packed, "w", all[i], ROWS, COLS, &slice, &f.kern, f.team, &f.store, &e),
+            0);
+        struct tensor x = {f.x, TOKENS, COLS}, y = op_linear(&f.c, x, &w, NULL);
+        const struct weight *other[] = {&lazy, &made, &packed};
+        for (size_t k = 0; k < 3; k++) {
+            struct tensor z = op_linear(&f.c, x, other[k], NULL);
+            if (memcmp(y.data, z.data, TOKENS * ROWS * sizeof(float)) != 0)
+                fail_msg("%s: the bits depend on where the rows lie (%zu)", all[i]->name, k);
+        }
+        f.c.used = 0;
+        free(raw);
+    }
+    teardown(&f);
+}
+
+/* A matrix for each head gives what that many products give. */
+static void test_heads(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct weight w[3];
+    uint8_t *raw[3];
+    enum { WIDE = 2 * COLS }; /* only the first half of a head's values is read */
+    setup(&f);
+    const enum quant_id types[] = {QUANT_Q4_K, QUANT_Q8_0, QUANT_BF16};
+    for (size_t i = 0; i < 3; i++)
+        matrix(&f, &w[i], quant_by_id(types[i]), i, &raw[i]);
+    struct tensor x = op_tensor(&f.c, TOKENS, 3 * WIDE);
+    for (size_t i = 0; i < TOKENS * 3 * WIDE; i++)
+        x.data[i] = (float)((i * 7919) % 1000) / 500 - 1;
+    struct tensor y = op_linear_heads(&f.c, x, 3, COLS, w);
+    assert_int_equal(y.cols, 3 * ROWS);
+    for (size_t h = 0; h < 3; h++) {
+        struct tensor one = op_tensor(&f.c, TOKENS, COLS);
+        for (size_t t = 0; t < TOKENS; t++)
+            memcpy(one.data + t * COLS, x.data + t * x.cols + h * WIDE, COLS * sizeof(float));
+        struct tensor z = op_linear(&f.c, one, &w[h], NULL);
+        for (size_t t = 0; t < TOKENS; t++)
+            assert_memory_equal(y.data + t * y.cols + h * ROWS, z.data + t * ROWS,
+                                ROWS * sizeof(float));
+        free(raw[h]);
     }
     teardown(&f);
 }
@@ -167,12 +244,13 @@ static void test_nan_is_found(void **state)
         const struct quant_type *t = quant_by_id(types[i]);
         f.store.used = 0;
         matrix(&f, &w, t, i, &raw);
-        size_t at = 17 * w.raw_stride;
-        memset(raw + at, 0xff, w.raw_stride);
+        size_t at = 17 * w.row_bytes;
+        memset(raw + at, 0xff, w.row_bytes);
         f.store.used = 0;
-        assert_int_equal(
-            weight_matrix(&w, "blk.0.x", t, ROWS, COLS, raw, &f.kern, f.team, &f.store, &e),
-            ERR_FORMAT);
+        assert_int_equal(weight_matrix(&w, "blk.0.x", t, ROWS, COLS,
+                                       &(struct weight_rows){.at = raw}, &f.kern, f.team, &f.store,
+                                       &e),
+                         ERR_FORMAT);
         assert_non_null(strstr(e.text, "blk.0.x"));
         assert_non_null(strstr(e.text, "row 17"));
         free(raw);
@@ -222,7 +300,8 @@ static void test_no_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),       cmocka_unit_test(test_together),
+        cmocka_unit_test(test_linear),       cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_heads),        cmocka_unit_test(test_together),
         cmocka_unit_test(test_nan_is_found), cmocka_unit_test(test_dry_run_is_enough),
         cmocka_unit_test(test_no_rows),
     };
