@@ -13,8 +13,6 @@
 #include "text/chat.h"
 
 #include <inttypes.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,7 +147,8 @@ static void engine_facts(struct engine *g)
                    tokenizer_find(g->tok, "<｜User｜>") >= 0;
 }
 
-static int engine_load(struct engine *g, const struct engine_opts *o, struct err *e)
+static int engine_load(struct engine *g, const struct model_config *cfg,
+                       const struct engine_opts *o, struct err *e)
 {
     int rc;
     size_t avail = quota_memory("");
@@ -158,10 +157,12 @@ static int engine_load(struct engine *g, const struct engine_opts *o, struct err
             e, ERR_NOMEM,
             "the weights need %.1f GB, %.1f GB are free: choose a smaller model or quantization",
             (double)source_bytes(g->src) / 1e9, (double)avail / 1e9);
-    if ((rc = model_load(&g->model, g->src, &g->ops, o->progress, o->progress_arg, e)) ||
+    if ((rc = model_load(&g->model, g->src, cfg, &g->ops, o->progress, o->progress_arg, e)) ||
         (rc = engine_ctx(g, o, e)))
         return rc;
     engine_facts(g);
+    if ((rc = sampling_read(&g->sampling, g->src, g->info.r1_family, o->log, e)))
+        return rc;
     if (g->tok && tokenizer_count(g->tok) > g->info.vocab && o->log)
         log_line(o->log, LOG_WARN,
                  "the tokenizer has %zu tokens, the model %zu: the others can't be used",
@@ -176,6 +177,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     if (!g)
         return err_nomem(e, sizeof *g, "the engine");
     g->batch = o->batch ? o->batch : ENGINE_BATCH;
+    sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
     g->info.isa = o->isa;
     int rc = team_new(&g->team, o->threads, e);
@@ -185,9 +187,9 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     op_ctx_init(&g->ops, &g->kern, g->team);
     if ((rc = source_open(&g->src, path, e)))
         goto out;
+    struct model_config cfg;
     const char *arch = NULL;
     if (!o->tokenizer_only) {
-        struct model_config cfg;
         if ((rc = model_check(g->src, &cfg, e)))
             goto named;
         arch = model_arch_name(cfg.arch);
@@ -208,7 +210,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
             goto named;
     }
     if (!o->tokenizer_only)
-        rc = engine_load(g, o, e);
+        rc = engine_load(g, &cfg, o, e);
 named:
     if (rc)
         err_ctx(e, "%s", path);
@@ -254,78 +256,7 @@ const struct chat *engine_chat(const struct engine *g)
     return g->chat;
 }
 
-/* ---- recommended sampling
- * -------------------------------------------------------------------------- */
-
-static double number_or(const json_t *o, const char *key, double fallback)
+void engine_sampling(const struct engine *g, struct sampler_params *out)
 {
-    const json_t *v = json_object_get(o, key);
-    return json_is_number(v) ? json_number_value(v) : fallback;
-}
-
-/* Numbers of generation_config.json; values that make no sense are passed over. */
-static bool sampling_from_config(struct source *src, struct sampler_params *p)
-{
-    const char *text = NULL;
-    size_t n = 0;
-    struct err e;
-    if (source_kind(src) == SOURCE_GGUF ||
-        source_text(src, "generation_config.json", &text, &n, &e) || !text)
-        return false;
-    json_t *o = json_loadb(text, n, 0, NULL);
-    struct sampler_params q = *p;
-    bool has = json_is_number(json_object_get(o, "temperature")) ||
-               json_is_number(json_object_get(o, "top_p"));
-    q.temperature = (float)number_or(o, "temperature", 1);
-    q.top_p = (float)number_or(o, "top_p", 1);
-    q.top_k = (int)number_or(o, "top_k", 50);
-    q.repetition_penalty = (float)number_or(o, "repetition_penalty", 1);
-    json_decref(o);
-    if (!has || sampler_params_check(&q, &e))
-        return false;
-    *p = q;
-    return true;
-}
-
-static float gguf_real(const struct source *src, const char *key, float fallback)
-{
-    const struct source_value *v = source_value(src, key);
-    if (!v)
-        return fallback;
-    return v->type == SOURCE_FLOAT  ? (float)v->f
-           : v->type == SOURCE_INT  ? (float)v->i
-           : v->type == SOURCE_UINT ? (float)v->u
-                                    : fallback;
-}
-
-static bool sampling_from_gguf(const struct source *src, struct sampler_params *p)
-{
-    struct sampler_params q = *p;
-    struct err e;
-    if (!source_value(src, "general.sampling.temp") && !source_value(src, "general.sampling.top_p"))
-        return false;
-    q.temperature = gguf_real(src, "general.sampling.temp", q.temperature);
-    q.top_k = (int)gguf_real(src, "general.sampling.top_k", (float)q.top_k);
-    q.top_p = gguf_real(src, "general.sampling.top_p", q.top_p);
-    q.min_p = gguf_real(src, "general.sampling.min_p", q.min_p);
-    if (sampler_params_check(&q, &e))
-        return false;
-    *p = q;
-    return true;
-}
-
-void engine_sampling(const struct engine *g, struct sampler_params *p)
-{
-    sampler_params_init(p);
-    p->penalty_last = 64;
-    p->temperature = 0.8f;
-    p->top_k = 40;
-    p->top_p = 0.9f;
-    if (sampling_from_gguf(g->src, p) || sampling_from_config(g->src, p))
-        return;
-    if (g->info.r1_family) {
-        p->temperature = 0.6f;
-        p->top_p = 0.95f;
-        p->top_k = 0;
-    }
+    *out = g->sampling;
 }

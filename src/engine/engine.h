@@ -71,7 +71,8 @@ const struct tokenizer *engine_tokenizer(const struct engine *g);
 const struct chat *engine_chat(const struct engine *g); /* NULL without a tokenizer */
 
 /* Sampling that suits the model: from general.sampling.* or generation_config.json where the files
-   have it, else 0.6 / 0.95 for the R1 family, else 0.8, top-k 40, top-p 0.9. */
+   have it, else 0.6 / 0.95 for the R1 family, else 0.8, top-k 40, top-p 0.9. Read by engine_open.
+ */
 void engine_sampling(const struct engine *g, struct sampler_params *out);
 
 int session_new(struct session **out, struct engine *g, struct err *e);

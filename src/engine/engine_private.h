@@ -18,7 +18,14 @@ struct engine {
     struct kv_pool *kv;
     size_t batch; /* tokens of a prefill chunk */
     struct engine_info info;
+    struct sampler_params sampling; /* recommended */
     char name[128];
 };
+
+/* Recommended sampling, engine/sampling.c: without a model's word, and as its files say it. Values
+   that make no sense are passed over with a line in the log; only missing memory is an error. */
+void sampling_default(struct sampler_params *out);
+int sampling_read(struct sampler_params *out, struct source *src, bool r1_family,
+                  const struct log *log, struct err *e);
 
 #endif

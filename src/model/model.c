@@ -204,18 +204,18 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer,
     return 0;
 }
 
-int model_load(struct model **out, const struct source *src, struct op_ctx *c,
-               void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg, struct err *e)
+int model_load(struct model **out, const struct source *src, const struct model_config *cfg,
+               struct op_ctx *c, void (*progress)(void *arg, uint64_t done, uint64_t total),
+               void *arg, struct err *e)
 {
     *out = NULL;
     struct model *m = calloc(1, sizeof *m);
     if (!m)
         return err_nomem(e, sizeof *m, "the model");
     struct load l = {.m = m, .c = c, .progress = progress, .progress_arg = arg};
+    int rc = 0;
     m->src = src;
-    int rc = model_check(src, &m->cfg, e);
-    if (rc)
-        goto out;
+    m->cfg = *cfg;
     m->layers = calloc(m->cfg.n_layer, m->cfg.arch->layer_size);
     m->rope = calloc(m->cfg.d_rope / 2, sizeof *m->rope);
     if (!m->layers || !m->rope) {

@@ -46,12 +46,13 @@ const char *model_arch_name(const struct model_arch *a);
 int model_check(const struct source *src, struct model_config *out, struct err *e);
 
 /*
- * Loads weights into the kernels' layout, tensor by tensor, with the whole team. `src` must outlive
- * the model (embedding rows are read in place). progress may be NULL.
+ * Loads weights into the kernels' layout, tensor by tensor, with the whole team. `cfg` is what
+ * model_check found in `src`, which must outlive the model (embedding rows are read in place).
+ * progress may be NULL.
  */
-int model_load(struct model **out, const struct source *src, struct op_ctx *c,
-               void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
-               struct err *e);
+int model_load(struct model **out, const struct source *src, const struct model_config *cfg,
+               struct op_ctx *c, void (*progress)(void *arg, uint64_t done, uint64_t total),
+               void *arg, struct err *e);
 void model_free(struct model *m);
 
 const struct model_config *model_config(const struct model *m);

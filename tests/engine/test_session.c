@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { N = 100, CTX = 256 };
 
@@ -186,6 +187,81 @@ static void test_refused(void **state)
     refuse(GOLDEN_DIR "/models/qwen2_tied", "Q8_0", "multiple of 32");
 }
 
+/* A model folder of links to a golden one, with its own advice on sampling. */
+static void advise(const char *dir, const char *advice)
+{
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    char path[600], target[600];
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        snprintf(target, sizeof target, "%s/models/qwen2_untied/%s", GOLDEN_DIR, names[i]);
+        unlink(path);
+        if (advice)
+            assert_int_equal(symlink(target, path), 0);
+    }
+    snprintf(path, sizeof path, "%s/generation_config.json", dir);
+    unlink(path);
+    if (!advice)
+        return;
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(advice, f);
+    fclose(f);
+}
+
+/* What the folder advises; the line of the log, if any, is in `said`. */
+static struct sampler_params advised(const char *dir, const char *advice, char *said, size_t cap)
+{
+    struct log log = {tmpfile(), LOG_WARN};
+    struct engine_opts o;
+    struct engine *g = NULL;
+    struct err e = {0};
+    struct sampler_params p;
+    engine_opts_init(&o);
+    o.threads = 1;
+    o.ctx = 64;
+    o.log = &log;
+    advise(dir, advice);
+    if (engine_open(&g, dir, &o, &e))
+        fail_msg("%s", e.text);
+    engine_sampling(g, &p);
+    engine_free(g);
+    rewind(log.out);
+    said[fread(said, 1, cap - 1, log.out)] = 0;
+    fclose(log.out);
+    return p;
+}
+
+static void test_sampling(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/ponder-session.XXXXXX", said[512];
+    assert_non_null(mkdtemp(dir));
+    struct sampler_params p =
+        advised(dir, "{\"temperature\": 0.25, \"top_p\": 0.5, \"top_k\": 7}", said, sizeof said);
+    assert_string_equal(said, "");
+    assert_true(p.temperature == 0.25f && p.top_p == 0.5f && p.top_k == 7);
+    /* Silent files are no advice; nonsense is passed over, in words. */
+    static const struct {
+        const char *text, *word;
+    } rows[] = {
+        {"{\"do_sample\": true}", ""},
+        {"{\"temperature\": 0.25", "not valid JSON"},
+        {"[1]", "expected a JSON object"},
+        {"{\"temperature\": -1}", "temperature is -1"},
+        {"{\"temperature\": 1e300}", "temperature is inf"},
+        {"{\"temperature\": 1, \"top_k\": -1e300}", "top_k is -2147483647"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        p = advised(dir, rows[i].text, said, sizeof said);
+        assert_true(p.temperature == 0.8f && p.top_p == 0.9f && p.top_k == 40);
+        if (!strstr(said, rows[i].word) || (!*rows[i].word && *said))
+            fail_msg("%s: said \"%s\"", rows[i].text, said);
+    }
+    advise(dir, NULL);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -217,9 +293,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_facts),   cmocka_unit_test(test_timeline),
-        cmocka_unit_test(test_limits),  cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_facts),     cmocka_unit_test(test_timeline),
+        cmocka_unit_test(test_limits),    cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
 }

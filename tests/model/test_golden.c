@@ -39,6 +39,7 @@ static void load(struct loaded *l, const char *name)
 {
     struct err e = {0};
     struct kv_shape shape;
+    struct model_config cfg;
     char path[512];
     memset(l, 0, sizeof *l);
     snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
@@ -46,7 +47,8 @@ static void load(struct loaded *l, const char *name)
     die(team_new(&l->team, 2, &e), &e);
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(source_open(&l->src, path, &e), &e);
-    die(model_load(&l->model, l->src, &l->ops, NULL, NULL, &e), &e);
+    die(model_check(l->src, &cfg, &e), &e);
+    die(model_load(&l->model, l->src, &cfg, &l->ops, NULL, NULL, &e), &e);
     model_kv_shape(l->model, &shape);
     shape.type = QUANT_F32;
     die(kv_pool_new(&l->kv, &shape, MAX_TOKENS / KV_PAGE, &e), &e);
