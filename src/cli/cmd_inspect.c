@@ -23,7 +23,8 @@ enum {
     INSPECT_JSON_SHORT = 64,
     INSPECT_STRING = 300,
     INSPECT_NAME_MAX = 60,
-    INSPECT_CHUNK = 1 << 16
+    INSPECT_CHUNK = 1 << 16,
+    INSPECT_ROWS = 16
 };
 
 struct inspect_options {
@@ -181,8 +182,8 @@ static json_t *inspect_tensor_json(const struct source_tensor *t)
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
     return json_pack("{so ss so sI si sI}", "name", lines_string(t->name, strlen(t->name)), "type",
-                     t->type ? t->type->name : "?", "shape", shape, "bytes", (json_int_t)t->bytes,
-                     "file", t->file, "offset", (json_int_t)t->offset);
+                     t->dtype, "shape", shape, "bytes", (json_int_t)t->bytes, "file", t->file,
+                     "offset", (json_int_t)t->offset);
 }
 
 static uint64_t inspect_elements(const struct source_tensor *t)
@@ -222,19 +223,17 @@ static int inspect_tensor_line(const struct source_tensor *t, size_t width, stru
     if (!rc)
         rc = term_clean(b, t->name, strlen(t->name), true, e);
     if (!rc)
-        printf("  %s%*s  %-7s  %s%*s %10s\n", b->data, inspect_pad(b, width), "",
-               t->type ? t->type->name : "?", shape.data, inspect_pad(&shape, 18), "",
+        printf("  %s%*s  %-7s  %s%*s %10s\n", b->data, inspect_pad(b, width), "", t->dtype,
+               shape.data, inspect_pad(&shape, 18), "",
                progress_bytes(size, sizeof size, (double)t->bytes));
     buf_release(&shape);
     return rc;
 }
 
-static int inspect_raw(const struct source_tensor *t, struct err *e)
+/* A tensor as it lies in the file, from first to last value. */
+static int inspect_raw_plain(const struct source_tensor *t, struct err *e)
 {
     uint64_t n = inspect_elements(t);
-    if (!t->type || !t->type->decode)
-        return err_set(e, ERR_UNSUPPORTED, "tensor \"%s\" has a type that can't be decoded",
-                       t->name);
     size_t step = num_round_up(INSPECT_CHUNK, t->type->block);
     float *y = malloc(step * sizeof *y);
     if (!y)
@@ -248,6 +247,39 @@ static int inspect_raw(const struct source_tensor *t, struct err *e)
     }
     free(y);
     return rc;
+}
+
+/* A composed tensor, some rows at a time. */
+static int inspect_raw_rows(const struct source_tensor *t, struct err *e)
+{
+    uint64_t rows = source_row_count(t);
+    size_t cols = (size_t)t->shape[t->dims - 1], row = source_row_bytes(t), want = 0, bytes = 0;
+    size_t step = num_max(INSPECT_CHUNK / num_max(cols, 1), INSPECT_ROWS);
+    float *y = NULL;
+    uint8_t *raw = NULL;
+    int rc = 0;
+    if (!num_mul(&want, step * sizeof *y, cols) || !num_mul(&bytes, step, row) ||
+        !(y = malloc(num_max(want, 1))) || !(raw = malloc(num_max(bytes, 1))))
+        rc = err_nomem(e, want, "rows of a tensor");
+    for (uint64_t r = 0; !rc && r < rows; r += step) {
+        size_t k = rows - r < step ? (size_t)(rows - r) : step;
+        source_rows(t, r, k, raw, row);
+        for (size_t i = 0; i < k; i++)
+            t->type->decode(y + i * cols, raw + i * row, cols);
+        if (fwrite(y, sizeof *y, k * cols, stdout) != k * cols)
+            rc = err_errno(e, "cannot write the output");
+    }
+    free(raw);
+    free(y);
+    return rc;
+}
+
+static int inspect_raw(const struct source_tensor *t, struct err *e)
+{
+    if (!t->type || !t->type->decode)
+        return err_set(e, ERR_UNSUPPORTED, "tensor \"%s\" has a type that can't be decoded",
+                       t->name);
+    return t->parts ? inspect_raw_rows(t, e) : inspect_raw_plain(t, e);
 }
 
 static const char *inspect_name_at(const void *arg, size_t i)

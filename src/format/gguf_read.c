@@ -348,7 +348,7 @@ static int size_tensor(struct source_tensor *t, uint32_t type, struct err *e)
     for (int i = 0; i < t->dims; i++)
         if (!num_mul(&count, count, t->shape[i]))
             return err_set(e, ERR_FORMAT, "the product of its dimensions overflows");
-    t->type = quant_by_id(type);
+    t->type = type < QUANT_INNER ? quant_by_id(type) : NULL;
     if (t->type) {
         t->dtype = t->type->name;
         if (row % t->type->block)

@@ -265,7 +265,7 @@ static int check_tensor(const char *name, const struct quant_type *type, int dim
         return err_set(e, ERR_USAGE, "its name %s", fault);
     if (n > MAX_TENSOR_NAME)
         return err_set(e, ERR_USAGE, "a tensor name has at most %d bytes", MAX_TENSOR_NAME);
-    if (!type)
+    if (!type || type->id >= QUANT_INNER)
         return err_set(e, ERR_USAGE, "a type that GGUF does not have");
     if (dims < 1 || dims > SOURCE_DIMS)
         return err_set(e, ERR_USAGE, "%d dimensions, 1 to %d are possible", dims, SOURCE_DIMS);

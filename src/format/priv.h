@@ -94,6 +94,7 @@ struct source {
     size_t n_entries, cap_entries;
     struct source_tensor *tensors;
     size_t n_tensors, cap_tensors;
+    struct source_tensor *raw; /* what composed tensors are made of; NULL when there are none */
     struct names keys, names;
 
     uint64_t bytes;
@@ -112,7 +113,7 @@ int source_reserve_tensors(struct source *s, size_t more, struct err *e);
 /* A copy of a checked name in the arena. */
 const char *source_name(struct source *s, const char *p, size_t n, struct err *e);
 
-/* Builds both tables of names; a name given twice is an error. */
+/* Builds both tables of names (a name given twice is an error) and composes tensors. */
 int source_finish(struct source *s, struct err *e);
 
 /* A whole regular file, within the maximum of `out`. */

@@ -8,8 +8,8 @@
  * four dimensions, and names with control characters are refused. A header may have 32 MiB (the
  * format says 100 MB; 90,000 tensors of an unstacked mixture of experts take 11).
  *
- * Types that quant/ has a row for come with it; integers and FP8 are kept by name only (FP8 weights
- * mean something only together with their scales).
+ * Types that quant/ has a row for come with it; others (integers) are kept by name only. Weights in
+ * several tensors are put together afterwards (compose.c).
  */
 #include "base/num.h"
 #include "format/jsonin.h"

@@ -8,6 +8,7 @@
 
 #include "base/num.h"
 #include "format/gguf_priv.h"
+#include "format/parts.h"
 #include "format/priv.h"
 
 #include <jansson.h>
@@ -95,20 +96,28 @@ const char *source_where(const struct source *s, const struct source_tensor *t)
     return s->files[t->file].path;
 }
 
-int source_finish(struct source *s, struct err *e)
+static int index_values(struct source *s, struct err *e)
 {
     int rc = names_init(&s->keys, s->n_entries, e);
 
-    if (!rc)
-        rc = names_init(&s->names, s->n_tensors, e);
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < s->n_entries; i++) {
+    for (size_t i = 0; !rc && i < s->n_entries; i++) {
         const char *key = s->entries[i].key;
         if (!names_add(&s->keys, key, strlen(key), i))
-            return err_set(e, ERR_FORMAT, "%s: metadata key '%s' is given twice", s->path,
-                           name_show(key, strlen(key)).text);
+            rc = err_set(e, ERR_FORMAT, "%s: metadata key '%s' is given twice", s->path,
+                         name_show(key, strlen(key)).text);
     }
+    return rc;
+}
+
+static int index_tensors(struct source *s, struct err *e)
+{
+    int rc;
+
+    names_release(&s->names);
+    rc = names_init(&s->names, s->n_tensors, e);
+    if (rc)
+        return rc;
+    s->bytes = 0;
     for (size_t i = 0; i < s->n_tensors; i++) {
         const struct source_tensor *t = &s->tensors[i];
         const char *name = t->name;
@@ -124,6 +133,19 @@ int source_finish(struct source *s, struct err *e)
         s->bytes += t->bytes;
     }
     return 0;
+}
+
+int source_finish(struct source *s, struct err *e)
+{
+    int rc = index_values(s, e);
+
+    if (!rc)
+        rc = index_tensors(s, e);
+    if (!rc && s->kind == SOURCE_HF)
+        rc = compose(s, e);
+    if (!rc && s->raw)
+        rc = index_tensors(s, e);
+    return rc;
 }
 
 int source_read_text(struct buf *out, const char *path, struct err *e)
@@ -326,6 +348,7 @@ void source_free(struct source *s)
     free(s->files);
     free(s->entries);
     free(s->tensors);
+    free(s->raw);
     free(s->tokenizer);
     free(s->dir);
     free(s->path);
@@ -411,11 +434,41 @@ const struct source_tensor *source_tensor(const struct source *s, const char *na
     return i == SIZE_MAX ? NULL : &s->tensors[i];
 }
 
+uint64_t source_row_count(const struct source_tensor *t)
+{
+    uint64_t n = 1;
+
+    for (int i = 0; i + 1 < t->dims; i++)
+        n *= t->shape[i]; /* fits: at opening the bytes of all rows did */
+    return n;
+}
+
+size_t source_row_bytes(const struct source_tensor *t)
+{
+    uint64_t rows = source_row_count(t);
+
+    return rows ? (size_t)(t->bytes / rows) : 0;
+}
+
+void source_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride)
+{
+    size_t bytes = source_row_bytes(t);
+
+    if (t->parts) {
+        t->parts->rows(t, r0, n, dst, stride);
+        return;
+    }
+    for (size_t i = 0; i < n && bytes; i++)
+        memcpy(dst + i * stride, t->data + (size_t)(r0 + i) * bytes, bytes);
+}
+
 void source_tensor_drop(const struct source *s, const struct source_tensor *t)
 {
     const struct source_file *f = &s->files[t->file];
 
-    if (!f->borrowed && t->bytes)
+    for (size_t i = 0; t->parts && i < PARTS_MAX && t->parts->part[i]; i++)
+        source_tensor_drop(s, t->parts->part[i]);
+    if (!t->parts && !f->borrowed && t->bytes)
         file_map_drop(&f->map, (size_t)t->offset, t->bytes);
 }
 

@@ -6,6 +6,10 @@
  * tokenizer and a chat template are built from. Names and keys stay those of the file ("naming"
  * says which kind); model/ knows both spellings.
  *
+ * Weights that a Hugging Face checkpoint holds in several tensors (FP8 with scales, GPTQ, AWQ,
+ * bitsandbytes) appear as one logical tensor under the name of the weight, "X.weight"; the tensors
+ * it is composed of are not listed.
+ *
  * A source owns its mappings; tensors and strings point into it and live as long as it does.
  * Opening reads headers only. All sizes are checked here: a tensor's bytes are inside the file.
  */
@@ -28,19 +32,22 @@ enum source_kind_id {
 enum { SOURCE_DIMS = 4 };
 
 /*
- * A tensor of whole blocks. In a GGUF file no dimension is 0 and `data` is aligned to 8 bytes at
+ * A tensor of rows of whole blocks (row forms of composed tensors may end in a partial one). In a
+ * GGUF file no dimension is 0 and `data` is aligned to 8 bytes at
  * least; in safetensors a dimension may be 0 (then bytes = 0) and `data` may have any alignment.
  */
 struct source_tensor {
     const char *name;              /* no control characters, valid UTF-8 */
-    const struct quant_type *type; /* NULL: integers, FP8 and others that quant/ has no row for */
-    const char *dtype;             /* how the file calls the type: "Q4_K", "BF16", "F8_E4M3" */
+    const struct quant_type *type; /* NULL: integers and others that quant/ has no row for */
+    const char *dtype;             /* how the file calls the type: "Q4_K", "BF16", "F8_E4M3"; of a
+                                      composed tensor, the scheme: "FP8", "GPTQ-4" */
     int dims;                      /* 0 for a scalar */
     uint64_t shape[SOURCE_DIMS]; /* outermost first: (rows, cols) for a matrix; unused ones are 1 */
-    const uint8_t *data;         /* in the mapping, row-major, `bytes` long */
-    size_t bytes;
-    int file;        /* index of the file it lies in */
-    uint64_t offset; /* of data in that file */
+    const uint8_t *data;         /* in the mapping, row-major, `bytes` long; NULL when composed */
+    size_t bytes;                /* of all rows in the row form of `type` */
+    int file;                    /* index of the file it (or the main one of its parts) lies in */
+    uint64_t offset;             /* of data in that file */
+    const struct source_parts *parts; /* what it is composed of; NULL for a plain tensor */
 };
 
 /*
@@ -116,6 +123,27 @@ int source_array_get(const struct source *s, const struct source_value *a, uint6
 size_t source_tensor_count(const struct source *s);
 const struct source_tensor *source_tensor_at(const struct source *s, size_t i);
 const struct source_tensor *source_tensor(const struct source *s, const char *name);
+
+/* Rows of a tensor (the product of all dimensions but the last, 1 without dimensions), and bytes of
+ * one in the row form of its type. */
+uint64_t source_row_count(const struct source_tensor *t);
+size_t source_row_bytes(const struct source_tensor *t);
+
+/*
+ * Writes rows [r0, r0 + n) in the row form of the tensor's type, row i at dst + i * stride. Rows of
+ * a tensor of more than two dimensions are counted through: (e, r) of [E, rows, cols] is e * rows +
+ * r. The rows must exist and stride be at least source_row_bytes. Everything was checked at
+ * opening: it cannot fail. What the rows decode to is the scheme's definition in float32, bit for
+ * bit. Pure: any number of threads. Composed tensors that a file holds transposed (GPTQ, AWQ) are
+ * read best by 16 rows or more at once.
+ */
+void source_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride);
+
+/*
+ * 0 when the tensors of a checkpoint that says "quantization_config" can be read; else
+ * ERR_UNSUPPORTED, with what can be.
+ */
+int source_quant_check(const struct source *s, struct err *e);
 
 /* Lets the kernel forget the pages of a tensor that was copied elsewhere. */
 void source_tensor_drop(const struct source *s, const struct source_tensor *t);

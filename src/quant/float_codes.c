@@ -35,16 +35,7 @@ uint16_t quant_f32_to_bf16(float f)
 
 float quant_e4m3_to_f32(uint8_t v)
 {
-    uint32_t sign = (uint32_t)(v & 0x80) << 24;
-    uint32_t em = v & 0x7F;
-    uint32_t u = em << 20;
-    if (em == 0x7F)
-        u = 0x7FC00000;
-    else if (em >= 0x08)
-        u += (uint32_t)(127 - 7) << 23;
-    else
-        u = q_bits(q_from_bits(u + ((uint32_t)(127 - 6) << 23)) - 0x1p-6f);
-    return q_from_bits(u | sign);
+    return q_e4m3_to_f32(v);
 }
 
 uint8_t quant_f32_to_e4m3(float f)

@@ -1,6 +1,7 @@
 /*
- * Inside quant/: conversions of half and bfloat16 as inline code without branches, so that loops
- * over them become vector code. What they do is explained in float_codes.c, which exports them.
+ * Inside quant/: conversions of half, bfloat16 and e4m3 as inline code without branches, so that
+ * loops over them become vector code. What they do is explained in float_codes.c, which exports
+ * them.
  */
 #ifndef PONDER_QUANT_Q_CODES_H
 #define PONDER_QUANT_Q_CODES_H
@@ -47,6 +48,14 @@ static inline uint16_t q_f32_to_f16(float f)
     r = q_choose(u >= q_bits(65536.0f), 0x7C00, r);
     r = q_choose(u > 0x7F800000, 0x7E00 | (u >> 13 & 0x3FF), r);
     return (uint16_t)(sign | r);
+}
+
+/* The fields of e4m3 are those of a half whose value is 2^8 times smaller, subnormals included. */
+static inline float q_e4m3_to_f32(uint8_t v)
+{
+    uint32_t sign = (uint32_t)(v & 0x80) << 24, em = v & 0x7F;
+    uint32_t value = q_bits(q_f16_to_f32((uint16_t)(em << 7)) * 256);
+    return q_from_bits(q_choose(em == 0x7F, 0x7FC00000, value) | sign);
 }
 
 static inline float q_bf16_to_f32(uint16_t b)

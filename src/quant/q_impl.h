@@ -43,6 +43,14 @@ q_declare_encode(q_iq4_xs_encode);
 q_declare_encode(q_tq1_0_encode);
 q_declare_encode(q_tq2_0_encode);
 q_declare_encode(q_mxfp4_encode);
+q_declare_encode(q_e4m3_encode);
+q_declare_encode(q_e5m2_encode);
+q_declare_encode(q_fp8_encode);
+q_declare_encode(q_i8_encode);
+q_declare_encode(q_q4z_encode);
+q_declare_encode(q_q8z_encode);
+q_declare_encode(q_nf4_encode);
+q_declare_encode(q_fp4_encode);
 
 static inline uint16_t q_get16(const uint8_t *p)
 {
@@ -68,6 +76,16 @@ static inline void q_put32(uint8_t *p, uint32_t v)
 {
     v = htole32(v);
     memcpy(p, &v, sizeof(v));
+}
+
+static inline float q_get_f32(const uint8_t *p)
+{
+    return q_from_bits(q_get32(p));
+}
+
+static inline void q_put_f32(uint8_t *p, float f)
+{
+    q_put32(p, q_bits(f));
 }
 
 /* The half-precision scale at p. */

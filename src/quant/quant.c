@@ -10,7 +10,7 @@
 
 static const struct quant_type rows[] = {
 #define ROW(id, name, safetensors, block, bytes, decode, encode) \
-    {QUANT_##id, name, safetensors, block, bytes, decode, encode},
+    {QUANT_##id, name, safetensors, block, bytes, QUANT_##id >= QUANT_INNER, decode, encode},
 #include "quant/quant.def"
 #undef ROW
 };
@@ -63,5 +63,6 @@ const struct quant_type *const *quant_all(size_t *count)
 
 bool quant_size(const struct quant_type *t, size_t n, size_t *bytes)
 {
-    return n % t->block == 0 && num_mul(bytes, n / t->block, t->bytes);
+    size_t blocks = n / t->block, rest = n % t->block;
+    return (!rest || t->partial) && num_mul(bytes, blocks + (rest != 0), t->bytes);
 }

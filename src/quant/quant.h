@@ -3,12 +3,15 @@
  * it.
  *
  * A type is a block of `block` values in `bytes` bytes; a row of a tensor is a whole number of
- * blocks. The rows are listed in quant.def, one file per family (q_legacy.c, q_k.c, q_iq.c, …).
- * `decode` is the meaning of a format; compute kernels for the fast types live in kernels/ and are
- * tested against it. Ids are those of GGUF (ggml_type) where GGUF has the type.
+ * blocks, except that `partial` types may end in a part of one. The rows are listed in quant.def,
+ * one file per family (q_legacy.c, q_k.c, q_iq.c, …). `decode` is the meaning of a format; compute
+ * kernels for the fast types live in kernels/ and are tested against it. Ids are those of GGUF
+ * (ggml_type) where GGUF has the type.
  *
- * Left out: how tensors of several parts are put together (FP8 with block scales, GPTQ, AWQ): that
- * is format/'s work.
+ * Types from QUANT_INNER on are ponder's own row forms of weights that safetensors files hold in
+ * several tensors (FP8 with scales, GPTQ, AWQ, bitsandbytes), and bare FP8; no GGUF file has them.
+ *
+ * Left out: how those parts are put together: that is format/'s work.
  */
 #ifndef PONDER_QUANT_QUANT_H
 #define PONDER_QUANT_QUANT_H
@@ -48,6 +51,15 @@ enum quant_id {
     QUANT_TQ2_0 = 35,
     QUANT_MXFP4 = 39,
     QUANT_NVFP4 = 40,
+    QUANT_INNER = 56, /* ids from here on are never read from or written to a GGUF file */
+    QUANT_E4M3 = QUANT_INNER,
+    QUANT_E5M2,
+    QUANT_FP8,
+    QUANT_I8,
+    QUANT_Q4Z,
+    QUANT_Q8Z,
+    QUANT_NF4,
+    QUANT_FP4,
     QUANT_ID_MAX = 64, /* every id is below this */
 };
 
@@ -56,8 +68,12 @@ struct quant_type {
     const char *name;        /* "Q4_K", as GGUF tools print it */
     const char *safetensors; /* dtype name in safetensors ("BF16"), or NULL */
     uint32_t block, bytes;   /* values and bytes of a block */
+    bool partial; /* n may be any number: the last block is then filled with zero bytes */
 
-    /* n values (a multiple of block) from src (any alignment) to dst. Total: any bytes decode. */
+    /*
+     * n values (a multiple of block, or any number when partial) from src (any alignment) to dst.
+     * Total: any bytes decode.
+     */
     void (*decode)(float *dst, const void *src, size_t n);
 
     /*
@@ -76,8 +92,14 @@ const struct quant_type *quant_by_safetensors(const char *dtype);
 /* All rows in the order of quant.def; *count says how many. */
 const struct quant_type *const *quant_all(size_t *count);
 
-/* Bytes of n values; false when n is no multiple of the block or the size does not fit. */
+/*
+ * Bytes of n values in one row, whole blocks; false when n is no multiple of the block of a type
+ * that is not partial, or the size does not fit. The rows of a matrix are counted one by one.
+ */
 bool quant_size(const struct quant_type *t, size_t n, size_t *bytes);
+
+/* The 16 levels of NF4 and FP4, by code; NULL for other types. */
+const float *quant_levels(enum quant_id id);
 
 /* Single-value conversions, exact (encode: round to nearest even; NaN stays NaN). */
 float quant_f16_to_f32(uint16_t h);

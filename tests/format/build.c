@@ -215,6 +215,59 @@ const char *temp_safetensors(struct temp *t, const char *name, const char *heade
     return temp_write(t, name, b.p, b.n);
 }
 
+struct st_tensor *st_add(struct st *f, const char *name, const char *dtype, int dims,
+                         const uint64_t *shape, const void *data, size_t bytes)
+{
+    struct st_tensor *t = &f->t[f->n++];
+
+    assert_true(f->n <= ST_TENSORS && strlen(name) < sizeof t->name);
+    memset(t, 0, sizeof *t);
+    strcpy(t->name, name);
+    t->dtype = dtype;
+    t->dims = dims;
+    for (int i = 0; i < dims; i++)
+        t->shape[i] = shape[i];
+    t->data = data;
+    t->bytes = bytes;
+    return t;
+}
+
+struct st_tensor *st_find(struct st *f, const char *name)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (strcmp(f->t[i].name, name) == 0)
+            return &f->t[i];
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+const char *st_write(const struct st *f, struct temp *t, const char *name)
+{
+    static struct bytes b;
+    char header[8192];
+    size_t at = 0, n = 0;
+
+    for (size_t i = 0; i < f->n; i++) {
+        const struct st_tensor *x = &f->t[i];
+        n += (size_t)snprintf(header + n, sizeof header - n,
+                              "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", x->name,
+                              x->dtype);
+        for (int d = 0; d < x->dims; d++)
+            n += (size_t)snprintf(header + n, sizeof header - n, "%s%llu", d ? "," : "",
+                                  (unsigned long long)x->shape[d]);
+        n += (size_t)snprintf(header + n, sizeof header - n, "],\"data_offsets\":[%zu,%zu]}", at,
+                              at + x->bytes);
+        at += x->bytes;
+        assert_true(n + 2 < sizeof header);
+    }
+    strcpy(header + n, f->n ? "}" : "{}");
+    b.n = 0;
+    put_str(&b, header);
+    for (size_t i = 0; i < f->n; i++)
+        put(&b, f->t[i].data, f->t[i].bytes);
+    return temp_write(t, name, b.p, b.n);
+}
+
 void assert_refused(const char *path, const char *word, const char *word2)
 {
     struct err e = {0};

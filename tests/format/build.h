@@ -82,6 +82,27 @@ const char *temp_text(struct temp *t, const char *name, const char *text);
 /* A safetensors file: the header's length, the header, `data` bytes 0, 1, 2, …. */
 const char *temp_safetensors(struct temp *t, const char *name, const char *header, size_t data);
 
+/* A safetensors file that is put together tensor by tensor. */
+enum { ST_TENSORS = 12 };
+
+struct st {
+    size_t n;
+    struct st_tensor {
+        char name[128];
+        const char *dtype;
+        int dims;
+        uint64_t shape[SOURCE_DIMS];
+        const void *data; /* of the caller */
+        size_t bytes;
+    } t[ST_TENSORS];
+};
+
+/* A further tensor; returns it, to be changed. */
+struct st_tensor *st_add(struct st *f, const char *name, const char *dtype, int dims,
+                         const uint64_t *shape, const void *data, size_t bytes);
+struct st_tensor *st_find(struct st *f, const char *name); /* fails the test when absent */
+const char *st_write(const struct st *f, struct temp *t, const char *name);
+
 /* source_open fails, *out is NULL, and the error has each of the two words (NULL: any). */
 void assert_refused(const char *path, const char *word, const char *word2);
 struct source *open_ok(const char *path);

@@ -48,6 +48,14 @@ static const struct expectation {
     {QUANT_TQ1_0, 1.47335, 0.95, false},
     {QUANT_TQ2_0, 1.47335, 0.95, false},
     {QUANT_MXFP4, 0.248923, 0.125, true},
+    {QUANT_E4M3, 0.08, 0.7, false}, /* without a scale: 1e-3 is below its range, 1000 above */
+    {QUANT_E5M2, 0.15, 0.06, false},
+    {QUANT_FP8, 0.08, 0.03, false},
+    {QUANT_I8, 0.03, 0.008, false},
+    {QUANT_Q4Z, 0.178636, 0.095, false},
+    {QUANT_Q8Z, 0.0128891, 0.006, false},
+    {QUANT_NF4, 0.25, 0.11, false},
+    {QUANT_FP4, 0.35, 0.19, false},
 };
 
 enum { COUNT = sizeof(expected) / sizeof(expected[0]) };
