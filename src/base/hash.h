@@ -1,4 +1,4 @@
-/* Hashing of byte strings for in-memory tables. Not cryptographic. */
+/* Hashing of byte strings, for tables in memory and as checksums. Not cryptographic. */
 #ifndef PONDER_BASE_HASH_H
 #define PONDER_BASE_HASH_H
 
@@ -8,5 +8,13 @@
 /* 64-bit mix of the bytes. Give tables that hold outside data a random seed (rng_os_seed). */
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed);
 uint64_t hash_u64(uint64_t x); /* finalizer of splitmix64 */
+
+/*
+ * FNV-1a, 64 bits (Fowler, Noll, Vo): for what is stored, since it is the same everywhere and for
+ * ever. Begin with h = HASH_FNV1A; the result of one piece is the beginning of the next. Any one
+ * changed byte changes it.
+ */
+#define HASH_FNV1A 0xcbf29ce484222325u
+uint64_t hash_fnv1a(const void *p, size_t n, uint64_t h);
 
 #endif

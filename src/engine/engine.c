@@ -8,6 +8,7 @@
  */
 #include "engine/engine_private.h"
 
+#include "base/hash.h"
 #include "base/num.h"
 #include "base/quota.h"
 #include "text/chat.h"
@@ -94,7 +95,7 @@ static size_t engine_dry(struct engine *g, size_t n, size_t want)
 
 static int engine_plan(struct engine *g, struct err *e)
 {
-    size_t want = num_min(ENGINE_WANT, g->info.ctx),
+    size_t want = num_min(g->want, g->info.ctx),
            n = engine_dry(g, num_min(g->batch, g->info.ctx), 1);
     n = num_max(n, engine_dry(g, want, want));
     /* Small batches split the context between tasks and keep a part per page. */
@@ -177,6 +178,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     if (!g)
         return err_nomem(e, sizeof *g, "the engine");
     g->batch = o->batch ? o->batch : ENGINE_BATCH;
+    g->want = o->want ? o->want : ENGINE_WANT;
     sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
     g->info.isa = o->isa;
@@ -255,6 +257,59 @@ const struct chat *engine_chat(const struct engine *g)
 {
     return g->chat;
 }
+
+/* ---- looking inside
+ * -------------------------------------------------------------------------------- */
+
+static void engine_watch(void *arg, const struct op_record *r)
+{
+    const struct engine *g = arg;
+    char name[128];
+    if (r->kind != OP_LINEAR && r->kind != OP_SWIGLU)
+        return;
+    struct engine_input in = {.name = name,
+                              .cols = r->in[0].cols,
+                              .rows = r->in[0].rows,
+                              .mats = 1,
+                              .x = r->in[0].data,
+                              .ld = r->in[0].cols};
+    /* The second weight of a linear is its bias, which multiplies nothing. */
+    size_t n = r->kind == OP_SWIGLU ? 2 : 1;
+    for (size_t i = 0; i < n; i++)
+        if (model_gguf_name(g->model, r->w[i], name, sizeof name))
+            g->observer(g->observer_arg, &in);
+}
+
+void engine_observe(struct engine *g, void (*fn)(void *arg, const struct engine_input *in),
+                    void *arg)
+{
+    g->observer = fn;
+    g->observer_arg = arg;
+    g->watch = (struct op_tape){.record = engine_watch, .arg = g};
+    g->ops.tape = fn ? &g->watch : NULL;
+}
+
+uint64_t engine_fingerprint(const struct engine *g)
+{
+    enum { SAMPLE = 64 }; /* bytes of each tensor's beginning */
+    uint64_t h = HASH_FNV1A;
+    for (size_t i = 0; i < source_tensor_count(g->src); i++) {
+        const struct source_tensor *t = source_tensor_at(g->src, i);
+        h = hash_fnv1a(t->name, strlen(t->name) + 1, h);
+        h = hash_fnv1a(t->dtype, strlen(t->dtype) + 1, h);
+        h = hash_fnv1a(t->shape, sizeof t->shape, h);
+        h = hash_fnv1a(t->data, num_min(t->bytes, SAMPLE), h);
+    }
+    return h;
+}
+
+void engine_exp(const struct engine *g, float *y, const float *x, size_t n)
+{
+    g->kern.exp(y, x, n);
+}
+
+/* ---- sampling
+ * -------------------------------------------------------------------------------- */
 
 void engine_sampling(const struct engine *g, struct sampler_params *out)
 {

@@ -32,6 +32,7 @@ struct engine_opts {
     size_t ctx;       /* tokens of a session; 0 = what the model was trained for, at most ctx_max */
     size_t ctx_max;   /* bound on the default; 0 = 4096 × 8 or what memory allows */
     size_t batch;     /* tokens of a prefill chunk; 0 = 512 */
+    size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     enum quant_id kv_type;     /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
     bool tokenizer_only;       /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
@@ -75,6 +76,30 @@ const struct chat *engine_chat(const struct engine *g); /* NULL without a tokeni
  */
 void engine_sampling(const struct engine *g, struct sampler_params *out);
 
+/*
+ * What goes into the matrix products of an engine's sessions, matrix by matrix: `rows` inputs of
+ * `cols` values. Matrices that share an input report it each. A stack of
+ * experts is one name with `mats` matrices, of which this is number `mat`, with the inputs routed
+ * to it. Everything is valid during the call only.
+ */
+struct engine_input {
+    const char *name; /* of the weight as GGUF files call it, whatever files the model came from */
+    size_t cols, rows, mat, mats;
+    const float *x; /* row r: cols values at x + r * ld */
+    size_t ld;
+};
+
+/* From now on `fn` sees every input, in the order of computation and in the caller's thread; NULL
+   ends it. Results and memory are those without an observer. */
+void engine_observe(struct engine *g, void (*fn)(void *arg, const struct engine_input *in),
+                    void *arg);
+
+/* A number that tells models apart: made of names, shapes, types and samples of all tensors. */
+uint64_t engine_fingerprint(const struct engine *g);
+
+/* y = exp(x) by the kernels' exp, whose bits are the same on every machine; y may be x. */
+void engine_exp(const struct engine *g, float *y, const float *x, size_t n);
+
 int session_new(struct session **out, struct engine *g, struct err *e);
 void session_free(struct session *s);
 
@@ -92,6 +117,14 @@ int session_append(struct session *s, const int32_t *ids, size_t n, struct err *
  */
 int session_append_all(struct session *s, const int32_t *ids, size_t n, float *logits,
                        struct err *e);
+/*
+ * Scoring: adds ids[0..n) and gives the logits after each of ids[from..n) to `row`, with the index
+ * i in ids. The compute threads call it, several at a time, in any order, each i once; `worker` is
+ * below the engine's number of threads. from = n wants none.
+ */
+int session_score(struct session *s, const int32_t *ids, size_t n, size_t from,
+                  void (*row)(void *arg, size_t i, const float *logits, int worker), void *arg,
+                  struct err *e);
 void session_truncate(struct session *s, size_t n); /* forgets tokens from n on */
 
 struct engine *session_engine(const struct session *s);

@@ -5,7 +5,7 @@
 #include "engine/engine.h"
 #include "model/model.h"
 
-enum { ENGINE_WANT = 16 }; /* rows of logits in one forward pass, at most */
+enum { ENGINE_WANT = 16 }; /* rows of logits in one forward pass, when nobody says */
 
 struct engine {
     struct kern kern;
@@ -17,6 +17,10 @@ struct engine {
     struct model *model;
     struct kv_pool *kv;
     size_t batch; /* tokens of a prefill chunk */
+    size_t want;  /* rows of logits in one forward pass, at most */
+    struct op_tape watch;
+    void (*observer)(void *arg, const struct engine_input *in);
+    void *observer_arg;
     struct engine_info info;
     struct sampler_params sampling; /* recommended */
     char name[128];

@@ -30,7 +30,7 @@ int session_new(struct session **out, struct engine *g, struct err *e)
     if (!s)
         return err_nomem(e, sizeof *s, "a session");
     s->g = g;
-    size_t batch = num_max(g->batch, ENGINE_WANT);
+    size_t batch = num_max(g->batch, g->want);
     s->ids = calloc(g->info.ctx, sizeof *s->ids);
     s->logits = calloc(g->info.vocab, sizeof *s->logits);
     s->pos = calloc(batch, sizeof *s->pos);
@@ -57,36 +57,33 @@ void session_free(struct session *s)
     free(s);
 }
 
-/* Computes ids[0..n) behind the timeline; logits of the last row, or of all rows into `all`. */
-static int session_step(struct session *s, const int32_t *ids, size_t n, bool last, float *all,
-                        struct err *e)
+/* Computes ids[0..n) behind the timeline; *y becomes the logits of the last `want` tokens, in
+ * scratch: valid until the next step. */
+static int session_step(struct session *s, const int32_t *ids, size_t n, size_t want,
+                        struct tensor *y, struct err *e)
 {
     struct engine *g = s->g;
     int rc = kv_seq_reserve(&s->seq, s->n + n, e);
     if (rc)
         return rc;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         s->pos[i] = (uint32_t)(s->n + i);
-        s->want[i] = (uint32_t)(all ? i : n - 1);
-    }
+    for (size_t i = 0; i < want; i++)
+        s->want[i] = (uint32_t)(n - want + i);
     struct batch_run run = {.seq = &s->seq, .n = n, .pos = s->n};
     struct batch b = {.n = n,
                       .ids = ids,
                       .pos = s->pos,
                       .want = s->want,
-                      .n_want = all    ? n
-                                : last ? 1
-                                       : 0,
+                      .n_want = want,
                       .runs = &run,
                       .n_runs = 1};
     g->ops.used = 0;
-    struct tensor y = model_forward(g->model, &g->ops, &b);
-    if (all)
-        memcpy(all, y.data, n * y.cols * sizeof(float));
-    if (b.n_want)
-        memcpy(s->logits, y.data + (b.n_want - 1) * y.cols, y.cols * sizeof(float));
+    *y = model_forward(g->model, &g->ops, &b);
+    if (want)
+        memcpy(s->logits, y->data + (want - 1) * y->cols, y->cols * sizeof(float));
     g->ops.used = 0;
-    s->has_logits = b.n_want != 0;
+    s->has_logits = want != 0;
     memcpy(s->ids + s->n, ids, n * sizeof *ids);
     s->n += n;
     return 0;
@@ -109,10 +106,11 @@ static int session_check(const struct session *s, const int32_t *ids, size_t n, 
 
 int session_append(struct session *s, const int32_t *ids, size_t n, struct err *e)
 {
+    struct tensor y;
     int rc = session_check(s, ids, n, e);
     for (size_t i = 0; i < n && !rc;) {
         size_t k = num_min(s->g->batch, n - i);
-        rc = session_step(s, ids + i, k, i + k == n, NULL, e);
+        rc = session_step(s, ids + i, k, i + k == n, &y, e);
         i += k;
     }
     return rc;
@@ -121,10 +119,45 @@ int session_append(struct session *s, const int32_t *ids, size_t n, struct err *
 int session_append_all(struct session *s, const int32_t *ids, size_t n, float *logits,
                        struct err *e)
 {
+    struct tensor y;
     int rc = session_check(s, ids, n, e);
     for (size_t i = 0; i < n && !rc;) {
-        size_t k = num_min(num_min(s->g->batch, ENGINE_WANT), n - i);
-        rc = session_step(s, ids + i, k, true, logits + i * s->g->info.vocab, e);
+        size_t k = num_min(num_min(s->g->batch, s->g->want), n - i);
+        rc = session_step(s, ids + i, k, k, &y, e);
+        if (!rc)
+            memcpy(logits + i * s->g->info.vocab, y.data, k * y.cols * sizeof *logits);
+        i += k;
+    }
+    return rc;
+}
+
+struct score_job {
+    void (*row)(void *arg, size_t i, const float *logits, int worker);
+    void *arg;
+    size_t first; /* index of row 0 */
+    struct tensor y;
+};
+
+static void session_score_row(void *arg, size_t chunk, int worker)
+{
+    const struct score_job *j = arg;
+    j->row(j->arg, j->first + chunk, j->y.data + chunk * j->y.cols, worker);
+}
+
+int session_score(struct session *s, const int32_t *ids, size_t n, size_t from,
+                  void (*row)(void *arg, size_t i, const float *logits, int worker), void *arg,
+                  struct err *e)
+{
+    struct score_job j = {.row = row, .arg = arg};
+    int rc = session_check(s, ids, n, e);
+    for (size_t i = 0; i < n && !rc;) {
+        /* Tokens that are only context go in large batches. */
+        size_t k = i < from ? num_min(s->g->batch, from - i)
+                            : num_min(num_min(s->g->batch, s->g->want), n - i);
+        rc = session_step(s, ids + i, k, i < from ? 0 : k, &j.y, e);
+        j.first = i;
+        if (!rc && i >= from)
+            team_run(s->g->team, session_score_row, &j, k);
         i += k;
     }
     return rc;
@@ -158,12 +191,13 @@ int session_feed(struct session *s, const int32_t *ids, size_t n,
     /* The last token is computed again unless its logits are still here. */
     if (same == n && !(s->has_logits && s->n == n))
         same--;
+    struct tensor y;
     session_truncate(s, same);
     s->reused = same;
     int rc = session_check(s, ids + same, n - same, e);
     for (size_t i = same; i < n && !rc;) {
         size_t k = num_min(s->g->batch, n - i);
-        rc = session_step(s, ids + i, k, i + k == n, NULL, e);
+        rc = session_step(s, ids + i, k, i + k == n, &y, e);
         i += k;
         if (!rc && i < n && progress && !progress(arg, i - same, n - same))
             rc = err_set(e, ERR_CANCELLED, "stopped");

@@ -42,17 +42,22 @@ size_t model_dim(const struct model_config *f, enum model_dim d)
     return 0;
 }
 
+/* A name of a table, its hole filled with the layer. */
+static void model_name(char *out, size_t cap, const char *fmt, size_t layer)
+{
+    const char *hole = strstr(fmt, "%zu");
+    if (hole)
+        snprintf(out, cap, "%.*s%zu%s", (int)(hole - fmt), fmt, layer, hole + 3);
+    else
+        snprintf(out, cap, "%s", fmt);
+}
+
 int model_tensor_find(const struct source_tensor **out, const struct source *src,
                       const struct model_config *cfg, const struct model_tensor *row, size_t layer,
                       struct err *e)
 {
     char name[128];
-    const char *fmt = source_kind(src) == SOURCE_GGUF ? row->gguf : row->hf;
-    const char *hole = strstr(fmt, "%zu");
-    if (hole)
-        snprintf(name, sizeof name, "%.*s%zu%s", (int)(hole - fmt), fmt, layer, hole + 3);
-    else
-        snprintf(name, sizeof name, "%s", fmt);
+    model_name(name, sizeof name, source_kind(src) == SOURCE_GGUF ? row->gguf : row->hf, layer);
     const struct source_tensor *t = *out = source_tensor(src, name);
     if (!t && ((row->flags & TENSOR_OPTIONAL) || ((row->flags & TENSOR_HEAD) && cfg->tied)))
         return 0;
@@ -285,6 +290,32 @@ void model_kv_shape(const struct model *m, struct kv_shape *out)
                              .d_k = m->cfg.d_head,
                              .d_v = m->cfg.d_head,
                              .type = QUANT_F16};
+}
+
+bool model_gguf_name(const struct model *m, const struct weight *w, char *out, size_t cap)
+{
+    const struct model_arch *a = m->cfg.arch;
+    const struct model_tensor *rows = model_top_tensors;
+    uintptr_t at = (uintptr_t)w, top = (uintptr_t)&m->top, layers = (uintptr_t)m->layers;
+    size_t n = MODEL_TOP_TENSORS, layer = 0, offset = 0;
+    if (w == &m->top.head && m->cfg.tied) {
+        offset = offsetof(struct model_top, embed);
+    } else if (at >= top && at < top + sizeof m->top) {
+        offset = at - top;
+    } else if (at >= layers && at < layers + m->cfg.n_layer * a->layer_size) {
+        layer = (at - layers) / a->layer_size;
+        offset = (at - layers) % a->layer_size;
+        rows = a->layer;
+        n = a->n_layer_tensors;
+    } else {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].offset == offset) {
+            model_name(out, cap, rows[i].gguf, layer);
+            return true;
+        }
+    return false;
 }
 
 struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batch *b)

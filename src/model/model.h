@@ -63,6 +63,12 @@ void model_macs(const struct model *m, uint64_t *layers, uint64_t *head);
 void model_kv_shape(const struct model *m, struct kv_shape *out);
 
 /*
+ * The name that GGUF files give a matrix of this model, whatever files it came from ("blk.0.
+ * attn_q.weight"): into out, false when `w` is none of its matrices. A tied head is the embedding.
+ */
+bool model_gguf_name(const struct model *m, const struct weight *w, char *out, size_t cap);
+
+/*
  * The forward pass over a batch: logits (F32) of the tokens that batch->want marks, in order, one
  * row each. KV of all tokens is written into their sequences. With c->dry set nothing is computed:
  * it only measures memory.

@@ -55,7 +55,7 @@ size_t op_begin(struct op_ctx *c)
 
 void op_end(struct op_ctx *c, size_t mark)
 {
-    if (!c->tape)
+    if (!c->tape || !c->tape->keep)
         c->used = mark;
 }
 
@@ -165,7 +165,7 @@ struct tensor op_rmsnorm(struct op_ctx *c, struct tensor x, const struct weight 
 /* Where a result may take its input's place. */
 static struct tensor op_inplace(struct op_ctx *c, struct tensor x)
 {
-    return c->tape ? op_tensor(c, x.rows, x.cols) : x;
+    return c->tape && c->tape->keep ? op_tensor(c, x.rows, x.cols) : x;
 }
 
 struct tensor op_head_norm(struct op_ctx *c, struct tensor x, size_t heads, const struct weight *w,

@@ -5,8 +5,9 @@
  * blocking, threads and the preparation of activations are inside. The same calls serve three uses:
  *   dry      nothing is computed, only memory is counted: how a run is planned
  *   plain    inference: memory of a scope is used again, some ops work in place
- *   taped    a tape is attached: every op reports itself (op_record), nothing is reused or
- *            changed in place, so that a backward pass can walk the record
+ *   taped    a tape is attached: every op reports itself (op_record). A tape that keeps has nothing
+ *            reused or changed in place, so that a backward pass can walk the record; one that does
+ *            not keep only watches, and memory is used as in inference
  * Callers do not know which: they always go on with the tensor that an op returned.
  *
  * Numerics: every op's result for a token depends on that token (and its sequence) alone, never on
@@ -46,7 +47,10 @@ enum op_kind {
     OP_ROWS,
 };
 
-/* What an op tells a tape. The memory stays valid while the tape's run lasts. */
+/*
+ * What an op tells a tape. With `keep` the memory stays valid while the tape's run lasts, without
+ * it during the call only (and where the op works in place, `in` already holds the result).
+ */
 struct op_record {
     enum op_kind kind;
     struct tensor out, in[3]; /* a tensor is known by its data pointer */
@@ -56,6 +60,7 @@ struct op_record {
 struct op_tape {
     void (*record)(void *arg, const struct op_record *r);
     void *arg;
+    bool keep;
 };
 
 /* Tokens of one sequence that lie together in a batch. */
@@ -90,7 +95,7 @@ void op_ctx_release(struct op_ctx *c);
 /* Grows the scratch to `bytes`, the peak of a dry run. Nothing may be in use. */
 int op_ctx_reserve(struct op_ctx *c, size_t bytes, struct err *e);
 
-/* What is taken between begin and end is given back at end (unless a tape is attached). */
+/* What is taken between begin and end is given back at end (unless a tape keeps it). */
 size_t op_begin(struct op_ctx *c);
 void op_end(struct op_ctx *c, size_t mark);
 
@@ -104,7 +109,7 @@ struct tensor op_embed(struct op_ctx *c, const struct weight *w, const int32_t *
 /* Each row over its root mean square, times w (a vector of x->cols). */
 struct tensor op_rmsnorm(struct op_ctx *c, struct tensor x, const struct weight *w, float eps);
 
-/* The same over each head: x (n, heads × d), w (d). In place without a tape. */
+/* The same over each head: x (n, heads × d), w (d). In place unless a tape keeps. */
 struct tensor op_head_norm(struct op_ctx *c, struct tensor x, size_t heads, const struct weight *w,
                            float eps);
 
@@ -129,7 +134,7 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, s
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up);
 
-/* x + y. Without a tape the sum takes x's place. */
+/* x + y. Unless a tape keeps, the sum takes x's place. */
 struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
 
 /*
@@ -139,8 +144,8 @@ struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
 struct tensor op_rope_table(struct op_ctx *c, const uint32_t *pos, size_t n, const double *freq,
                             size_t d, float scale);
 
-/* Rotates the first table->cols values of each head: x (n, heads × d_head). In place without tape.
- */
+/* Rotates the first table->cols values of each head: x (n, heads × d_head). In place unless a tape
+ * keeps. */
 struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct tensor table,
                       bool half);
 

@@ -80,12 +80,24 @@ static void every_input_bit_matters(void **state)
         assert_int_not_equal(hash_u64(0), hash_u64((uint64_t)1 << bit));
 }
 
+/* Known values of the published function: it is stored in files. */
+static void fnv1a_is_the_published_one(void **state)
+{
+    (void)state;
+    assert_true(hash_fnv1a("", 0, HASH_FNV1A) == 0xcbf29ce484222325u);
+    assert_true(hash_fnv1a("a", 1, HASH_FNV1A) == 0xaf63dc4c8601ec8cu);
+    assert_true(hash_fnv1a("foobar", 6, HASH_FNV1A) == 0x85944171f73967e8u);
+    uint64_t h = hash_fnv1a("foo", 3, HASH_FNV1A);
+    assert_true(hash_fnv1a("bar", 3, h) == 0x85944171f73967e8u);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hash_is_a_function_of_bytes_length_and_seed),
         cmocka_unit_test(short_keys_spread),
         cmocka_unit_test(every_input_bit_matters),
+        cmocka_unit_test(fnv1a_is_the_published_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

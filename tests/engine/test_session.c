@@ -1,4 +1,5 @@
 /* Opening models and the timeline of a session: reuse, cutting back, limits, errors with words. */
+#include "base/num.h"
 #include "engine/engine.h"
 #include "support/fail_alloc.h"
 
@@ -138,6 +139,118 @@ static void test_limits(void **state)
     assert_int_equal(session_feed(s, ids, 10, NULL, NULL, &e), 0);
     session_free(s);
     engine_free(g);
+}
+
+struct scored {
+    float rows[N * 512];
+    size_t seen[N];
+    int workers;
+};
+
+static void score_row(void *arg, size_t i, const float *logits, int worker)
+{
+    struct scored *s = arg;
+    assert_true(worker >= 0 && worker < s->workers);
+    s->seen[i]++;
+    memcpy(s->rows + i * 512, logits, 512 * sizeof *logits);
+}
+
+/* Scoring gives the same bits, each wanted row once, whatever the groups. */
+static void test_score(void **state)
+{
+    (void)state;
+    static struct scored got;
+    struct engine *g = open_model("llama_rope_llama3", QUANT_F16);
+    struct session *s = new_session(g);
+    struct err e = {0};
+    int32_t ids[N];
+    float *all = malloc(N * 512 * sizeof *all);
+    some_ids(ids, N);
+    assert_int_equal(session_append_all(s, ids, N, all, &e), 0);
+    for (size_t from = 0; from <= N; from += 50) {
+        memset(&got, 0, sizeof got);
+        got.workers = engine_info(g)->threads;
+        session_truncate(s, 0);
+        assert_int_equal(session_score(s, ids, N, from, score_row, &got, &e), 0);
+        assert_int_equal(session_len(s), N);
+        for (size_t i = 0; i < N; i++)
+            assert_int_equal(got.seen[i], i >= from);
+        assert_memory_equal(got.rows + from * 512, all + from * 512,
+                            (N - from) * 512 * sizeof *all);
+    }
+    ids[N - 1] = 512;
+    session_truncate(s, 0);
+    assert_int_equal(session_score(s, ids, N, 0, score_row, &got, &e), ERR_FORMAT);
+    free(all);
+    session_free(s);
+    engine_free(g);
+}
+
+struct seen_input {
+    size_t q, gate, up, down, head, rows;
+    float first[64];
+};
+
+static void see_input(void *arg, const struct engine_input *in)
+{
+    struct seen_input *s = arg;
+    assert_int_equal(in->mats, 1);
+    assert_int_equal(in->mat, 0);
+    s->q += !strcmp(in->name, "blk.2.attn_q.weight");
+    s->gate += !strcmp(in->name, "blk.0.ffn_gate.weight");
+    s->up += !strcmp(in->name, "blk.0.ffn_up.weight");
+    s->down += !strcmp(in->name, "blk.1.ffn_down.weight");
+    s->head += !strcmp(in->name, "token_embd.weight") || !strcmp(in->name, "output.weight");
+    if (!strcmp(in->name, "blk.0.attn_q.weight")) {
+        s->rows += in->rows;
+        memcpy(s->first, in->x, num_min(in->cols, 64) * sizeof(float));
+    }
+}
+
+static void test_observe(void **state)
+{
+    static const char *const models[] = {"llama_rope_llama3", "qwen2_tied", "qwen2_untied"};
+    (void)state;
+    for (size_t m = 0; m < NUM_COUNT(models); m++) {
+        struct engine *g = open_model(models[m], QUANT_F16);
+        struct session *s = new_session(g);
+        struct seen_input seen = {0};
+        struct err e = {0};
+        int32_t ids[N];
+        some_ids(ids, N);
+        float plain[512];
+        assert_int_equal(session_append(s, ids, N, &e), 0);
+        memcpy(plain, session_logits(s), sizeof plain);
+        session_truncate(s, 0);
+        engine_observe(g, see_input, &seen);
+        assert_int_equal(session_append(s, ids, N, &e), 0);
+        assert_memory_equal(session_logits(s), plain, sizeof plain);
+        engine_observe(g, NULL, NULL);
+        session_truncate(s, 0);
+        assert_int_equal(session_append(s, ids, N, &e), 0);
+        size_t batches = (N + 23) / 24;
+        assert_int_equal(seen.rows, N);
+        assert_int_equal(seen.gate, batches);
+        assert_int_equal(seen.up, batches);
+        assert_int_equal(seen.down, batches);
+        assert_int_equal(seen.head, 1); /* only where logits were wanted */
+        assert_true(seen.first[0] != 0);
+        session_free(s);
+        engine_free(g);
+    }
+}
+
+static void test_fingerprint(void **state)
+{
+    (void)state;
+    struct engine *a = open_model("qwen2_tied", QUANT_F16),
+                  *b = open_model("qwen2_tied", QUANT_F32),
+                  *c = open_model("qwen2_untied", QUANT_F16);
+    assert_true(engine_fingerprint(a) == engine_fingerprint(b));
+    assert_true(engine_fingerprint(a) != engine_fingerprint(c));
+    engine_free(a);
+    engine_free(b);
+    engine_free(c);
 }
 
 static bool stop_early(void *arg, size_t done, size_t total)
@@ -293,10 +406,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_facts),     cmocka_unit_test(test_timeline),
-        cmocka_unit_test(test_limits),    cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_facts),       cmocka_unit_test(test_timeline),
+        cmocka_unit_test(test_score),       cmocka_unit_test(test_observe),
+        cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_cancel),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sampling),    cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
 }

@@ -164,7 +164,7 @@ static void test_trace(void **state)
     int32_t ids[MAX_TOKENS];
     size_t n =
         read_ids(ids, json_object_get(json_array_get(json_object_get(root, "prompts"), 1), "ids"));
-    struct op_tape tape = {trace_record, &t};
+    struct op_tape tape = {trace_record, &t, true};
     memset(&t, 0, sizeof t);
     l.ops.tape = &tape;
     forward(&l, ids, 0, n);
