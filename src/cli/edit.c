@@ -1,9 +1,16 @@
 /*
  * See edit.h. The history file is made with mode 0600 before libedit writes to it: it holds what a
- * person asked. libedit puts the terminal into a mode without signals from Ctrl-C, so that it is a
- * key like others there; a signal from elsewhere still ends the program.
+ * person asked.
+ *
+ * Ctrl-C drops the line at any time, however it arrives. With libedit it is a key: the terminal is
+ * put into a mode without signals before the prompt shows. A signal (from another program, or from
+ * a Ctrl-C in the moment before that mode) is kept by cli/interrupt and turned into the same key by
+ * edit_getc, which takes the place of libedit's own reading for that. So libedit catches no signals
+ * itself. A Ctrl-D before that mode is read as a NUL afterwards, and means what it meant.
  */
 #include "cli/edit.h"
+
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { EDIT_HISTORY = 1000, EDIT_LINE_MAX = 16 << 20 };
@@ -23,11 +31,17 @@ enum { EDIT_HISTORY = 1000, EDIT_LINE_MAX = 16 << 20 };
 #ifdef PONDER_LIBEDIT
 #include <histedit.h>
 
+enum { EDIT_KEY_INTERRUPT = 3, EDIT_KEY_END = 4 }; /* ^C, ^D */
+
 struct edit {
     EditLine *el;
     History *history;
+    struct interrupt *interrupt;
     char *file; /* owned, or NULL */
     const char *prompt;
+    char part[4]; /* bytes of a character that is not whole yet */
+    size_t part_n;
+    bool ahead; /* what is read was typed before the prompt */
     bool interrupted, remember;
 };
 
@@ -51,11 +65,75 @@ static unsigned char edit_on_interrupt(EditLine *el, int key)
     return CC_EOF;
 }
 
-/* libedit catches the signal, and mends the terminal before and after. */
+/* Stops here, with the terminal as others know it; what follows comes as INTERRUPT_CONTINUED. */
 static unsigned char edit_on_suspend(EditLine *el, int key)
 {
-    raise(SIGTSTP);
-    return CC_REFRESH;
+    el_set(el, EL_PREP_TERM, 0);
+    interrupt_default(SIGTSTP);
+    return CC_NORM;
+}
+
+static void edit_screen(EditLine *el, int what)
+{
+    if (what & INTERRUPT_CONTINUED) { /* others have used the terminal */
+        el_set(el, EL_PREP_TERM, 0);
+        el_set(el, EL_PREP_TERM, 1);
+    }
+    if (what)
+        el_resize(el);
+    if (what & INTERRUPT_CONTINUED) {
+        putchar('\r');
+        el_set(el, EL_REFRESH);
+    }
+}
+
+/* One byte more of the character that is being read: 1, 0 at the end of input, -1 on failure. */
+static int edit_byte(EditLine *el, struct edit *d, bool *interrupted)
+{
+    struct pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_fd(d->interrupt), POLLIN, 0}};
+    for (;;) {
+        int ready = poll(p, 2, d->ahead ? 0 : -1);
+        d->ahead = d->ahead && ready > 0;
+        if (ready < 0 && errno != EINTR)
+            return -1;
+        if (ready > 0 && p[1].revents) {
+            int what = interrupt_take(d->interrupt);
+            edit_screen(el, what & ~INTERRUPT_STOP);
+            if ((*interrupted = what & INTERRUPT_STOP))
+                return 1;
+        } else if (ready > 0) {
+            ssize_t n = read(STDIN_FILENO, d->part + d->part_n, 1);
+            d->part_n += n > 0;
+            if (n >= 0 || (errno != EINTR && errno != EAGAIN))
+                return n > 0 ? 1 : (int)n;
+        }
+    }
+}
+
+/* What libedit reads: the next character. Bytes that are not UTF-8 are dropped. */
+static int edit_getc(EditLine *el, wchar_t *out)
+{
+    struct edit *d = edit_of(el);
+    for (;;) {
+        uint32_t c;
+        bool bad, interrupted = false;
+        while (d->part_n && utf8_incomplete(d->part, d->part_n) != d->part_n) {
+            size_t n = utf8_next(d->part, d->part_n, &c, &bad);
+            d->part_n -= n;
+            memmove(d->part, d->part + n, d->part_n);
+            if (!bad && (c || d->ahead)) {
+                *out = c ? (wchar_t)c : EDIT_KEY_END;
+                return 1;
+            }
+        }
+        int rc = edit_byte(el, d, &interrupted);
+        if (interrupted) {
+            d->part_n = 0;
+            *out = EDIT_KEY_INTERRUPT;
+        }
+        if (rc <= 0 || interrupted)
+            return rc;
+    }
 }
 
 /* Text is UTF-8 whatever the locale says; without this libedit would refuse it under LANG=C. */
@@ -74,6 +152,7 @@ int edit_new(struct edit **out, struct interrupt *i, const char *file, struct er
     if (!d)
         return err_nomem(e, sizeof *d, "the line editor");
     edit_locale();
+    d->interrupt = i;
     d->el = el_init("ponder", stdin, stdout, stderr);
     d->history = history_init();
     d->file = file ? strdup(file) : NULL;
@@ -88,7 +167,7 @@ int edit_new(struct edit **out, struct interrupt *i, const char *file, struct er
         history(d->history, &ev, H_LOAD, d->file);
     el_set(d->el, EL_CLIENTDATA, d);
     el_set(d->el, EL_PROMPT, edit_prompt);
-    el_set(d->el, EL_SIGNAL, 1);
+    el_set(d->el, EL_GETCFN, edit_getc);
     el_set(d->el, EL_EDITOR, "emacs");
     el_set(d->el, EL_HIST, history, d->history);
     el_set(d->el, EL_ADDFN, "ponder-interrupt", "drop the line", edit_on_interrupt);
@@ -132,8 +211,12 @@ enum edit_result edit_line(struct edit *d, const char *prompt, struct buf *line,
     buf_clear(line);
     d->prompt = prompt;
     d->interrupted = false;
+    d->ahead = true;
     errno = 0;
+    interrupt_prompt(d->interrupt, true);
+    el_set(d->el, EL_PREP_TERM, 1); /* keys are keys before the prompt shows */
     const char *s = el_gets(d->el, &n);
+    interrupt_prompt(d->interrupt, false);
     if (d->interrupted) {
         printf("^C\n");
         return EDIT_INTERRUPT;
@@ -179,7 +262,7 @@ void edit_free(struct edit *d)
     free(d);
 }
 
-/* Waits for input or Ctrl-C. */
+/* Waits for input or Ctrl-C; may come back without either. */
 static enum edit_result edit_fill(struct edit *d, struct err *e)
 {
     struct pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_fd(d->interrupt), POLLIN, 0}};
@@ -188,8 +271,14 @@ static enum edit_result edit_fill(struct edit *d, struct err *e)
         err_errno(e, "poll");
         return EDIT_ERROR;
     }
-    if (interrupt_pending(d->interrupt))
+    if (p[1].revents) {
+        if (!(interrupt_take(d->interrupt) & INTERRUPT_STOP))
+            return EDIT_LINE;
+        tcflush(STDIN_FILENO, TCIFLUSH);
         return EDIT_INTERRUPT;
+    }
+    if (!p[0].revents)
+        return EDIT_LINE;
     ssize_t n = read(STDIN_FILENO, d->chunk, sizeof d->chunk);
     if (n <= 0)
         return EDIT_END;
@@ -203,10 +292,12 @@ enum edit_result edit_line(struct edit *d, const char *prompt, struct buf *line,
     buf_clear(line);
     printf("%s", prompt);
     fflush(stdout);
-    interrupt_watch(d->interrupt);
+    interrupt_prompt(d->interrupt, true);
     while (r == EDIT_LINE) {
-        if (d->at == d->len && (r = edit_fill(d, e)) != EDIT_LINE)
-            break;
+        if (d->at == d->len) {
+            r = edit_fill(d, e);
+            continue;
+        }
         if (d->chunk[d->at] == '\n') {
             d->at++;
             break;
@@ -214,7 +305,7 @@ enum edit_result edit_line(struct edit *d, const char *prompt, struct buf *line,
         if (buf_putc(line, d->chunk[d->at++], e))
             r = EDIT_ERROR;
     }
-    interrupt_unwatch(d->interrupt);
+    interrupt_prompt(d->interrupt, false);
     if (r == EDIT_INTERRUPT)
         printf("\n");
     return r == EDIT_END && line->len ? EDIT_LINE : r;

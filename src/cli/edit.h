@@ -14,7 +14,8 @@ struct edit;
 
 enum edit_result { EDIT_LINE, EDIT_END, EDIT_INTERRUPT, EDIT_ERROR };
 
-/* `file` is where the history is kept, or NULL for nowhere. */
+/* `file` is where the history is kept, or NULL for nowhere. `i` is being watched (interrupt_watch)
+   whenever a line is read. */
 int edit_new(struct edit **out, struct interrupt *i, const char *file, struct err *e);
 void edit_free(struct edit *d); /* saves the history; NULL is fine */
 

@@ -1,6 +1,8 @@
 /* See interrupt.h. */
 #include "cli/interrupt.h"
 
+#include "base/num.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,51 +12,109 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
+
+/* From interrupt_free to the thread. */
+enum { INTERRUPT_QUIT_SIGNAL = SIGUSR2 };
+
+static const int64_t patience = 1000000000; /* ns */
+
+static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,   SIGQUIT,
+                              SIGTSTP, SIGCONT, SIGWINCH, INTERRUPT_QUIT_SIGNAL};
 
 struct interrupt {
     pthread_t thread;
     bool running;
-    int event;           /* eventfd: readable while pending */
-    atomic_int watching; /* 1 between watch and unwatch */
-    atomic_int pending;  /* interrupts since watch */
-    bool have_tty;       /* `tty` holds the terminal's settings at start */
+    sigset_t set;        /* what the thread waits for */
+    int event;           /* eventfd: written after every change of what can be taken */
+    atomic_int watching; /* watches without unwatch */
+    atomic_bool prompt;
+    atomic_llong pending; /* when the first interrupt came that was not taken (ns), or 0 */
+    atomic_int screen;    /* INTERRUPT_RESIZED, INTERRUPT_CONTINUED */
+    bool have_tty;        /* `tty` holds the terminal's settings at start */
     struct termios tty;
 };
 
+void interrupt_default(int sig)
+{
+    sigset_t one, was;
+    sigemptyset(&one);
+    sigaddset(&one, sig);
+    pthread_sigmask(SIG_UNBLOCK, &one, &was);
+    raise(sig);
+    pthread_sigmask(SIG_SETMASK, &was, NULL);
+}
+
+/* Only plain system calls: other threads may hold any lock. */
 static void interrupt_put(const char *s)
 {
     if (isatty(STDERR_FILENO) && write(STDERR_FILENO, s, strlen(s)) < 0)
         return;
 }
 
-/* Ends the program now: other threads may hold any lock, so only plain system calls. */
-static void interrupt_exit(struct interrupt *i)
+/* The terminal as it was, if it is ours: a program in the background leaves it alone. */
+static void interrupt_tty(const struct interrupt *i)
 {
-    if (i->have_tty)
+    if (i->have_tty && tcgetpgrp(STDIN_FILENO) == getpgrp())
         tcsetattr(STDIN_FILENO, TCSANOW, &i->tty);
+}
+
+/* Ends the program now. */
+static void interrupt_exit(const struct interrupt *i, int sig)
+{
+    interrupt_tty(i);
     interrupt_put("\r\033[K\033[0m");
-    _exit(130);
+    if (sig != SIGINT)
+        interrupt_default(sig);
+    _exit(128 + sig);
+}
+
+static void interrupt_note(struct interrupt *i, int what)
+{
+    uint64_t one = 1;
+    atomic_fetch_or(&i->screen, what);
+    if (write(i->event, &one, sizeof one) < 0) /* full: it is readable all the same */
+        return;
+}
+
+static void interrupt_stop(struct interrupt *i)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    long long now = t.tv_sec * 1000000000LL + t.tv_nsec, first = 0;
+    if (!atomic_load(&i->watching) || (!atomic_compare_exchange_strong(&i->pending, &first, now) &&
+                                       now - first >= patience && !atomic_load(&i->prompt)))
+        interrupt_exit(i, SIGINT);
+    interrupt_note(i, 0);
 }
 
 static void *interrupt_thread(void *arg)
 {
     struct interrupt *i = arg;
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR2); /* from interrupt_free */
     for (;;) {
         int sig = 0;
-        if (sigwait(&set, &sig))
+        if (sigwait(&i->set, &sig))
             continue;
-        if (sig == SIGUSR2)
+        switch (sig) {
+        case INTERRUPT_QUIT_SIGNAL:
             return NULL;
-        if (!atomic_load(&i->watching) || atomic_fetch_add(&i->pending, 1) > 0)
-            interrupt_exit(i);
-        uint64_t one = 1;
-        if (write(i->event, &one, sizeof one) < 0)
-            interrupt_exit(i);
+        case SIGINT:
+            interrupt_stop(i);
+            break;
+        case SIGTSTP:
+            interrupt_tty(i);
+            interrupt_default(sig);
+            break;
+        case SIGCONT:
+            interrupt_note(i, INTERRUPT_CONTINUED);
+            break;
+        case SIGWINCH:
+            interrupt_note(i, INTERRUPT_RESIZED);
+            break;
+        default:
+            interrupt_exit(i, sig);
+        }
     }
 }
 
@@ -62,7 +122,6 @@ int interrupt_new(struct interrupt **out, struct err *e)
 {
     struct interrupt *i = calloc(1, sizeof *i);
     struct sigaction was;
-    sigset_t set;
     *out = NULL;
     if (!i)
         return err_nomem(e, sizeof *i, "signals");
@@ -72,14 +131,12 @@ int interrupt_new(struct interrupt **out, struct err *e)
         goto fail;
     }
     i->have_tty = !tcgetattr(STDIN_FILENO, &i->tty);
-    if (!sigaction(SIGINT, NULL, &was) && was.sa_handler == SIG_IGN) {
-        *out = i;
-        return 0;
-    }
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR2);
-    int rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sigemptyset(&i->set);
+    for (size_t k = 0; k < NUM_COUNT(signals); k++)
+        if (sigaction(signals[k], NULL, &was) || was.sa_handler != SIG_IGN ||
+            signals[k] == INTERRUPT_QUIT_SIGNAL)
+            sigaddset(&i->set, signals[k]);
+    int rc = pthread_sigmask(SIG_BLOCK, &i->set, NULL);
     if (!rc)
         rc = pthread_create(&i->thread, NULL, interrupt_thread, i);
     if (rc) {
@@ -100,7 +157,7 @@ void interrupt_free(struct interrupt *i)
     if (!i)
         return;
     if (i->running) {
-        pthread_kill(i->thread, SIGUSR2);
+        pthread_kill(i->thread, INTERRUPT_QUIT_SIGNAL);
         pthread_join(i->thread, NULL);
     }
     if (i->event >= 0)
@@ -110,21 +167,35 @@ void interrupt_free(struct interrupt *i)
 
 void interrupt_watch(struct interrupt *i)
 {
-    uint64_t n;
-    while (read(i->event, &n, sizeof n) > 0)
-        ;
-    atomic_store(&i->pending, 0);
-    atomic_store(&i->watching, 1);
+    if (!atomic_load(&i->watching))
+        interrupt_take(i);
+    atomic_fetch_add(&i->watching, 1);
 }
 
 void interrupt_unwatch(struct interrupt *i)
 {
-    atomic_store(&i->watching, 0);
+    atomic_fetch_sub(&i->watching, 1);
+}
+
+void interrupt_prompt(struct interrupt *i, bool on)
+{
+    atomic_store(&i->prompt, on);
 }
 
 bool interrupt_pending(const struct interrupt *i)
 {
-    return atomic_load(&i->pending) > 0;
+    return atomic_load(&i->pending) != 0;
+}
+
+int interrupt_take(struct interrupt *i)
+{
+    uint64_t n;
+    /* First the event, then what it stands for: one that comes in between is seen twice, not never.
+     */
+    while (read(i->event, &n, sizeof n) > 0)
+        ;
+    int what = atomic_exchange(&i->screen, 0);
+    return what | (atomic_exchange(&i->pending, 0) ? INTERRUPT_STOP : 0);
 }
 
 int interrupt_fd(const struct interrupt *i)

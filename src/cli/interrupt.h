@@ -1,13 +1,18 @@
 /*
- * Ctrl-C. SIGINT is blocked in every thread and waited for by one of our own, so that it is noticed
- * at any time, also inside a long computation, and no handler touches program state:
+ * Ctrl-C, and what else the system or the terminal may say. Signals are blocked in every thread and
+ * waited for by one of our own, so that they are noticed at any time, also inside a long
+ * computation, and no handler touches program state. SIGINT:
  *
  *   - nobody is watching (loading, reading input): the program ends at once with status 130
- *   - somebody is watching: the first one is counted for interrupt_pending to see; a second one
- *     before it was taken ends the program
+ *   - somebody is watching: it is kept until interrupt_take; another one a second or more after one
+ *     that was not taken ends the program, which does not seem to listen
+ *   - somebody is at a prompt: it is kept, whatever the time
  *
- * Must be started before any other thread is. When SIGINT was ignored at start (a background job of
- * a script) it stays ignored.
+ * What ends or stops the program (SIGTERM, SIGHUP, SIGQUIT, SIGTSTP) puts the terminal back first.
+ * A change of the window's size and the return from a stop are kept for whoever draws on it.
+ *
+ * Must be started before any other thread is. A signal that was ignored at start (SIGINT in a
+ * background job of a script, SIGHUP under nohup) stays ignored.
  */
 #ifndef PONDER_CLI_INTERRUPT_H
 #define PONDER_CLI_INTERRUPT_H
@@ -21,12 +26,24 @@ struct interrupt;
 int interrupt_new(struct interrupt **out, struct err *e);
 void interrupt_free(struct interrupt *i); /* NULL is fine */
 
-/* From here on somebody asks interrupt_pending; counts start at none. */
+/* From here on somebody asks; the first of nested watches begins with none. */
 void interrupt_watch(struct interrupt *i);
 void interrupt_unwatch(struct interrupt *i);
+void interrupt_prompt(struct interrupt *i, bool on);
+
+/* Whether there is an interrupt that was not taken. Any thread. */
 bool interrupt_pending(const struct interrupt *i);
 
-/* A descriptor that is readable while an interrupt is pending, for poll. */
+enum { INTERRUPT_STOP = 1, INTERRUPT_RESIZED = 2, INTERRUPT_CONTINUED = 4 };
+
+/* Takes what came since the last call: a set of the above. One thread. */
+int interrupt_take(struct interrupt *i);
+
+/* A descriptor that is readable while there is something to take (now and then without), for poll.
+ */
 int interrupt_fd(const struct interrupt *i);
+
+/* Does to this process what `sig` does to one that takes no care of it; returns after a stop. */
+void interrupt_default(int sig);
 
 #endif

@@ -560,12 +560,14 @@ int repl_run(struct talk *t, struct err *e)
     buf_init(&text, REPL_TEXT_MAX);
     arena_init(&r.arena, REPL_TEXT_MAX);
     bool have = !locate_data("history", history, &lost);
+    interrupt_watch(t->cli->interrupt); /* from the first prompt until the history is saved */
     int rc = edit_new(&r.edit, t->cli->interrupt, have ? history : NULL, e);
     if (!rc) {
         repl_banner(t);
         rc = repl_loop(&r, &text, e);
     }
     edit_free(r.edit);
+    interrupt_unwatch(t->cli->interrupt);
     arena_release(&r.arena);
     buf_release(&text);
     return rc;

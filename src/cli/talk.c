@@ -233,7 +233,8 @@ static int talk_emit(void *arg, enum parse_event ev, const char *s, size_t n)
 static bool talk_keep_going(void *arg)
 {
     struct talk_run *r = arg;
-    if (interrupt_pending(r->t->cli->interrupt))
+    if (interrupt_pending(r->t->cli->interrupt) &&
+        (interrupt_take(r->t->cli->interrupt) & INTERRUPT_STOP))
         r->interrupted = true;
     return !r->interrupted;
 }

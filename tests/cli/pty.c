@@ -7,7 +7,11 @@
  *                        expect TEXT   (waits until it appears after what was matched before)
  *                        signal NUMBER (to the program)
  *                        wait SECONDS
- *                        end           (sends Ctrl-D)
+ *                        storm N TEXT  (N times: sends TEXT; when something appears, SIGINT or
+ *                                      Ctrl-C follows at once or up to 2 ms later)
+ *                        settle TEXT   (sends it again every second until an answer has the line
+ *                                      "settled", whatever was still under way)
+ *                        end           (Ctrl-D, again every second until the program ends)
  * Everything that appears goes to standard output. The status is the program's, 128 + the signal
  * that ended it, or 99 when an expected text did not come in time (said on standard error).
  */
@@ -16,6 +20,7 @@
 #include <pty.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +109,55 @@ static int expect(struct pty *p, const char *text, size_t n)
     }
 }
 
+static bool write_all(struct pty *p, const char *text, size_t n)
+{
+    return write(p->fd, text, n) == (ssize_t)n;
+}
+
+/* Moments that a prompt, a command or an answer does not expect, the same in every run. */
+static int storm(struct pty *p, char *arg)
+{
+    char text[4096];
+    long rounds = strtol(arg, &arg, 10);
+    size_t n = unescape(text, *arg ? arg + 1 : arg);
+    uint32_t x = 2463534242u;
+    for (long i = 0; i < rounds; i++) {
+        size_t had = p->n;
+        x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+        if (!write_all(p, text, n))
+            return 99;
+        for (double end = now() + p->limit; p->n == had;)
+            if (now() > end || !take(p, 0.05)) {
+                fprintf(stderr, "pty: nothing appeared in round %ld\n", i);
+                return 99;
+            }
+        if (x & 1)
+            for (double end = now() + 1e-6 * (x >> 8 & 2047); now() < end;)
+                ;
+        if (x & 2 ? kill(p->pid, SIGINT) : !write_all(p, "\x03", 1))
+            return 99;
+    }
+    return 0;
+}
+
+/* Sends text every second until `done`, or the end of the program when that is NULL. */
+static int persist(struct pty *p, const char *text, size_t n, const char *done)
+{
+    for (double end = now() + p->limit; now() < end;) {
+        if (!write_all(p, text, n) && !p->closed)
+            return 99;
+        for (double next = now() + 1; now() < next;) {
+            bool more = take(p, 0.05);
+            if (done ? strstr(p->seen + p->matched, done) != NULL : !more)
+                return 0;
+            if (!more)
+                return 99;
+        }
+    }
+    fprintf(stderr, "pty: \"%.*s\" had no effect\n", (int)n, text);
+    return 99;
+}
+
 static int step(struct pty *p, char *line)
 {
     char text[4096];
@@ -114,14 +168,15 @@ static int step(struct pty *p, char *line)
     if (!strcmp(line, "expect"))
         return expect(p, text, n);
     if (!strcmp(line, "send"))
-        return write(p->fd, text, n) == (ssize_t)n ? 0 : 99;
+        return write_all(p, text, n) ? 0 : 99;
+    if (!strcmp(line, "storm"))
+        return storm(p, arg);
+    if (!strcmp(line, "settle"))
+        return persist(p, text, n, "settled\r\n");
     if (!strcmp(line, "signal"))
         return kill(p->pid, atoi(arg)) ? 99 : 0;
-    if (!strcmp(line, "end")) {
-        /* A prompt shows a moment before its keys are bound; Ctrl-D means nothing until then. */
-        pass_time(p, 0.4);
-        return write(p->fd, "\x04", 1) == 1 ? 0 : 99;
-    }
+    if (!strcmp(line, "end"))
+        return persist(p, "\x04", 1, NULL);
     if (!strcmp(line, "wait")) {
         pass_time(p, atof(arg));
         return 0;

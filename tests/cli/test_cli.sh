@@ -364,7 +364,6 @@ expect >>>
 send /clear\r
 expect A new chat begins
 expect >>> 
-wait 0.5
 send half a question\x03
 expect ^C
 expect >>> 
@@ -394,6 +393,22 @@ expect >>>
 send /bye\r' run "$model" --ctx 900k --logit-bias 507=-inf --logit-bias 505=-inf --log error
 exits 0
 is 'Ctrl-C stops an answer and the chat goes on'
+
+play 'expect >>> 
+send /set system "settled"\r
+expect >>> 
+storm 150 x
+storm 100 /show system\r
+storm 40 Hello\r
+settle \x15/show system\r
+end' run "$model" --max-tokens 3
+exits 0
+is 'Ctrl-C at any moment never ends a chat'
+
+play 'expect >>> 
+signal 15' run "$model"
+exits 143
+is 'a chat ends when it is told to'
 
 play 'wait 0.7
 signal 2' run "$model" Hello --ctx 900k --logit-bias 507=-inf --logit-bias 505=-inf --log error
