@@ -322,6 +322,32 @@ run inspect "$golden/format/gguf_py.gguf" --raw
 exits 2 && oneline
 is 'what is in a file'
 
+gguf=$golden/format/gguf_py.gguf
+run quantize "$gguf" "$tmp/q.gguf"
+exits 2 && tells '--type is missing' && oneline
+run quantize "$gguf" "$tmp/q.gguf" --type Q4_X
+exits 2 && tells 'unknown type "Q4_X"' && oneline
+run quantize "$gguf" --type Q8_0
+exits 2 && tells 'name the output as well' && oneline
+run quantize "$gguf" "$tmp/q.gguf" --type Q8_0 --split-size 5X
+exits 2 && tells '--split-size 5X' && oneline
+run quantize "$tmp/none.gguf" "$tmp/q.gguf" --type Q8_0
+exits 1 && oneline
+run quantize "$gguf" "$tmp/q.gguf" --type F32 --tensor-type 'a=b'
+exits 2 && tells 'no weight type "b"' && oneline
+holds test ! -e "$tmp/q.gguf"
+run quantize "$gguf" --type F16 --dry-run
+exits 0 && says 'bits a weight'
+run convert "$gguf" "$tmp/c.gguf" --json
+exits 0 && says '"tensors":' && says '"bytes":' && quiet
+run convert "$gguf" "$tmp/c.gguf"
+exits 2 && tells 'is there already' && oneline
+run convert "$gguf" "$tmp/c.gguf" --force
+exits 0 && says "wrote $tmp/c.gguf"
+run convert "$tmp/c.gguf" "$tmp/c.gguf" --force
+exits 2 && tells 'is the source itself' && oneline
+is 'other files: quantize and convert'
+
 run bench "$model" -p 16 -n 4 -r 2 -t 1,2
 exits 0 && says '| p16' && says '| n4' && says 'this machine with 2 threads'
 run bench "$model" -p 16 -n 4 -d 8 -r 2 -t 1 --json

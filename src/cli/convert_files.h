@@ -1,0 +1,21 @@
+/* What convert and quantize share: their options, and from options to files. */
+#ifndef PONDER_CLI_CONVERT_FILES_H
+#define PONDER_CLI_CONVERT_FILES_H
+
+#include "cli/command.h"
+
+struct convert_files_options {
+    const char *type, *imatrix, *name, *split, *format;
+    struct opt_list rules;
+    int pure, dry_run, json, force;
+    int64_t threads;
+};
+
+enum { CONVERT_FILES_N = 11 };
+extern const struct opt convert_files_rows[CONVERT_FILES_N];
+
+/* Converts c->args[0] to c->args[1]. `verb` is what the bar says. */
+int convert_files(struct cli *c, const struct convert_files_options *o, const char *verb,
+                  struct err *e);
+
+#endif

@@ -1,0 +1,145 @@
+/*
+ * A plan: what will be written, from headers alone. Tensors and the rows they are made of come from
+ * names.c, types from types.c.
+ */
+#include "convert/plan.h"
+
+#include "base/num.h"
+#include "convert/imatrix.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void plan_note(struct convert_plan *p, const char *fmt, ...)
+{
+    char text[400];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    char *copy = arena_strndup(&p->arena, text, strlen(text), NULL);
+    if (copy && p->n_notes < PLAN_NOTES)
+        p->notes[p->n_notes++] = copy;
+}
+
+struct convert_tensor *plan_add(struct convert_plan *p, const char *name, struct err *e)
+{
+    if (p->n == p->cap) {
+        size_t cap = p->cap ? 2 * p->cap : 512;
+        struct convert_tensor *v = arena_array(&p->arena, cap, sizeof *v, e);
+        if (!v)
+            return NULL;
+        if (p->n)
+            memcpy(v, p->tensors, p->n * sizeof *v);
+        p->tensors = v;
+        p->cap = cap;
+    }
+    char *copy = arena_strndup(&p->arena, name, strlen(name), e);
+    if (!copy)
+        return NULL;
+    struct convert_tensor *t = &p->tensors[p->n++];
+    *t = (struct convert_tensor){.name = copy};
+    return t;
+}
+
+struct convert_run *plan_runs(struct convert_plan *p, size_t n, struct err *e)
+{
+    return arena_array(&p->arena, n, sizeof(struct convert_run), e);
+}
+
+/* Tensors go into files in order; a file ends before the tensor that would make it too large. */
+static void plan_split(struct convert_plan *p)
+{
+    uint64_t in_file = 0;
+    p->files = 1;
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->o.split && in_file && in_file + p->tensors[i].bytes > p->o.split) {
+            p->files++;
+            in_file = 0;
+        }
+        in_file += p->tensors[i].bytes;
+        p->tensors[i].file = p->files - 1;
+    }
+}
+
+static int plan_check(const struct convert_plan *p, struct err *e)
+{
+    const struct convert_options *o = &p->o;
+    if (source_kind(p->src) == SOURCE_TOKENIZER || !source_tensor_count(p->src))
+        return err_set(e, ERR_USAGE, "no weights are here, nothing to convert");
+    if (o->format == CONVERT_HF && o->mix && !quant_by_id(o->mix->type)->safetensors)
+        return err_set(e, ERR_USAGE,
+                       "safetensors files cannot hold %s: give --type F32, F16 or BF16, or write a "
+                       ".gguf file",
+                       o->mix->name);
+    if (o->format == CONVERT_HF && (o->n_rules || o->imatrix))
+        return err_set(e, ERR_USAGE, "--tensor-type and --imatrix are for GGUF output");
+    return 0;
+}
+
+int convert_plan_new(struct convert_plan **out, struct source *src, const struct convert_options *o,
+                     struct err *e)
+{
+    struct convert_plan *p = calloc(1, sizeof *p);
+    *out = NULL;
+    if (!p)
+        return err_nomem(e, sizeof *p, "the plan");
+    arena_init(&p->arena, PLAN_MAX);
+    p->src = src;
+    p->o = *o;
+    int rc = plan_check(p, e);
+    if (!rc && o->imatrix)
+        rc = imatrix_open(&p->imatrix, o->imatrix, e);
+    if (!rc)
+        rc = plan_tensors(p, e);
+    if (!rc)
+        rc = plan_types(p, e);
+    if (rc) {
+        convert_plan_free(p);
+        return rc;
+    }
+    plan_split(p);
+    *out = p;
+    return 0;
+}
+
+void convert_plan_free(struct convert_plan *p)
+{
+    if (!p)
+        return;
+    imatrix_free(p->imatrix);
+    arena_release(&p->arena);
+    free(p);
+}
+
+size_t convert_plan_count(const struct convert_plan *p)
+{
+    return p->n;
+}
+
+const struct convert_tensor *convert_plan_tensor(const struct convert_plan *p, size_t i)
+{
+    return i < p->n ? &p->tensors[i] : NULL;
+}
+
+uint64_t convert_plan_bytes(const struct convert_plan *p)
+{
+    return p->bytes;
+}
+
+uint64_t convert_plan_values(const struct convert_plan *p)
+{
+    return p->values;
+}
+
+int convert_plan_files(const struct convert_plan *p)
+{
+    return p->files;
+}
+
+const char *convert_plan_note(const struct convert_plan *p, size_t i)
+{
+    return i < p->n_notes ? p->notes[i] : NULL;
+}

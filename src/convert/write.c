@@ -1,0 +1,35 @@
+/* Writing a plan: room on the disk first, then the files of its format. */
+#include "convert/write.h"
+
+#include "base/file.h"
+#include "base/progress.h"
+
+#include <string.h>
+#include <sys/statvfs.h>
+
+/* Says it before hours of work when the disk is too small. */
+static int check_room(const struct convert_plan *p, const char *path, struct err *e)
+{
+    char dir[4096] = ".", need[32], have[32];
+    const char *slash = strrchr(path, '/');
+    struct statvfs v;
+    if (slash && (size_t)(slash - path) + 1 < sizeof dir) {
+        memcpy(dir, path, (size_t)(slash - path) + 1);
+        dir[slash - path + 1] = 0;
+    }
+    if (statvfs(dir, &v) != 0)
+        return err_errno(e, "%.300s", dir);
+    double room = (double)v.f_bavail * (double)v.f_frsize;
+    if ((double)p->bytes <= room)
+        return 0;
+    return err_set(e, ERR_IO, "%.300s: needs %s, but only %s are free there", path,
+                   progress_bytes(need, sizeof need, (double)p->bytes),
+                   progress_bytes(have, sizeof have, room));
+}
+
+int convert_write(struct convert_plan *p, const char *path, struct team *team,
+                  convert_progress *progress, void *arg, struct err *e)
+{
+    int rc = check_room(p, path, e);
+    return rc ? rc : convert_write_gguf(p, path, team, progress, arg, e);
+}
