@@ -142,6 +142,7 @@ struct kern {
     void (*add)(float *y, const float *x, size_t n); /* y += x */
     /* y = fma(y, a, x × b): merging parts of an attention row. */
     void (*merge)(float *y, float a, const float *x, float b, size_t n);
+    void (*axpy)(float *y, float a, const float *x, size_t n); /* y = fma(a, x, y) */
 
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* nearest even */
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n); /* nearest even, NaN stays NaN */

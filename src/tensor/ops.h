@@ -43,8 +43,31 @@ enum op_kind {
     OP_ROPE,
     OP_ATTENTION,
     OP_SWIGLU,
+    OP_ROUTE,
+    OP_EXPERT,
+    OP_MOE,
     OP_ADD,
     OP_ROWS,
+};
+
+enum router_score { ROUTER_SOFTMAX, ROUTER_SIGMOID };
+
+/* How tokens choose their experts; router_check says whether the values fit together. */
+struct router_args {
+    size_t n_expert, n_used;      /* E, k */
+    size_t n_group, n_group_used; /* groups of E / n_group experts; n_group ≤ 1: none */
+    enum router_score score;
+    bool group_top2;           /* a group's score: the sum of its two best (V3) or its best (V2) */
+    bool norm;                 /* weights over their sum + 1e-20 */
+    float scale;               /* then times this */
+    const struct weight *bias; /* (E), added to the scores for the choice alone; NULL: none */
+};
+
+/* The experts of each token. Scratch of the context. */
+struct routing {
+    size_t n, n_used;
+    uint32_t *expert; /* (n, n_used), ascending within a token; NULL in a dry run */
+    float *weight;    /* (n, n_used) */
 };
 
 /*
@@ -54,7 +77,17 @@ enum op_kind {
 struct op_record {
     enum op_kind kind;
     struct tensor out, in[3]; /* a tensor is known by its data pointer */
-    const struct weight *w[2];
+    const struct weight *w[3];
+    /* OP_ROUTE: what was asked, and the answer, whose weights are `out`. OP_MOE: the answer that
+       was followed, its weights are in[1]; w: gate, up, down, each an array of n_expert. */
+    struct router_args router;
+    struct routing routing;
+    size_t n_expert;
+    /* OP_EXPERT, inside of OP_MOE and before it, only without `keep`: what went into one expert's
+       products. Rows in[0][rows[i]] into gate w[0] and up w[1], in[1][i] into down w[2], for i <
+       in[1].rows. */
+    size_t expert;
+    const uint32_t *rows;
 };
 
 struct op_tape {
@@ -133,6 +166,26 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, s
 /* silu(x Wgᵀ) ⊙ (x Wuᵀ): (n, d) → (n, d_ff), one region. */
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up);
+
+/* ERR_FORMAT when the values do not fit together, so that a router of them cannot be. */
+int router_check(const struct router_args *a, struct err *e);
+
+/*
+ * Chooses experts (DeepSeek-V2 and V3): logits (n, E) → scores, by softmax over a row or sigmoid;
+ * to choose by, the bias is added; groups other than the n_group_used best are left out; the n_used
+ * best remain, the lower index first among equals (NaN counts as −inf). Their weights are the
+ * scores without bias, over their sum in ascending order of experts when `norm`, times `scale`.
+ */
+struct routing op_route(struct op_ctx *c, struct tensor logits, const struct router_args *a);
+
+/*
+ * Mixture of experts: y = Σ weight_e × down_e(silu(gate_e x) ⊙ up_e x) over the token's experts, a
+ * chain of FMAs from 0 in ascending order of experts. gate, up (d_ff, d) and down (d, d_ff): arrays
+ * of n_expert weights of one shape, of any types. x (n, d) → (n, d).
+ */
+struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
+                     const struct weight *gate, const struct weight *up, const struct weight *down,
+                     size_t n_expert);
 
 /* x + y. Unless a tape keeps, the sum takes x's place. */
 struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);

@@ -556,6 +556,31 @@ void check_merge(struct checkasm *c)
     bench_rows(c, bench_merge, heads, NUM_COUNT(heads));
 }
 
+static void bench_axpy(const struct kern *k, void *arg)
+{
+    struct vec_bench *v = arg;
+    k->axpy(v->c, 0.5f, v->a, v->n);
+}
+
+void check_axpy(struct checkasm *c)
+{
+    if (!check_func(c, c->k->axpy != c->below->axpy, "axpy"))
+        return;
+    for (size_t i = 0; i < NUM_COUNT(sizes); i++)
+        for (int kind = 0; kind < KIND_COUNT; kind++) {
+            size_t n = sizes[i];
+            float a = kind == KIND_ZERO ? 0 : check_float(c);
+            float *x = floats(c, n, (enum kind)kind), *y = floats(c, n, (enum kind)kind);
+            float *got = copy(c, y, n);
+            c->k->axpy(got, a, x, n);
+            for (size_t j = 0; j < n; j++)
+                y[j] = fmaf(a, x[j], y[j]);
+            check_same(c, got, y, n, "axpy");
+            check_buf_reset(c);
+        }
+    bench_rows(c, bench_axpy, widths, NUM_COUNT(widths));
+}
+
 static void bench_f16(const struct kern *k, void *arg)
 {
     struct vec_bench *v = arg;

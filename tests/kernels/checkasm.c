@@ -45,6 +45,7 @@ static const struct check_row {
     {"swiglu", check_swiglu, FIELD(swiglu)},
     {"add", check_add, FIELD(add)},
     {"merge", check_merge, FIELD(merge)},
+    {"axpy", check_axpy, FIELD(axpy)},
     {"convert", check_convert, FIELDS(f32_to_f16, f32_to_bf16)},
     {"exp", check_exp, FIELD(exp)},
 // clang-format on

@@ -79,6 +79,7 @@ void check_softmax(struct checkasm *c);
 void check_swiglu(struct checkasm *c);
 void check_add(struct checkasm *c);
 void check_merge(struct checkasm *c);
+void check_axpy(struct checkasm *c);
 void check_convert(struct checkasm *c);
 void check_exp(struct checkasm *c);
 

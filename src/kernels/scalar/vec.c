@@ -219,6 +219,12 @@ static void merge(float *y, float a, const float *x, float b, size_t n)
         y[i] = fmaf(y[i], a, x[i] * b);
 }
 
+static void axpy(float *y, float a, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = fmaf(a, x[i], y[i]);
+}
+
 static void f32_to_f16(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -251,6 +257,7 @@ void kern_init_scalar_vec(struct kern *k)
     k->swiglu = swiglu;
     k->add = add;
     k->merge = merge;
+    k->axpy = axpy;
     k->f32_to_f16 = f32_to_f16;
     k->f32_to_bf16 = f32_to_bf16;
     k->exp = exp_all;

@@ -304,6 +304,16 @@ static void merge(float *y, float a, const float *x, float b, size_t n)
     }
 }
 
+static void axpy(float *y, float a, const float *x, size_t n)
+{
+    const struct lanes va = lanes_set(a);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        lanes_store(y + i, lanes_fma(va, lanes_load(x + i), lanes_load(y + i)));
+    if (n -= i)
+        lanes_store_n(y + i, lanes_fma(va, lanes_load_n(x + i, n), lanes_load_n(y + i, n)), n);
+}
+
 KERN_INLINE void convert(uint16_t *y, const float *x, size_t n, __m256i (*to)(struct lanes))
 {
     size_t i = 0;
@@ -338,6 +348,7 @@ KERN_INLINE void vec_init(struct kern *k)
     k->swiglu = swiglu;
     k->add = add;
     k->merge = merge;
+    k->axpy = axpy;
     k->f32_to_f16 = f32_to_f16;
     k->f32_to_bf16 = f32_to_bf16;
 }
