@@ -261,7 +261,7 @@ static int inspect_raw_rows(const struct source_tensor *t, struct err *e)
     if (!num_mul(&want, step * sizeof *y, cols) || !num_mul(&bytes, step, row) ||
         !(y = malloc(num_max(want, 1))) || !(raw = malloc(num_max(bytes, 1))))
         rc = err_nomem(e, want, "rows of a tensor");
-    for (uint64_t r = 0; !rc && r < rows; r += step) {
+    for (uint64_t r = 0; !rc && cols && r < rows; r += step) {
         size_t k = rows - r < step ? (size_t)(rows - r) : step;
         source_rows(t, r, k, raw, row);
         for (size_t i = 0; i < k; i++)

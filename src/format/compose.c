@@ -25,10 +25,17 @@ static const struct {
     {".weight_scale_inv", compose_scaled},
     {".weight_scale", compose_scaled},
     {".SCB", compose_scb},
+    {".qweight", compose_packed},
+    {".weight.quant_state.bitsandbytes__nf4", compose_nf4},
+    {".weight.quant_state.bitsandbytes__fp4", compose_fp4},
 };
 
 /* Values of quantization_config.quant_method that the schemes above cover. */
-static const char *const methods[] = {"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"};
+static const char *const methods[] = {"fp8",  "fbgemm_fp8", "compressed-tensors",
+                                      "gptq", "awq",        "bitsandbytes"};
+
+/* Values of its "format" in compressed-tensors; others pack their weights. */
+static const char *const formats[] = {"float-quantized", "int-quantized", "naive-quantized"};
 
 /* ---- for schemes --------------------------------------------------------------------------------
  */
@@ -242,6 +249,15 @@ int source_quant_check(const struct source *s, struct err *e)
 
     if (!v)
         return 0;
+    if (compose_config_is(s, "quant_method", "compressed-tensors")) {
+        for (size_t i = 0; i < NUM_COUNT(formats); i++)
+            if (compose_config_is(s, "format", formats[i]))
+                return 0;
+        return err_set(e, ERR_UNSUPPORTED,
+                       "config.json: compressed-tensors are supported with one-byte weights "
+                       "(\"format\": \"%s\" or \"%s\"), not as this model has them",
+                       formats[0], formats[1]);
+    }
     for (size_t i = 0; i < NUM_COUNT(methods); i++) {
         if (compose_config_is(s, "quant_method", methods[i]))
             return 0;

@@ -113,6 +113,9 @@ static int scale_blocks(struct parts_scaled *p, const struct source *s,
 
     if (rc)
         return rc;
+    if (w->dims != 2)
+        return err_set(e, ERR_UNSUPPORTED, "'%s' has %d dimensions, not 2",
+                       name_show(w->name, strlen(w->name)).text, w->dims);
     p->block_rows = 1;
     p->block_cols = num_max((size_t)cols, 1);
     p->scale_cols = 1;
@@ -139,9 +142,6 @@ static int put_scaled(struct compose *c, struct stem stem, const struct source_t
         i++;
     if (i == NUM_COUNT(codes))
         return err_set(e, ERR_UNSUPPORTED, "scales of a weight of type %s", w->dtype);
-    if (w->dims != 2)
-        return err_set(e, ERR_UNSUPPORTED, "'%s' has %d dimensions, not 2",
-                       name_show(w->name, strlen(w->name)).text, w->dims);
     p->part[1] = scale;
     p->scaled.value = codes[i].value;
     if (p->scaled.block_cols % SCALED_BLOCK == 0 || p->scaled.block_cols >= w->shape[1])
@@ -178,12 +178,11 @@ int compose_scb(struct compose *c, struct stem stem, struct err *e)
 
     if (!w)
         return 0;
-    rc = compose_shape(stem.mark, "F32", 1, w->shape[0], 1, e);
+    rc = compose_shape(w, "I8", 2, w->shape[0], w->shape[1], e);
+    if (!rc)
+        rc = compose_shape(stem.mark, "F32", 1, w->shape[0], 1, e);
     if (rc)
         return rc;
-    if (strcmp(w->dtype, "I8") != 0)
-        return err_set(e, ERR_FORMAT, "'%s' has to be I8, it is %s",
-                       name_show(w->name, strlen(w->name)).text, w->dtype);
     if (layout && (layout->bytes != 1 || layout->data[0] != 0))
         return err_set(e, ERR_UNSUPPORTED,
                        "weight_format says that the matrix is not stored row by row");

@@ -27,6 +27,13 @@ static int join(char *out, const char *dir, const char *name, struct err *e)
     return err_set(e, ERR_LIMIT, "%s: the path is too long", dir);
 }
 
+static bool has(const char *dir, const char *name)
+{
+    char path[PATH_CAP];
+
+    return file_join(path, sizeof path, dir, name) && file_kind(path) != FILE_NONE;
+}
+
 /* ---- config -------------------------------------------------------------------------------------
  */
 
@@ -158,6 +165,31 @@ static int flatten(struct source *s, json_t *object, const char *prefix, struct 
     return 0;
 }
 
+/*
+ * The quantization of older GPTQ checkpoints is in a file of its own; it is the
+ * "quantization_config" of a config.json that has none.
+ */
+static int read_quantize_config(struct source *s, const char *dir, struct err *e)
+{
+    char path[PATH_CAP];
+    json_t *own = json_object_get(s->config, "quantization_config"), *q = NULL;
+    int rc;
+
+    if ((own && !json_is_null(own)) || !has(dir, "quantize_config.json"))
+        return 0;
+    rc = join(path, dir, "quantize_config.json", e);
+    if (!rc)
+        rc = load_json(&q, path, SOURCE_MAX_CONFIG, &config_limits, e);
+    if (rc)
+        return rc;
+    if ((!json_object_get(q, "quant_method") &&
+         json_object_set_new(q, "quant_method", json_string("gptq"))) ||
+        json_object_set(s->config, "quantization_config", q))
+        rc = err_nomem(e, 0, "quantize_config.json");
+    json_decref(q);
+    return rc;
+}
+
 static int read_config(struct source *s, const char *dir, struct err *e)
 {
     char path[PATH_CAP];
@@ -167,6 +199,8 @@ static int read_config(struct source *s, const char *dir, struct err *e)
         rc = err_set(e, ERR_FORMAT, "%s: config.json is missing: download it too", dir);
     if (!rc)
         rc = load_json(&s->config, path, SOURCE_MAX_CONFIG, &config_limits, e);
+    if (!rc)
+        rc = read_quantize_config(s, dir, e);
     if (!rc) {
         rc = flatten(s, s->config, "", e);
         if (rc)
@@ -332,13 +366,6 @@ static int list(struct listing *l, const char *dir, struct err *e)
     }
     closedir(d);
     return 0;
-}
-
-static bool has(const char *dir, const char *name)
-{
-    char path[PATH_CAP];
-
-    return file_join(path, sizeof path, dir, name) && file_kind(path) != FILE_NONE;
 }
 
 static int open_hf(struct source *s, const char *dir, const char *index, const char *weights,

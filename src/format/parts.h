@@ -89,5 +89,8 @@ bool compose_config_is(const struct source *s, const char *key, const char *text
 /* The schemes, one for each mark. */
 int compose_scaled(struct compose *c, struct stem stem, struct err *e);
 int compose_scb(struct compose *c, struct stem stem, struct err *e);
+int compose_packed(struct compose *c, struct stem stem, struct err *e);
+int compose_nf4(struct compose *c, struct stem stem, struct err *e);
+int compose_fp4(struct compose *c, struct stem stem, struct err *e);
 
 #endif

@@ -246,12 +246,9 @@ static int config_refuse(const struct source *src, struct err *e)
     v = source_value(src, "rope_scaling");
     if (v && v->type != SOURCE_NULL)
         return err_set(e, ERR_FORMAT, "config.json: rope_scaling is not an object");
-    if ((v = source_value(src, "quantization_config.quant_method")))
-        return err_set(
-            e, ERR_UNSUPPORTED,
-            "config.json: weights quantized by \"%.*s\" are not supported; convert them to GGUF",
-            v->type == SOURCE_STRING ? (int)num_min(v->s.n, 40) : 1,
-            v->type == SOURCE_STRING ? v->s.p : "?");
+    int rc = source_quant_check(src, e);
+    if (rc)
+        return rc;
     v = source_value(src, "use_sliding_window");
     if (v && v->type == SOURCE_BOOL && v->b)
         return err_set(e, ERR_UNSUPPORTED, "config.json: use_sliding_window is not supported");

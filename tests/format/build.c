@@ -223,7 +223,7 @@ struct st_tensor *st_add(struct st *f, const char *name, const char *dtype, int 
     assert_true(f->n <= ST_TENSORS && strlen(name) < sizeof t->name);
     memset(t, 0, sizeof *t);
     strcpy(t->name, name);
-    t->dtype = dtype;
+    snprintf(t->dtype, sizeof t->dtype, "%s", dtype);
     t->dims = dims;
     for (int i = 0; i < dims; i++)
         t->shape[i] = shape[i];

@@ -89,7 +89,7 @@ struct st {
     size_t n;
     struct st_tensor {
         char name[128];
-        const char *dtype;
+        char dtype[16];
         int dims;
         uint64_t shape[SOURCE_DIMS];
         const void *data; /* of the caller */
