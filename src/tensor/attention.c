@@ -51,10 +51,14 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
     const struct kern *kern = j->c->kern;
     size_t dk = j->a->d_k, dv = j->a->d_v, pos = r->pos + t, at = pos % KV_PAGE;
     const float *k = j->k.data + (r->row + t) * j->k.cols + h * dk;
-    const float *v = j->v.data + (r->row + t) * j->v.cols + h * dv;
-    uint8_t *kp = kv_k(r->seq, pos / KV_PAGE, j->a->layer, h);
-    uint8_t *vp = kv_v(r->seq, pos / KV_PAGE, j->a->layer, h);
+    const float *v = j->shape->latent ? NULL : j->v.data + (r->row + t) * j->v.cols + h * dv;
     const struct quant_type *type = quant_by_id(j->shape->type);
+    uint8_t *kp = kv_k(r->seq, pos / KV_PAGE, j->a->layer, h);
+    if (j->shape->latent) {
+        type->encode(kp + at * (dk / type->block * type->bytes), k, dk, NULL);
+        return;
+    }
+    uint8_t *vp = kv_v(r->seq, pos / KV_PAGE, j->a->layer, h);
     if (type->id == QUANT_Q8_0) {
         size_t kb = dk / 32 * type->bytes, vb = dv / 32 * type->bytes;
         type->encode(kp + at * kb, k, dk, NULL);
@@ -101,13 +105,14 @@ struct attn_work {
     float *q, *s, *o, *acc; /* (cols, d_k), (cols, 64), (cols, d_v), (cols, d_v) */
     float *m, *l, *pm, *pl; /* (cols) running and of the page */
     float *f;               /* (2 × cols) factors of a fold */
-    float *kd, *vd;         /* a decoded page: (4, d_k, 16), (64, d_v padded) */
+    float *kd, *vd;         /* a decoded page: (4, d_k, 16), (64, d_k or d_v padded) */
 };
 
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
     size_t n = cols * (a->d_k + KV_PAGE + 2 * a->d_v + 6) + 16 * 11;
-    return num_round_up(n + KV_PAGE * (a->d_k + num_round_up(a->d_v, 16)) + 32, 16);
+    size_t row = num_max(a->d_k, num_round_up(a->d_v, 16)); /* of a decoded page */
+    return num_round_up(n + KV_PAGE * (a->d_k + row) + 32, 16);
 }
 
 static struct attn_work attn_work_at(const struct attention_args *a, size_t cols, float *p)
@@ -137,6 +142,22 @@ static void attn_gather(const struct attn_job *j, const struct batch_run *r, siz
                row * sizeof(float));
 }
 
+/* Rows of a page as F32: into w->vd as they are, into w->kd as panels of 16 positions. */
+static void attn_decode_k(const struct quant_type *t, const uint8_t *rows, size_t seen, size_t dk,
+                          struct attn_work *w)
+{
+    for (size_t p = 0; p < seen; p++)
+        t->decode(w->vd + p * dk, rows + p * dk / t->block * t->bytes, dk);
+    for (size_t p = 0; p < seen; p += 16) {
+        const float *src = w->vd + p * dk;
+        float *dst = w->kd + p * dk;
+        size_t n = num_min(16, seen - p);
+        for (size_t d = 0; d < dk; d++)
+            for (size_t i = 0; i < n; i++)
+                dst[d * 16 + i] = src[i * dk + d];
+    }
+}
+
 /*
  * m, l, o of page `page` for the gathered columns, into w->pm, w->pl, w->o. Columns that see
  * nothing of the page get pl = 0 and pm = −∞.
@@ -148,23 +169,22 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     size_t dk = j->a->d_k, dv = j->a->d_v, cols = (t1 - t0) * j->group;
     size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + t1 - first);
     const uint8_t *kp = kv_k(r->seq, page, j->a->layer, h);
-    const uint8_t *vp = kv_v(r->seq, page, j->a->layer, h);
+    const uint8_t *vp = j->shape->latent ? NULL : kv_v(r->seq, page, j->a->layer, h);
     enum kern_float f = j->shape->type == QUANT_F16    ? KERN_F16
                         : j->shape->type == QUANT_BF16 ? KERN_BF16
                                                        : KERN_F32;
-    if (j->shape->type == QUANT_Q8_0) {
-        const struct quant_type *t = quant_by_id(QUANT_Q8_0);
-        float *row = w->s; /* not yet in use */
-        for (size_t p = 0; p < seen; p++) {
-            for (size_t d = 0; d < dk; d += 32) {
-                t->decode(row, kp + (p * dk + d) / 32 * t->bytes, 32);
-                for (size_t i = 0; i < 32; i++)
-                    w->kd[(p / 16 * dk + d + i) * 16 + p % 16] = row[i];
-            }
-            t->decode(w->vd + p * j->dv_pad, vp + p * dv / 32 * t->bytes, dv);
-        }
+    size_t v_step = j->dv_pad;
+    if (j->shape->latent || j->shape->type == QUANT_Q8_0) {
+        const struct quant_type *t = quant_by_id(j->shape->type);
+        attn_decode_k(t, kp, seen, dk, w);
+        if (j->shape->latent)
+            v_step = dk; /* the rows that attn_decode_k left */
+        else
+            for (size_t p = 0; p < seen; p++)
+                t->decode(w->vd + p * j->dv_pad, vp + p * dv / t->block * t->bytes, dv);
         kp = (const uint8_t *)w->kd;
         vp = (const uint8_t *)w->vd;
+        f = KERN_F32;
     }
     struct kern_tile tile = {.w = kp,
                              .panel_step = 16 * dk,
@@ -187,7 +207,7 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     }
     tile = (struct kern_tile){.w = vp,
                               .panel_step = 16,
-                              .k_step = j->dv_pad,
+                              .k_step = v_step,
                               .rows = dv,
                               .k = seen,
                               .x = w->s,

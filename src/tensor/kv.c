@@ -21,10 +21,11 @@ struct kv_pool {
 static bool kv_head_bytes(const struct kv_shape *s, size_t *k, size_t *v)
 {
     const struct quant_type *t = quant_by_id(s->type);
-    size_t dv = s->type == QUANT_Q8_0 ? s->d_v : num_round_up(s->d_v, 16);
-    return t && s->d_k <= 1 << 16 && s->d_v <= 1 << 16 && quant_size(t, s->d_k * KV_PAGE, k) &&
+    size_t dv = s->latent ? 0 : s->type == QUANT_Q8_0 ? s->d_v : num_round_up(s->d_v, 16);
+    return t && (!s->latent || (s->n_kv_head == 1 && s->d_v <= s->d_k)) && s->d_k <= 1 << 16 &&
+           s->d_v <= 1 << 16 && quant_size(t, s->d_k * KV_PAGE, k) &&
            quant_size(t, dv * KV_PAGE, v) &&
-           (s->type != QUANT_Q8_0 || (s->d_k % 32 == 0 && s->d_v % 32 == 0));
+           (s->type != QUANT_Q8_0 || (s->d_k % 32 == 0 && dv % 32 == 0));
 }
 
 size_t kv_page_bytes(const struct kv_shape *s)

@@ -12,6 +12,9 @@
  *   K [64][d_k / 32] blocks, V [64][d_v / 32] blocks
  * and is decoded page by page when it is used.
  *
+ * Latent caches (MLA) hold one row of d_k values a position, whose first d_v values are the value
+ * too: [64][d_k] for each layer, in any type, decoded page by page for all heads together.
+ *
  * Memory is reserved for all pages at once and touched as it is used. One thread changes pools and
  * sequences at a time.
  */
@@ -21,6 +24,7 @@
 #include "base/err.h"
 #include "quant/quant.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +33,7 @@ enum { KV_PAGE = 64 };
 struct kv_shape {
     size_t n_layer, n_kv_head, d_k, d_v;
     enum quant_id type; /* QUANT_F32, QUANT_F16, QUANT_BF16 or QUANT_Q8_0 */
+    bool latent;        /* the value is the first d_v values of the key; n_kv_head is 1 */
 };
 
 struct kv_pool;
@@ -58,6 +63,6 @@ void kv_seq_truncate(struct kv_seq *s, size_t tokens);
 
 /* Start of K or V of one head in the i-th page of a sequence. */
 uint8_t *kv_k(const struct kv_seq *s, size_t i, size_t layer, size_t head);
-uint8_t *kv_v(const struct kv_seq *s, size_t i, size_t layer, size_t head);
+uint8_t *kv_v(const struct kv_seq *s, size_t i, size_t layer, size_t head); /* not when latent */
 
 #endif

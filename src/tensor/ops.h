@@ -209,7 +209,8 @@ struct attention_args {
 
 /*
  * Causal attention of the batch over its sequences: q (n, n_head × d_k), k (n, n_kv_head × d_k),
- * v (n, n_kv_head × d_v) → (n, n_head × d_v). Writes k and v into the sequences' pages first.
+ * v (n, n_kv_head × d_v) → (n, n_head × d_v). Writes k and v into the sequences' pages first. For a
+ * latent cache v is empty: the value is the first d_v values of k.
  */
 struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
                            const struct attention_args *a, const struct batch *b);
