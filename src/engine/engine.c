@@ -87,9 +87,14 @@ static size_t engine_dry(struct engine *g, size_t n, size_t want)
     struct batch_run run = {.n = n, .pos = g->info.ctx - n};
     struct batch b = {.n = n, .n_want = want, .runs = &run, .n_runs = 1};
     struct op_ctx dry = g->ops;
+    float state = 0; /* its place is enough: nothing is computed */
     dry.dry = true;
     dry.used = dry.peak = 0;
+    b.hidden = g->mtp ? &state : NULL;
     model_forward(g->model, &dry, &b);
+    dry.used = 0;
+    if (g->mtp)
+        model_forward_mtp(g->model, &dry, &b, &state);
     return dry.peak;
 }
 
@@ -140,6 +145,7 @@ static void engine_facts(struct engine *g)
     i->file_type = engine_file_type(g->src);
     i->params = model_params(g->model);
     i->weight_bytes = model_weight_bytes(g->model);
+    i->mapped_bytes = model_mapped_bytes(g->model);
     i->token_bytes = model_token_bytes(g->model);
     model_macs(g->model, &i->token_macs, &i->head_macs);
     i->vocab = model_config(g->model)->n_vocab;
@@ -153,12 +159,19 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
 {
     int rc;
     size_t avail = quota_memory("");
-    if (source_bytes(g->src) > avail)
-        return err_set(
-            e, ERR_NOMEM,
-            "the weights need %.1f GB, %.1f GB are free: choose a smaller model or quantization",
-            (double)source_bytes(g->src) / 1e9, (double)avail / 1e9);
-    if ((rc = model_load(&g->model, g->src, cfg, &g->ops, o->progress, o->progress_arg, e)) ||
+    if (o->place == ENGINE_PACKED && source_bytes(g->src) > avail)
+        return err_set(e, ERR_NOMEM,
+                       "the weights need %.1f GB, %.1f GB are free: leave --weights at auto, or "
+                       "choose a smaller model or quantization",
+                       (double)source_bytes(g->src) / 1e9, (double)avail / 1e9);
+    static const enum model_place place[] = {
+        [ENGINE_AUTO] = MODEL_AUTO, [ENGINE_PACKED] = MODEL_PACKED, [ENGINE_MAPPED] = MODEL_MAPPED};
+    struct model_load_opts load = {.place = place[o->place],
+                                   .memory = avail / 4 * 3,
+                                   .mtp = o->mtp,
+                                   .progress = o->progress,
+                                   .arg = o->progress_arg};
+    if ((rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e)) ||
         (rc = engine_ctx(g, o, e)))
         return rc;
     engine_facts(g);
@@ -179,6 +192,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
         return err_nomem(e, sizeof *g, "the engine");
     g->batch = o->batch ? o->batch : ENGINE_BATCH;
     g->want = o->want ? o->want : ENGINE_WANT;
+    g->mtp = o->mtp;
     sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
     g->info.isa = o->isa;
@@ -264,7 +278,8 @@ const struct chat *engine_chat(const struct engine *g)
 static void engine_watch(void *arg, const struct op_record *r)
 {
     const struct engine *g = arg;
-    char name[128];
+    char name[160];
+    size_t index;
     if (r->kind != OP_LINEAR && r->kind != OP_SWIGLU)
         return;
     struct engine_input in = {.name = name,
@@ -276,7 +291,7 @@ static void engine_watch(void *arg, const struct op_record *r)
     /* The second weight of a linear is its bias, which multiplies nothing. */
     size_t n = r->kind == OP_SWIGLU ? 2 : 1;
     for (size_t i = 0; i < n; i++)
-        if (model_gguf_name(g->model, r->w[i], name, sizeof name))
+        if (model_gguf_name(g->model, r->w[i], name, sizeof name, &index))
             g->observer(g->observer_arg, &in);
 }
 
@@ -298,7 +313,8 @@ uint64_t engine_fingerprint(const struct engine *g)
         h = hash_fnv1a(t->name, strlen(t->name) + 1, h);
         h = hash_fnv1a(t->dtype, strlen(t->dtype) + 1, h);
         h = hash_fnv1a(t->shape, sizeof t->shape, h);
-        h = hash_fnv1a(t->data, num_min(t->bytes, SAMPLE), h);
+        if (t->data)
+            h = hash_fnv1a(t->data, num_min(t->bytes, SAMPLE), h);
     }
     return h;
 }

@@ -26,6 +26,13 @@
 struct engine;
 struct session;
 
+/* Where the weights are kept. */
+enum engine_place {
+    ENGINE_AUTO,   /* in memory; what does not fit stays in the files: experts first, then all */
+    ENGINE_PACKED, /* in memory, in the kernels' order */
+    ENGINE_MAPPED, /* in the files, read when used */
+};
+
 struct engine_opts {
     int threads;      /* 0 = as many as the machine allows */
     enum cpu_isa isa; /* from cpu_isa_parse */
@@ -34,6 +41,8 @@ struct engine_opts {
     size_t batch;     /* tokens of a prefill chunk; 0 = 512 */
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     enum quant_id kv_type;     /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
+    enum engine_place place;
+    bool mtp;                  /* load the multi-token prediction layer and draft tokens with it */
     bool tokenizer_only;       /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */
@@ -54,6 +63,7 @@ struct engine_info {
     const char *file_type; /* "Q4_K_M", "BF16", … (best guess of the mix) */
     uint64_t params;       /* number of weights */
     uint64_t weight_bytes; /* in memory as the kernels read them */
+    uint64_t mapped_bytes; /* of weights left in the files */
     uint64_t token_bytes;  /* of weights that one decoded token reads */
     uint64_t token_macs;   /* multiply-adds of the linear layers for one token, without the head */
     uint64_t head_macs;    /* of the output head */
@@ -126,6 +136,14 @@ int session_score(struct session *s, const int32_t *ids, size_t n, size_t from,
                   void (*row)(void *arg, size_t i, const float *logits, int worker), void *arg,
                   struct err *e);
 void session_truncate(struct session *s, size_t n); /* forgets tokens from n on */
+
+/*
+ * The timeline continued by ids[0..n), and the logits of the prediction layer for its tokens: n - 1
+ * rows of vocab floats, of which row j predicts token j + 2. For a new session of an engine with mtp.
+ */
+int session_mtp_all(struct session *s, const int32_t *ids, size_t n, float *logits, struct err *e);
+/* Tokens guessed by the prediction layer so far, and how many of them were right. */
+void session_drafts(const struct session *s, uint64_t *drafted, uint64_t *accepted);
 
 struct engine *session_engine(const struct session *s);
 const float *session_logits(const struct session *s); /* vocab floats; NULL when empty */

@@ -17,6 +17,7 @@ struct engine {
     struct model *model;
     struct kv_pool *kv;
     size_t batch; /* tokens of a prefill chunk */
+    bool mtp;     /* the prediction layer is loaded */
     size_t want;  /* rows of logits in one forward pass, at most */
     struct op_tape watch;
     void (*observer)(void *arg, const struct engine_input *in);
@@ -31,5 +32,44 @@ struct engine {
 void sampling_default(struct sampler_params *out);
 int sampling_read(struct sampler_params *out, struct source *src, bool r1_family,
                   const struct log *log, struct err *e);
+
+struct session {
+    struct engine *g;
+    struct kv_seq seq;
+    int32_t *ids; /* (ctx) the timeline */
+    size_t n;     /* tokens in it, all in the cache */
+    size_t reused;
+    float *logits;        /* (vocab) */
+    bool has_logits;      /* logits are those after token n - 1 */
+    uint32_t *pos, *want; /* (batch) */
+
+    /* With the prediction layer (session_mtp.c). */
+    int32_t *mtp_ids;            /* (batch) */
+    float *hidden;               /* (batch, d_model) states of tokens [hidden_pos, + hidden_n) */
+    size_t hidden_pos, hidden_n;
+    size_t mtp_n;                /* positions that the layer's cache has */
+    bool ahead;                  /* token n has been guessed and computed: */
+    int32_t ahead_id;
+    float *ahead_logits;         /* (vocab) those after it */
+    uint64_t drafted, accepted;
+};
+
+/* ERR_LIMIT or ERR_FORMAT when n more tokens do not fit or are no tokens. */
+int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e);
+
+/* Computes ids[0..n) behind the timeline; *y becomes the logits of the last `want` tokens, in
+ * scratch: valid until the next step. */
+int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, struct tensor *y,
+                 struct err *e);
+
+/*
+ * Runs the prediction layer over the positions it lacks, up to the one before the timeline's end, or,
+ * with the token that comes `next` (else -1), the end itself. *y (may be NULL) becomes the logits of
+ * the last `want` of them, and stays as it is when there was nothing to do.
+ */
+int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y, struct err *e);
+
+/* Appends one token and has the layer guess the next. */
+int session_speculate(struct session *s, int32_t id, struct err *e);
 
 #endif

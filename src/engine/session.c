@@ -12,17 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct session {
-    struct engine *g;
-    struct kv_seq seq;
-    int32_t *ids; /* (ctx) the timeline */
-    size_t n;     /* tokens in it, all in the cache */
-    size_t reused;
-    float *logits;        /* (vocab) */
-    bool has_logits;      /* logits are those after token n - 1 */
-    uint32_t *pos, *want; /* (batch) */
-};
-
 int session_new(struct session **out, struct engine *g, struct err *e)
 {
     *out = NULL;
@@ -35,7 +24,14 @@ int session_new(struct session **out, struct engine *g, struct err *e)
     s->logits = calloc(g->info.vocab, sizeof *s->logits);
     s->pos = calloc(batch, sizeof *s->pos);
     s->want = calloc(batch, sizeof *s->want);
-    int rc = s->ids && s->logits && s->pos && s->want
+    bool ok = s->ids && s->logits && s->pos && s->want;
+    if (ok && g->mtp) {
+        s->hidden = calloc(batch, model_config(g->model)->d_model * sizeof *s->hidden);
+        s->ahead_logits = calloc(g->info.vocab, sizeof *s->ahead_logits);
+        s->mtp_ids = calloc(batch, sizeof *s->mtp_ids);
+        ok = s->hidden && s->ahead_logits && s->mtp_ids;
+    }
+    int rc = ok
                  ? kv_seq_init(&s->seq, g->kv, g->info.ctx, e)
                  : err_nomem(e, g->info.ctx * sizeof *s->ids, "a session");
     if (rc)
@@ -54,18 +50,22 @@ void session_free(struct session *s)
     free(s->logits);
     free(s->pos);
     free(s->want);
+    free(s->hidden);
+    free(s->ahead_logits);
+    free(s->mtp_ids);
     free(s);
 }
 
-/* Computes ids[0..n) behind the timeline; *y becomes the logits of the last `want` tokens, in
- * scratch: valid until the next step. */
-static int session_step(struct session *s, const int32_t *ids, size_t n, size_t want,
-                        struct tensor *y, struct err *e)
+int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, struct tensor *y,
+                 struct err *e)
 {
     struct engine *g = s->g;
     int rc = kv_seq_reserve(&s->seq, s->n + n, e);
+    if (!rc && g->mtp)
+        rc = session_catch_up(s, ids[0], 0, NULL, e);
     if (rc)
         return rc;
+    s->ahead = false;
     for (size_t i = 0; i < n; i++)
         s->pos[i] = (uint32_t)(s->n + i);
     for (size_t i = 0; i < want; i++)
@@ -76,6 +76,7 @@ static int session_step(struct session *s, const int32_t *ids, size_t n, size_t 
                       .pos = s->pos,
                       .want = s->want,
                       .n_want = want,
+                      .hidden = s->hidden,
                       .runs = &run,
                       .n_runs = 1};
     g->ops.used = 0;
@@ -85,11 +86,13 @@ static int session_step(struct session *s, const int32_t *ids, size_t n, size_t 
     g->ops.used = 0;
     s->has_logits = want != 0;
     memcpy(s->ids + s->n, ids, n * sizeof *ids);
+    s->hidden_pos = s->n;
+    s->hidden_n = n;
     s->n += n;
     return 0;
 }
 
-static int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e)
+int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e)
 {
     const struct engine_info *i = &s->g->info;
     if (n > i->ctx - s->n)
@@ -108,6 +111,8 @@ int session_append(struct session *s, const int32_t *ids, size_t n, struct err *
 {
     struct tensor y;
     int rc = session_check(s, ids, n, e);
+    if (!rc && n == 1 && s->g->mtp)
+        return session_speculate(s, ids[0], e);
     for (size_t i = 0; i < n && !rc;) {
         size_t k = num_min(s->g->batch, n - i);
         rc = session_step(s, ids + i, k, i + k == n, &y, e);
@@ -168,7 +173,8 @@ void session_truncate(struct session *s, size_t n)
     if (n >= s->n)
         return;
     s->n = n;
-    s->has_logits = false;
+    s->has_logits = s->ahead = false;
+    s->mtp_n = num_min(s->mtp_n, n ? n - 1 : 0);
     kv_seq_truncate(&s->seq, n);
 }
 
@@ -192,7 +198,14 @@ int session_feed(struct session *s, const int32_t *ids, size_t n,
     if (same == n && !(s->has_logits && s->n == n))
         same--;
     struct tensor y;
+    /* The prediction layer needs the state of the token before: one more is computed for it, unless
+       it is still here. What the layer kept up to there stays right. */
+    size_t kept = 0;
+    if (s->g->mtp && same && same < s->n &&
+        !(same > s->hidden_pos && same - 1 < s->hidden_pos + s->hidden_n))
+        kept = num_min(s->mtp_n, --same);
     session_truncate(s, same);
+    s->mtp_n = num_max(s->mtp_n, kept);
     s->reused = same;
     int rc = session_check(s, ids + same, n - same, e);
     for (size_t i = same; i < n && !rc;) {

@@ -1,75 +1,200 @@
 /*
  * What an architecture says about itself: private to model/.
  *
- * A row of arch.def names one `struct model_arch`. Its tensors are a table: where a weight goes in
- * the architecture's struct of one layer (or of the whole model), how it is called in GGUF and in
- * Hugging Face files, and its shape in terms of the configuration. Checking, loading and listing
- * follow from the table.
+ * All architectures are pre-norm decoders (decoder.c): a block is norm, attention, norm,
+ * feed-forward part. They differ in the attention (gqa.c, mla.c), in the feed-forward part (ffn.c:
+ * dense or experts) and in names. A row of arch.def names one `struct model_arch`; it lists groups
+ * of tensors. A group is a table: where a weight goes in struct model_block, how it is called in
+ * GGUF and in Hugging Face files, its shape in terms of the configuration, and which layers have it.
+ * Checking, loading, listing and converting follow from the tables.
+ *
+ * A name may have alternatives, separated by '|'; the first is the one that ponder writes. %zu stands
+ * for the layer, a second one for the expert. A name without a second %zu, of a weight that every
+ * expert (or head) has, is one tensor with the experts' matrices one after another. What follows a
+ * '#' says which part of the tensor is meant:
+ *   #0/2, #1/2  the first or second half of the rows (of each expert): gate and up in one tensor
+ *   #k          of kv_b_proj, which has d_nope + d_v rows for each head: the first d_nope, transposed
+ *   #kt         the same, not transposed
+ *   #v          the last d_v rows of each head
  */
 #ifndef PONDER_MODEL_ARCH_H
 #define PONDER_MODEL_ARCH_H
 
+#include "base/arena.h"
 #include "model/model.h"
 
-enum model_dim { DIM_ONE, DIM_MODEL, DIM_Q, DIM_KV, DIM_HEAD, DIM_FF, DIM_VOCAB };
+enum model_dim {
+    DIM_ONE,
+    DIM_MODEL,
+    DIM_Q,  /* n_head × d_head */
+    DIM_KV, /* n_kv_head × d_head */
+    DIM_O,  /* n_head × d_v */
+    DIM_HEAD,
+    DIM_FF,
+    DIM_VOCAB,
+    DIM_Q_LORA,
+    DIM_KV_LORA,
+    DIM_LATENT, /* kv_lora + d_rope */
+    DIM_NOPE,
+    DIM_V,
+    DIM_EXPERTS,
+    DIM_FF_EXPERT,
+    DIM_FF_SHARED, /* n_shared × d_ff_expert */
+    DIM_TWICE,     /* 2 × d_model */
+};
 
 enum model_tensor_flags {
     TENSOR_OPTIONAL = 1, /* may be missing */
     TENSOR_HEAD = 2,     /* may be missing when the head is tied to the embedding */
     TENSOR_LOOKUP = 4,   /* read row by row: not packed, unless it is the tied head */
+    TENSOR_EXPERTS = 8,  /* the field points to n_expert weights */
+    TENSOR_HEADS = 16,   /* the field points to n_head weights */
+};
+
+/* Which layers of which models have a tensor. */
+enum model_when {
+    WHEN_ALWAYS,
+    WHEN_DENSE,   /* layers before n_dense */
+    WHEN_EXPERTS, /* layers from n_dense on */
+    WHEN_SHARED,  /* these, when there are shared experts */
+    WHEN_BIAS,    /* these, when the router has a bias */
+    WHEN_Q_LORA,
+    WHEN_NO_Q_LORA,
+    WHEN_MTP, /* layers from n_layer on */
 };
 
 struct model_tensor {
-    size_t offset;             /* of the struct weight in the layer or model struct */
-    const char *gguf, *hf;     /* names; %zu stands for the layer */
+    size_t offset;             /* of the weight (or pointer) in struct model_block or model_top */
+    const char *gguf, *hf;     /* names */
     enum model_dim rows, cols; /* rows = DIM_ONE: a vector of cols */
     unsigned flags;
+    enum model_when when;
 };
 
-/* Weights outside the layers, the same for all architectures so far. */
+struct model_group {
+    const struct model_tensor *row;
+    size_t n;
+};
+
+/* Weights outside the blocks, the same for all architectures. */
 struct model_top {
     struct weight embed, norm, head;
 };
 
-struct model_arch {
-    const char *name;                 /* general.architecture of GGUF files */
-    const char *hf;                   /* model_type of config.json */
-    const struct model_tensor *layer; /* tensors of a layer */
-    size_t n_layer_tensors;
-    size_t layer_size;   /* sizeof the struct of a layer */
-    bool gguf_rope_half; /* order of rotated rows in GGUF files; Hugging Face's is always half */
-    struct tensor (*forward)(struct model *m, struct op_ctx *c, const struct batch *b);
+/* The weights of one block; what an architecture or a layer lacks is empty. */
+struct model_block {
+    struct weight attn_norm, ffn_norm; /* (d_model) */
+
+    /* gqa.c */
+    struct weight q, k, v, o; /* (heads × d_head, d_model); o: (d_model, n_head × d_v) */
+    struct weight q_bias, k_bias, v_bias, o_bias;
+    struct weight q_norm, k_norm; /* (d_head) */
+
+    /* mla.c; q as above when there is no bottleneck */
+    struct weight q_a, q_a_norm, q_b; /* (q_lora, d_model), (q_lora), (n_head × d_head, q_lora) */
+    struct weight kv_a, kv_a_norm;    /* (kv_lora + d_rope, d_model), (kv_lora) */
+    struct weight *k_b;               /* n_head × (kv_lora, d_nope) */
+    struct weight *v_b;               /* n_head × (d_v, kv_lora) */
+
+    /* ffn.c */
+    struct weight gate, up, down;                      /* (d_ff, d_model); (d_model, d_ff) */
+    struct weight router, router_bias;                 /* (n_expert, d_model), (n_expert) */
+    struct weight *gate_exps, *up_exps, *down_exps;    /* n_expert × (d_ff_expert, d_model) … */
+    struct weight gate_shared, up_shared, down_shared; /* (n_shared × d_ff_expert, d_model) … */
+
+    /* mtp.c */
+    struct weight mtp_proj, mtp_embed_norm, mtp_hidden_norm; /* (d_model, 2 d_model), (d_model) */
+    struct weight mtp_embed, mtp_norm, mtp_head;
 };
 
-extern const struct model_tensor model_top_tensors[];
-enum { MODEL_TOP_TENSORS = 3 };
+#define BLOCK(field) offsetof(struct model_block, field)
+
+struct model_arch {
+    const char *name;                     /* general.architecture of GGUF files */
+    const char *hf[3];                    /* model_types of config.json */
+    const struct model_group *groups[6];  /* NULL-terminated */
+    bool mla, moe;                        /* which hyperparameters it has */
+    bool gguf_rope_half;                  /* order of rotated rows in GGUF files */
+    bool hf_rope_pairs;                   /* the same in Hugging Face files: half as a rule */
+    /* x (n, d_model) normed → (n, d_model) */
+    struct tensor (*attention)(const struct model *m, struct op_ctx *c, const struct model_block *l,
+                               size_t layer, struct tensor x, struct tensor rope,
+                               const struct batch *b);
+};
+
+extern const struct model_group model_top_group; /* of struct model_top */
+extern const struct model_group model_norm_group, model_gqa_group, model_mla_group,
+    model_ffn_group, model_moe_group, model_mtp_group;
+enum { MODEL_TOP_EMBED, MODEL_TOP_NORM, MODEL_TOP_HEAD }; /* rows of model_top_group */
 
 struct model {
     struct model_config cfg;
     const struct source *src;
     struct model_top top;
-    uint8_t *layers; /* n_layer structs of arch->layer_size */
-    double *rope;    /* (d_rope / 2) angles per position */
+    struct model_block *block; /* n_layer, and the MTP layer behind them when it is loaded */
+    size_t n_block;
+    double *rope; /* (d_rope / 2) angles per position */
     struct weight_store store;
-    uint64_t params, packed_bytes, layer_macs, head_macs, layer_bytes, head_bytes;
+    struct arena arena; /* arrays of weights, and what makes rows of weights */
+    uint64_t params, mapped_bytes, layer_macs, head_macs, layer_bytes, head_bytes;
 };
+
+/* ---- forward (decoder.c, gqa.c, mla.c, ffn.c, mtp.c) ------------------------------------------ */
+
+struct tensor model_gqa(const struct model *m, struct op_ctx *c, const struct model_block *l,
+                        size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
+struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct model_block *l,
+                        size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
+/* The feed-forward part of a layer, dense or experts: x (n, d_model) normed → (n, d_model). */
+struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct model_block *l,
+                        size_t layer, struct tensor x);
+/* One block: x (n, d_model) → (n, d_model). */
+struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_t layer,
+                                  struct tensor x, struct tensor rope, const struct batch *b);
+
+/* ---- configuration (config.c, rope.c) --------------------------------------------------------- */
 
 /* The row for a source; an error names the architecture and lists the known ones. */
 const struct model_arch *model_arch_find(const struct source *src, struct err *e);
 
-/* Reads and checks the hyperparameters (model/config.c). */
+/* Reads and checks the hyperparameters. */
 int model_config_read(struct model_config *cfg, const struct source *src, struct err *e);
 
 /* The size that a table's dimension stands for. */
 size_t model_dim(const struct model_config *cfg, enum model_dim d);
 
-/* The weight's tensor, checked for type and shape. *t = NULL when it is missing and may be. */
-int model_tensor_find(const struct source_tensor **t, const struct source *src,
-                      const struct model_config *cfg, const struct model_tensor *row, size_t layer,
-                      struct err *e);
-
-/* Angles per position with the model's scaling (model/rope.c); out: d_rope / 2 values. */
+/* Angles per position with the model's scaling; out: d_rope / 2 values. */
 int model_rope_freqs(double *out, const struct model_config *cfg, const struct source *src,
                      struct err *e);
+
+/* ---- tensors by name (bind.c) ----------------------------------------------------------------- */
+
+/* Where the values of one weight are: rows of a tensor. */
+struct model_view {
+    const struct source_tensor *t; /* NULL: missing, and may be */
+    uint64_t row0;                 /* first row, over all leading dimensions of t */
+    size_t rows, cols;             /* of the weight */
+    bool transposed;               /* its columns are the tensor's rows: cols of them, of rows values */
+};
+
+/* True when a layer of the model has the tensor (layer: any for rows of model_top_group). */
+bool model_has(const struct model_config *cfg, const struct model_tensor *row, size_t layer);
+/* Weights behind one row: experts, heads or 1. */
+size_t model_count(const struct model_config *cfg, const struct model_tensor *row);
+/* Finds a weight and checks its tensor's type and shape. */
+int model_view_find(struct model_view *out, const struct source *src,
+                    const struct model_config *cfg, const struct model_tensor *row, size_t layer,
+                    size_t index, struct err *e);
+/* The name that ponder writes for a row: first alternative, with the layer (and the expert) put in.
+ * `gguf` or Hugging Face. False when it is longer than n. */
+bool model_tensor_name(char *out, size_t n, const struct model_tensor *row, bool gguf, size_t layer,
+                       size_t index);
+
+/* Calls fn for every weight that the model has: top, then layer by layer (with `mtp`, the MTP layer
+ * too). Rows of the top have layer SIZE_MAX. Stops at the first error. */
+int model_walk(const struct source *src, const struct model_config *cfg, bool mtp,
+               int (*fn)(void *arg, const struct model_tensor *row, size_t layer, size_t index,
+                         const struct model_view *v, struct err *e),
+               void *arg, struct err *e);
 
 #endif

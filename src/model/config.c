@@ -67,12 +67,34 @@ static const struct config_row config_rows[] = {
     {SIZE(d_model),   "embedding_length",        "hidden_size",             1, 1 << 20, NAN},
     {SIZE(n_head),    "attention.head_count",    "num_attention_heads",     1, 4096, NAN},
     {SIZE(n_kv_head), "attention.head_count_kv", "num_key_value_heads",     1, 4096, 0},
-    {SIZE(d_head),    "attention.key_length",    "head_dim",                1, 4096, 0},
+    {SIZE(d_head),    "attention.key_length",    "head_dim",                1, 16384, 0},
     {SIZE(d_ff),      "feed_forward_length",     "intermediate_size",       1, 1 << 24, NAN},
     {SIZE(ctx_train), "context_length",          "max_position_embeddings", 1, 1 << 28, 2048},
     {SIZE(d_rope),    "rope.dimension_count",    NULL,                      2, 4096, 0},
     {REAL(rms_eps),   "attention.layer_norm_rms_epsilon", "rms_norm_eps",   0, 1, 1e-6},
     {REAL(rope_theta), "rope.freq_base",         "rope_theta",              1, 1e12, 10000},
+};
+
+/* Models with latent attention: these replace what was read for d_head and d_rope. */
+static const struct config_row config_mla_rows[] = {
+    {SIZE(q_lora),    "attention.q_lora_rank",   "q_lora_rank",             0, 1 << 20, 0},
+    {SIZE(kv_lora),   "attention.kv_lora_rank",  "kv_lora_rank",            1, 8192, NAN},
+    {SIZE(d_nope),    NULL,                      "qk_nope_head_dim",        1, 4096, 0},
+    {SIZE(d_rope),    "rope.dimension_count",    "qk_rope_head_dim",        2, 4096, NAN},
+    {SIZE(d_v),       "attention.value_length_mla", "v_head_dim",           1, 4096, 0},
+};
+
+/* Models with experts. */
+static const struct config_row config_moe_rows[] = {
+    {SIZE(n_dense),      "leading_dense_block_count",  "first_k_dense_replace",    0, 4096, 0},
+    {SIZE(n_expert),     "expert_count",               "n_routed_experts",         1, 65536, NAN},
+    {SIZE(n_expert_used), "expert_used_count",         "num_experts_per_tok",      1, 256, NAN},
+    {SIZE(n_shared),     "expert_shared_count",        "n_shared_experts",         0, 4096, 0},
+    {SIZE(d_ff_expert),  "expert_feed_forward_length", "moe_intermediate_size",    1, 1 << 24, NAN},
+    {SIZE(n_group),      "expert_group_count",         "n_group",                  0, 65536, 1},
+    {SIZE(n_group_used), "expert_group_used_count",    "topk_group",               0, 65536, 1},
+    {REAL(expert_scale), "expert_weights_scale",       "routed_scaling_factor",    0, 1e6, 1},
+    {SIZE(n_mtp),        "nextn_predict_layers",       "num_nextn_predict_layers", 0, 64, 0},
 };
 
 static const struct config_row config_rope_rows[] = {
@@ -83,6 +105,9 @@ static const struct config_row config_rope_rows[] = {
     {REAL(rope_beta_fast), "rope.scaling.yarn_beta_fast",       "rope_scaling.beta_fast",            1e-3, 1e6, 32},
     {REAL(rope_beta_slow), "rope.scaling.yarn_beta_slow",       "rope_scaling.beta_slow",            1e-3, 1e6, 1},
     {REAL(rope_attn_factor), "rope.scaling.attn_factor",        "rope_scaling.attention_factor",     1e-3, 1e3, 0},
+    {REAL(rope_mscale), NULL,                                   "rope_scaling.mscale",               0, 1e3, 0},
+    {REAL(rope_mscale_all), NULL,                               "rope_scaling.mscale_all_dim",       0, 1e3, 0},
+    {REAL(rope_log_mul), "rope.scaling.yarn_log_multiplier",    NULL,                                0, 1e2, 0},
 };
 // clang-format on
 
@@ -165,9 +190,14 @@ const struct model_arch *model_arch_find(const struct source *src, struct err *e
         err_set(e, ERR_FORMAT, "%s is not a text", key);
         return NULL;
     }
-    for (size_t i = 0; i < NUM_COUNT(arch_rows); i++)
-        if (config_text_is(v, gguf ? arch_rows[i]->name : arch_rows[i]->hf))
-            return arch_rows[i];
+    for (size_t i = 0; i < NUM_COUNT(arch_rows); i++) {
+        const struct model_arch *a = arch_rows[i];
+        if (gguf && config_text_is(v, a->name))
+            return a;
+        for (size_t k = 0; !gguf && k < NUM_COUNT(a->hf) && a->hf[k]; k++)
+            if (config_text_is(v, a->hf[k]))
+                return a;
+    }
     char known[160] = "";
     for (size_t i = 0, at = 0; i < NUM_COUNT(arch_rows); i++)
         at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "",
@@ -179,6 +209,29 @@ const struct model_arch *model_arch_find(const struct source *src, struct err *e
 
 /* ---- rope scaling
  * -------------------------------------------------------------------------------- */
+
+/* YaRN's magnitude: 1 + 0.1 m ln(factor). */
+static double config_mscale(const struct model_config *cfg, double m)
+{
+    return cfg->rope_factor > 1 ? 0.1 * m * log(cfg->rope_factor) + 1 : 1;
+}
+
+/*
+ * The correction on cos and sin. config.json gives it, or two magnitudes whose quotient it is, or
+ * leaves it to YaRN's own. GGUF's factor multiplies YaRN's own, except for latent attention, where
+ * files keep the correction out of the rotation altogether.
+ */
+static void config_yarn(struct model_config *cfg, bool gguf)
+{
+    double given = cfg->rope_attn_factor, own = config_mscale(cfg, 1);
+    if (gguf)
+        cfg->rope_attn_factor = (given ? given : 1) * (cfg->arch->mla ? 1 : own);
+    else if (!given)
+        cfg->rope_attn_factor = cfg->rope_mscale != 0 && cfg->rope_mscale_all != 0
+                                    ? config_mscale(cfg, cfg->rope_mscale) /
+                                          config_mscale(cfg, cfg->rope_mscale_all)
+                                    : own;
+}
 
 static int config_rope(struct model_config *cfg, const struct source *src, const char *arch,
                        struct err *e)
@@ -219,21 +272,154 @@ static int config_rope(struct model_config *cfg, const struct source *src, const
         return err_set(e, ERR_FORMAT,
                        "rope_scaling: high_freq_factor %g must be above low_freq_factor %g",
                        cfg->rope_high, cfg->rope_low);
-    if (cfg->rope_scaling == ROPE_YARN) {
-        /* GGUF's factor multiplies YaRN's own correction; config.json's replaces it. */
-        double own = cfg->rope_factor > 1 ? 0.1 * log(cfg->rope_factor) + 1 : 1;
-        if (cfg->rope_attn_factor == 0)
-            cfg->rope_attn_factor = own;
-        else if (source_kind(src) == SOURCE_GGUF)
-            cfg->rope_attn_factor *= own;
-    } else {
+    if (cfg->rope_scaling == ROPE_YARN)
+        config_yarn(cfg, source_kind(src) == SOURCE_GGUF);
+    else
         cfg->rope_attn_factor = 1;
-    }
     return 0;
 }
 
 /* ---- all
  * ------------------------------------------------------------------------------------------- */
+
+/* ---- latent attention and experts
+ * --------------------------------------------------------------- */
+
+/* A switch that may be missing. */
+static int config_bool(const struct source *src, const char *arch, const char *gguf, const char *hf,
+                       bool *out, struct err *e)
+{
+    const char *key;
+    const struct source_value *v = config_value(src, arch, gguf, hf, &key);
+    if (!v || v->type == SOURCE_NULL)
+        return 0;
+    if (v->type != SOURCE_BOOL)
+        return err_set(e, ERR_FORMAT, "%s is not true or false", key);
+    *out = v->b;
+    return 0;
+}
+
+static int config_mla(struct model_config *cfg, const struct source *src, const char *arch,
+                      struct err *e)
+{
+    bool gguf = source_kind(src) == SOURCE_GGUF, pairs = true, bias = false;
+    size_t legacy = cfg->d_head; /* key_length of files from before the latent layout */
+    int rc =
+        config_read_rows(cfg, src, arch, config_mla_rows, NUM_COUNT(config_mla_rows), e);
+    if (!rc)
+        rc = config_bool(src, arch, NULL, "rope_interleave", &pairs, e);
+    if (!rc)
+        rc = config_bool(src, arch, NULL, "attention_bias", &bias, e);
+    if (rc)
+        return rc;
+    if (bias)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "config.json: attention_bias is not supported with latent attention");
+    if (gguf) {
+        static const struct config_row length[] = {
+            {SIZE(d_head), "attention.key_length_mla", NULL, 1, 8192, 0}};
+        static const struct config_row value[] = {
+            {SIZE(d_v), "attention.value_length", NULL, 1, 4096, NAN}};
+        rc = config_read_rows(cfg, src, arch, length, 1, e);
+        if (!rc && cfg->d_head == 0)
+            cfg->d_head = legacy;
+        if (!rc && cfg->d_v == 0)
+            rc = config_read_rows(cfg, src, arch, value, 1, e);
+        if (rc)
+            return rc;
+        if (cfg->d_head <= cfg->d_rope)
+            return err_set(e, ERR_FORMAT,
+                           "attention.key_length of %zu has no room for %zu rotated values",
+                           cfg->d_head, cfg->d_rope);
+        cfg->d_nope = cfg->d_head - cfg->d_rope;
+    } else if (cfg->d_nope == 0 || cfg->d_v == 0) {
+        return err_set(e, ERR_FORMAT, "config.json: %s is missing",
+                       cfg->d_nope ? "v_head_dim" : "qk_nope_head_dim");
+    }
+    cfg->d_head = cfg->d_nope + cfg->d_rope;
+    cfg->n_kv_head = cfg->n_head; /* before compression every head has a key of its own */
+    cfg->rope_half = !pairs;
+    return 0;
+}
+
+/* How the router scores and chooses. */
+static int config_router(struct model_config *cfg, const struct source *src, const char *arch,
+                         struct err *e)
+{
+    bool gguf = source_kind(src) == SOURCE_GGUF;
+    const char *key;
+    const struct source_value *v =
+        config_value(src, arch, "expert_gating_func", "scoring_func", &key);
+    if (!v)
+        cfg->router_sigmoid = !gguf && config_text_is(source_value(src, "model_type"), "deepseek_v3");
+    else if (gguf ? v->type == SOURCE_UINT && (v->u == 1 || v->u == 2)
+                  : config_text_is(v, "softmax") || config_text_is(v, "sigmoid"))
+        cfg->router_sigmoid = gguf ? v->u == 2 : config_text_is(v, "sigmoid");
+    else
+        return err_set(e, ERR_UNSUPPORTED, "%s: scores must be softmax or sigmoid", key);
+    v = gguf ? NULL : source_value(src, "topk_method");
+    if (v && v->type != SOURCE_NULL && !config_text_is(v, "greedy") &&
+        !config_text_is(v, "group_limited_greedy") && !config_text_is(v, "noaux_tc"))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "config.json: topk_method must be greedy, group_limited_greedy or noaux_tc");
+    if (v && config_text_is(v, "greedy"))
+        cfg->n_group = cfg->n_group_used = 1;
+    if (v && config_text_is(v, "noaux_tc") && !cfg->router_sigmoid)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "config.json: topk_method noaux_tc needs scoring_func sigmoid");
+    char name[80];
+    snprintf(name, sizeof name,
+             gguf ? "blk.%zu.exp_probs_b.bias"
+                  : "model.layers.%zu.mlp.gate.e_score_correction_bias",
+             cfg->n_dense);
+    cfg->router_bias =
+        (v && config_text_is(v, "noaux_tc")) || source_tensor(src, name) != NULL;
+    return 0;
+}
+
+static int config_moe(struct model_config *cfg, const struct source *src, const char *arch,
+                      struct err *e)
+{
+    int rc =
+        config_read_rows(cfg, src, arch, config_moe_rows, NUM_COUNT(config_moe_rows), e);
+    if (!rc)
+        rc = config_bool(src, arch, "expert_weights_norm", "norm_topk_prob", &cfg->expert_norm, e);
+    if (!rc)
+        rc = config_router(cfg, src, arch, e);
+    if (rc)
+        return rc;
+    const struct source_value *v =
+        source_kind(src) == SOURCE_HF ? source_value(src, "moe_layer_freq") : NULL;
+    if (v && !(v->type == SOURCE_INT && v->i == 1))
+        return err_set(e, ERR_UNSUPPORTED, "config.json: moe_layer_freq must be 1");
+    cfg->n_group = num_max(cfg->n_group, 1);
+    cfg->n_group_used = num_max(cfg->n_group_used, 1);
+    if (cfg->expert_scale == 0)
+        cfg->expert_scale = 1;
+    if (cfg->n_expert % cfg->n_group || cfg->n_group_used > cfg->n_group)
+        return err_set(e, ERR_FORMAT, "%zu of %zu groups of experts: %zu experts do not fit",
+                       cfg->n_group_used, cfg->n_group, cfg->n_expert);
+    if (cfg->n_expert_used > cfg->n_expert / cfg->n_group * cfg->n_group_used)
+        return err_set(e, ERR_FORMAT, "%zu experts a token, but only %zu can be chosen",
+                       cfg->n_expert_used, cfg->n_expert / cfg->n_group * cfg->n_group_used);
+    /* GGUF counts the prediction layers among the blocks. */
+    if (source_kind(src) == SOURCE_GGUF) {
+        if (cfg->n_mtp >= cfg->n_layer)
+            return err_set(e, ERR_FORMAT, "%zu prediction layers among %zu blocks", cfg->n_mtp,
+                           cfg->n_layer);
+        cfg->n_layer -= cfg->n_mtp;
+    }
+    if (cfg->n_dense > cfg->n_layer)
+        return err_set(e, ERR_FORMAT, "%zu dense layers among %zu", cfg->n_dense, cfg->n_layer);
+    /* Files that dropped the prediction layer often keep its count. One layer is used at most. */
+    char name[80];
+    snprintf(name, sizeof name,
+             source_kind(src) == SOURCE_GGUF ? "blk.%zu.nextn.eh_proj.weight"
+                                             : "model.layers.%zu.eh_proj.weight",
+             cfg->n_layer);
+    cfg->n_mtp = cfg->n_mtp && source_tensor(src, name) ? 1 : 0;
+    return 0;
+}
 
 /* Switches of config.json that change the arithmetic in a way that is not built. */
 static int config_refuse(const struct source *src, struct err *e)
@@ -277,22 +463,9 @@ static int config_vocab(struct model_config *cfg, const struct source *src, stru
     return 0;
 }
 
-int model_config_read(struct model_config *cfg, const struct source *src, struct err *e)
+/* What follows from the numbers that were read. */
+static int config_derive(struct model_config *cfg, const struct source *src, struct err *e)
 {
-    memset(cfg, 0, sizeof *cfg);
-    cfg->arch = model_arch_find(src, e);
-    if (!cfg->arch)
-        return e ? e->code : ERR_FORMAT;
-    const char *arch = cfg->arch->name;
-    int rc = config_read_rows(cfg, src, arch, config_rows, NUM_COUNT(config_rows), e);
-    if (!rc)
-        rc = config_refuse(src, e);
-    if (!rc)
-        rc = config_rope(cfg, src, arch, e);
-    if (!rc)
-        rc = config_vocab(cfg, src, e);
-    if (rc)
-        return rc;
     if (cfg->n_kv_head == 0)
         cfg->n_kv_head = cfg->n_head;
     if (cfg->d_head == 0) {
@@ -310,9 +483,41 @@ int model_config_read(struct model_config *cfg, const struct source *src, struct
         return err_set(e, ERR_FORMAT,
                        "%zu rotated values do not fit a head of %zu: must be even and not larger",
                        cfg->d_rope, cfg->d_head);
+    if (cfg->d_v == 0)
+        cfg->d_v = cfg->d_head;
     if (!(cfg->rms_eps > 0))
         return err_set(e, ERR_FORMAT, "the epsilon of the norms is 0, must be positive");
-    cfg->rope_half = source_kind(src) == SOURCE_HF || cfg->arch->gguf_rope_half;
     cfg->attn_scale = 1 / sqrtf((float)cfg->d_head);
+    if (cfg->arch->mla && cfg->rope_scaling == ROPE_YARN) {
+        double m = source_kind(src) == SOURCE_GGUF
+                       ? 1 + cfg->rope_log_mul * log(fmax(cfg->rope_factor, 1))
+                       : config_mscale(cfg, cfg->rope_mscale_all);
+        cfg->attn_scale = (float)(m * m / sqrt((double)cfg->d_head));
+    }
     return 0;
+}
+
+int model_config_read(struct model_config *cfg, const struct source *src, struct err *e)
+{
+    memset(cfg, 0, sizeof *cfg);
+    cfg->arch = model_arch_find(src, e);
+    if (!cfg->arch)
+        return e ? e->code : ERR_FORMAT;
+    const char *arch = cfg->arch->name;
+    int rc = config_read_rows(cfg, src, arch, config_rows, NUM_COUNT(config_rows), e);
+    cfg->rope_half = source_kind(src) == SOURCE_HF ? !cfg->arch->hf_rope_pairs
+                                                   : cfg->arch->gguf_rope_half;
+    cfg->n_dense = cfg->n_layer;
+    cfg->n_group = cfg->n_group_used = 1;
+    if (!rc)
+        rc = config_refuse(src, e);
+    if (!rc && cfg->arch->mla)
+        rc = config_mla(cfg, src, arch, e);
+    if (!rc && cfg->arch->moe)
+        rc = config_moe(cfg, src, arch, e);
+    if (!rc)
+        rc = config_rope(cfg, src, arch, e);
+    if (!rc)
+        rc = config_vocab(cfg, src, e);
+    return rc ? rc : config_derive(cfg, src, e);
 }

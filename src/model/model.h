@@ -20,20 +20,40 @@ struct model_config {
     size_t n_layer;
     size_t d_model; /* width of the residual stream */
     size_t n_head, n_kv_head;
-    size_t d_head;  /* of q and k (and v here) */
-    size_t d_ff;    /* width of the feed-forward part */
+    size_t d_head;  /* of q and k; MLA: d_nope + d_rope */
+    size_t d_v;     /* of v; without MLA d_head */
+    size_t d_ff;    /* width of the dense feed-forward part */
     size_t n_vocab; /* rows of the embedding */
     size_t ctx_train;
     double rms_eps;
     bool tied;      /* the head is the embedding */
     bool rope_half; /* pairs (i, i + d/2), else (2i, 2i + 1): how the file's rows are ordered */
-    size_t d_rope;  /* rotated values of a head (d_head here) */
+    size_t d_rope;  /* rotated values of a head */
     double rope_theta;
     enum model_rope_scaling rope_scaling;
     double rope_factor, rope_low, rope_high, rope_ctx; /* llama3, linear and yarn parameters */
     double rope_beta_fast, rope_beta_slow;             /* yarn */
-    float attn_scale;        /* of the attention scores: 1 / sqrt(d_head) */
+    double rope_mscale, rope_mscale_all; /* yarn of DeepSeek: config.json's mscale, mscale_all_dim */
+    double rope_log_mul;                 /* the same in GGUF: 0.1 × mscale_all_dim */
     double rope_attn_factor; /* on cos and sin: yarn's magnitude correction, 1 otherwise */
+    float attn_scale; /* of the attention scores: 1 / sqrt(d_head), MLA: × yarn's correction² */
+
+    /* Multi-head latent attention (DeepSeek-V2, V3). 0: grouped-query attention. */
+    size_t kv_lora; /* width of the latent that keys and values come from */
+    size_t q_lora;  /* width of the query's bottleneck; 0: none */
+    size_t d_nope;  /* values of a head of q and k that are not rotated */
+
+    /* Mixture of experts: in layers from n_dense on. n_expert = 0: none. */
+    size_t n_dense; /* leading layers with a dense feed-forward part */
+    size_t n_expert, n_expert_used, n_shared;
+    size_t d_ff_expert;             /* width of one expert */
+    size_t n_group, n_group_used;   /* groups that the router chooses among; 1, 1: none */
+    bool router_sigmoid;            /* scores by sigmoid (V3), else softmax */
+    bool router_bias;               /* a correction bias steers the choice (V3) */
+    bool expert_norm;               /* weights of the chosen over their sum */
+    double expert_scale;            /* on the weights of the chosen */
+
+    size_t n_mtp; /* multi-token prediction layers after the n_layer ones: 0 or 1 */
 };
 
 struct model;
@@ -42,31 +62,48 @@ struct model_arch;
 /* "llama", "qwen2", …: the name of an architecture's row. */
 const char *model_arch_name(const struct model_arch *a);
 
+/* Where the weights of a model are kept. */
+enum model_place {
+    MODEL_AUTO,   /* packed; what does not fit stays in the files: experts first, then all */
+    MODEL_PACKED, /* all in memory, in the kernels' order */
+    MODEL_MAPPED, /* all in the files: read when used */
+};
+
+struct model_load_opts {
+    enum model_place place;
+    size_t memory; /* bytes that packed weights may take with MODEL_AUTO */
+    bool mtp;      /* load the multi-token prediction layer too */
+    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+    void *arg;
+};
+
 /* Reads and checks hyperparameters and every tensor's presence, type and shape; loads nothing. */
 int model_check(const struct source *src, struct model_config *out, struct err *e);
 
 /*
- * Loads weights into the kernels' layout, tensor by tensor, with the whole team. `cfg` is what
- * model_check found in `src`, which must outlive the model (embedding rows are read in place).
- * progress may be NULL.
+ * Loads weights into the kernels' layout, tensor by tensor, with the whole team. cfg is what
+ * model_check found in `src`, which must outlive the model (embedding rows and weights that are not
+ * packed are read in place). `o` may be NULL: everything packed.
  */
 int model_load(struct model **out, const struct source *src, const struct model_config *cfg,
-               struct op_ctx *c, void (*progress)(void *arg, uint64_t done, uint64_t total),
-               void *arg, struct err *e);
+               struct op_ctx *c, const struct model_load_opts *o, struct err *e);
 void model_free(struct model *m);
 
 const struct model_config *model_config(const struct model *m);
 uint64_t model_params(const struct model *m);
-uint64_t model_weight_bytes(const struct model *m);
-uint64_t model_token_bytes(const struct model *m);
+uint64_t model_weight_bytes(const struct model *m); /* packed, in memory */
+uint64_t model_mapped_bytes(const struct model *m); /* left in the files, read when used */
+uint64_t model_token_bytes(const struct model *m);  /* read for one token */
 void model_macs(const struct model *m, uint64_t *layers, uint64_t *head);
 void model_kv_shape(const struct model *m, struct kv_shape *out);
 
 /*
  * The name that GGUF files give a matrix of this model, whatever files it came from ("blk.0.
  * attn_q.weight"): into out, false when `w` is none of its matrices. A tied head is the embedding.
+ * Experts and heads that lie in one tensor there have their number in *index, others 0.
  */
-bool model_gguf_name(const struct model *m, const struct weight *w, char *out, size_t cap);
+bool model_gguf_name(const struct model *m, const struct weight *w, char *out, size_t cap,
+                     size_t *index);
 
 /*
  * The forward pass over a batch: logits (F32) of the tokens that batch->want marks, in order, one
@@ -74,5 +111,13 @@ bool model_gguf_name(const struct model *m, const struct weight *w, char *out, s
  * it only measures memory.
  */
 struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batch *b);
+
+/*
+ * The multi-token prediction layer over a batch (the model was loaded with `mtp`): row i has the id
+ * of token pos + 1 and the main model's hidden state of token pos (batch->hidden of a forward pass);
+ * the logits predict token pos + 2. Keeps KV of its own in the same pages.
+ */
+struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
+                                const float *hidden);
 
 #endif

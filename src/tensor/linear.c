@@ -232,10 +232,10 @@ struct tensor op_linear(struct op_ctx *c, struct tensor x, const struct weight *
     return y;
 }
 
-struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, size_t d,
+struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
                               const struct weight *w)
 {
-    size_t in = x.cols / heads, out = w->rows;
+    size_t in = x.cols / heads, more = in - w->cols, out = w->rows + more;
     struct tensor y = op_tensor(c, x.rows, heads * out);
     size_t mark = c->used;
     struct linear_mat *mat = op_alloc(c, heads * sizeof *mat);
@@ -243,11 +243,15 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, s
     struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = heads, .mat = mat};
     for (size_t h = 0; h < heads; h++) {
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
-        linear_prepare(c, c->dry ? &dry : &xs[h], c->dry ? NULL : x.data + h * in, x.cols, d,
+        linear_prepare(c, c->dry ? &dry : &xs[h], c->dry ? NULL : x.data + h * in, x.cols, w->cols,
                        x.rows, linear_form(c->kern, &w[h]));
-        if (!c->dry)
-            mat[h] =
-                (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
+        if (c->dry)
+            continue;
+        mat[h] =
+            (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
+        for (size_t t = 0; t < x.rows && more; t++)
+            memcpy(y.data + t * y.cols + h * out + w->rows,
+                   x.data + t * x.cols + h * in + w->cols, more * sizeof(float));
     }
     linear_run(c, &j);
     if (!c->dry && x.rows)

@@ -116,7 +116,7 @@ struct row_job {
     struct tensor x, y;
     const float *w;
     float eps;
-    size_t heads, d, d_rope;
+    size_t heads, d, at, d_rope;
     const float *table;
     int half;
     size_t per; /* rows a chunk */
@@ -222,12 +222,12 @@ struct tensor op_rope_table(struct op_ctx *c, const uint32_t *pos, size_t n, con
 static void row_rope(const struct row_job *j, size_t r)
 {
     for (size_t h = 0; h < j->heads; h++)
-        j->kern->rope(j->y.data + r * j->y.cols + h * j->d, j->table + r * j->d_rope, j->d_rope,
-                      j->half);
+        j->kern->rope(j->y.data + r * j->y.cols + h * j->d + j->at, j->table + r * j->d_rope,
+                      j->d_rope, j->half);
 }
 
-struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct tensor table,
-                      bool half)
+struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, size_t at,
+                      struct tensor table, bool half)
 {
     struct tensor y = op_inplace(c, x);
     if (c->dry)
@@ -238,6 +238,7 @@ struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct te
                         .y = y,
                         .heads = heads,
                         .d = x.cols / heads,
+                        .at = at,
                         .d_rope = table.cols,
                         .table = table.data,
                         .half = half,
@@ -245,4 +246,46 @@ struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct te
     row_run(c, &j);
     op_record(c, &(struct op_record){.kind = OP_ROPE, .out = y, .in = {x, table}});
     return y;
+}
+
+static void row_latent(const struct row_job *j, size_t r)
+{
+    float *y = j->y.data + r * j->y.cols;
+    j->kern->rmsnorm(y, j->x.data + r * j->x.cols, j->w, j->d, j->eps);
+    j->kern->rope(y + j->d, j->table + r * j->d_rope, j->d_rope, j->half);
+}
+
+struct tensor op_latent(struct op_ctx *c, struct tensor x, const struct weight *w, float eps,
+                        struct tensor table, bool half)
+{
+    struct tensor y = op_inplace(c, x);
+    if (c->dry)
+        return y;
+    if (y.data != x.data)
+        memcpy(y.data, x.data, x.rows * x.cols * sizeof(float));
+    struct row_job j = {.x = x,
+                        .y = y,
+                        .w = w->vec,
+                        .eps = eps,
+                        .d = w->cols,
+                        .d_rope = table.cols,
+                        .table = table.data,
+                        .half = half,
+                        .fn = row_latent};
+    row_run(c, &j);
+    op_record(c, &(struct op_record){.kind = OP_LATENT, .out = y, .in = {x, table}, .w = {w}});
+    return y;
+}
+
+struct tensor op_concat(struct op_ctx *c, struct tensor x, struct tensor y)
+{
+    struct tensor z = op_tensor(c, x.rows, x.cols + y.cols);
+    if (c->dry)
+        return z;
+    for (size_t r = 0; r < x.rows; r++) {
+        memcpy(z.data + r * z.cols, x.data + r * x.cols, x.cols * sizeof(float));
+        memcpy(z.data + r * z.cols + x.cols, y.data + r * y.cols, y.cols * sizeof(float));
+    }
+    op_record(c, &(struct op_record){.kind = OP_CONCAT, .out = z, .in = {x, y}});
+    return z;
 }

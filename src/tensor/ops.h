@@ -41,6 +41,8 @@ enum op_kind {
     OP_LINEAR,
     OP_LINEAR_HEADS,
     OP_ROPE,
+    OP_LATENT,
+    OP_CONCAT,
     OP_ATTENTION,
     OP_SWIGLU,
     OP_ROUTE,
@@ -109,6 +111,7 @@ struct batch {
     const uint32_t *pos;  /* (n) */
     const uint32_t *want; /* (n_want) rows whose logits are wanted, ascending */
     size_t n_want;
+    float *hidden; /* (n, d_model) when not NULL: takes the state of every token after the last norm */
     const struct batch_run *runs;
     size_t n_runs;
 };
@@ -187,6 +190,9 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
                      const struct weight *gate, const struct weight *up, const struct weight *down,
                      size_t n_expert);
 
+/* Rows of x and y side by side: (n, x.cols + y.cols). */
+struct tensor op_concat(struct op_ctx *c, struct tensor x, struct tensor y);
+
 /* x + y. Unless a tape keeps, the sum takes x's place. */
 struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
 
@@ -197,10 +203,17 @@ struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
 struct tensor op_rope_table(struct op_ctx *c, const uint32_t *pos, size_t n, const double *freq,
                             size_t d, float scale);
 
-/* Rotates the first table->cols values of each head: x (n, heads × d_head). In place unless a tape
- * keeps. */
-struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, struct tensor table,
-                      bool half);
+/* Rotates table->cols values of each head, from value `at` on: x (n, heads × d_head). In place
+ * unless a tape keeps. */
+struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, size_t at,
+                      struct tensor table, bool half);
+
+/*
+ * The latents of MLA: the first w->cols values of each row over their root mean square, times w; the
+ * rest (table->cols values, the key part that all heads share) rotated. In place unless a tape keeps.
+ */
+struct tensor op_latent(struct op_ctx *c, struct tensor x, const struct weight *w, float eps,
+                        struct tensor table, bool half);
 
 struct attention_args {
     size_t layer, n_head, n_kv_head, d_k, d_v;

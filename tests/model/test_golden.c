@@ -48,7 +48,7 @@ static void load(struct loaded *l, const char *name)
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(source_open(&l->src, path, &e), &e);
     die(model_check(l->src, &cfg, &e), &e);
-    die(model_load(&l->model, l->src, &cfg, &l->ops, NULL, NULL, &e), &e);
+    die(model_load(&l->model, l->src, &cfg, &l->ops, NULL, &e), &e);
     model_kv_shape(l->model, &shape);
     shape.type = QUANT_F32;
     die(kv_pool_new(&l->kv, &shape, MAX_TOKENS / KV_PAGE, &e), &e);

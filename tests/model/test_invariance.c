@@ -48,7 +48,7 @@ static void load(struct loaded *l, const struct source *src, int threads, enum c
     die(team_new(&l->team, threads, &e), &e);
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(model_check(src, &cfg, &e), &e);
-    die(model_load(&l->model, src, &cfg, &l->ops, NULL, NULL, &e), &e);
+    die(model_load(&l->model, src, &cfg, &l->ops, NULL, &e), &e);
     model_kv_shape(l->model, &shape);
     shape.type = kv;
     die(kv_pool_new(&l->kv, &shape, 4 * CTX / KV_PAGE, &e), &e);

@@ -165,14 +165,14 @@ static void test_lazy(void **state)
     teardown(&f);
 }
 
-/* A matrix for each head gives what that many products give. */
+/* A matrix for each head gives what that many products give; the rest of a head follows. */
 static void test_heads(void **state)
 {
     (void)state;
     struct fixture f;
     struct weight w[3];
     uint8_t *raw[3];
-    enum { WIDE = 2 * COLS }; /* only the first half of a head's values is read */
+    enum { MORE = 24, WIDE = COLS + MORE, OUT = ROWS + MORE };
     setup(&f);
     const enum quant_id types[] = {QUANT_Q4_K, QUANT_Q8_0, QUANT_BF16};
     for (size_t i = 0; i < 3; i++)
@@ -180,16 +180,19 @@ static void test_heads(void **state)
     struct tensor x = op_tensor(&f.c, TOKENS, 3 * WIDE);
     for (size_t i = 0; i < TOKENS * 3 * WIDE; i++)
         x.data[i] = (float)((i * 7919) % 1000) / 500 - 1;
-    struct tensor y = op_linear_heads(&f.c, x, 3, COLS, w);
-    assert_int_equal(y.cols, 3 * ROWS);
+    struct tensor y = op_linear_heads(&f.c, x, 3, w);
+    assert_int_equal(y.cols, 3 * OUT);
     for (size_t h = 0; h < 3; h++) {
         struct tensor one = op_tensor(&f.c, TOKENS, COLS);
         for (size_t t = 0; t < TOKENS; t++)
             memcpy(one.data + t * COLS, x.data + t * x.cols + h * WIDE, COLS * sizeof(float));
         struct tensor z = op_linear(&f.c, one, &w[h], NULL);
         for (size_t t = 0; t < TOKENS; t++)
-            assert_memory_equal(y.data + t * y.cols + h * ROWS, z.data + t * ROWS,
+            assert_memory_equal(y.data + t * y.cols + h * OUT, z.data + t * ROWS,
                                 ROWS * sizeof(float));
+        for (size_t t = 0; t < TOKENS; t++)
+            assert_memory_equal(y.data + t * y.cols + h * OUT + ROWS,
+                                x.data + t * x.cols + h * WIDE + COLS, MORE * sizeof(float));
         free(raw[h]);
     }
     teardown(&f);

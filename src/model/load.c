@@ -1,0 +1,265 @@
+/*
+ * Loading: every weight of a model into panels, or left where it lies.
+ *
+ * Checking and loading walk the same tables (arch.h), so what is inspected is what is loaded. What
+ * does not fit into memory stays in the mapped files: first the experts, of which a token reads a few
+ * in a hundred, then everything; their rows are packed when a product needs them, with the same bits.
+ */
+#include "model/arch.h"
+
+#include "base/num.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct load {
+    struct model *m;
+    struct op_ctx *c;
+    const struct model_load_opts *o;
+    size_t store_bytes, expert_bytes; /* packed: without experts; the experts */
+    bool pack, pack_experts;
+    uint64_t done, total;
+};
+
+/* A matrix that is only looked up row by row needs no panels, unless it is the head as well. */
+static bool load_looked_up(const struct load *l, const struct model_tensor *row)
+{
+    bool top = row == &model_top_group.row[MODEL_TOP_EMBED];
+    return (row->flags & TENSOR_LOOKUP) && !(top && l->m->cfg.tied);
+}
+
+/* ---- rows of a weight ------------------------------------------------------------------------- */
+
+static void rows_of_parts(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
+{
+    source_rows(arg, r, n, dst, stride);
+}
+
+/* A transposed slice: rows [row0, row0 + n) of t are the weight's columns. */
+struct load_turned {
+    const struct source_tensor *t;
+    uint64_t row0;
+    size_t n, width; /* width: values of a row of t */
+    size_t row_bytes;
+};
+
+enum {
+    LOAD_WIDTH_MAX = 8192, /* values of a row that is transposed: kv_lora */
+    LOAD_ARENA_MAX = 1 << 29, /* arrays of weights: 12 MB for R1 */
+};
+
+/* Values are copied as they are when the type has one value a block, else decoded to F32. */
+static void rows_turned(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
+{
+    const struct load_turned *j = arg;
+    const struct quant_type *t = j->t->type;
+    bool copy = t->block == 1;
+    uint8_t row[LOAD_WIDTH_MAX * 8]; /* the longest block is 8 bytes a value (F64) */
+    float value[LOAD_WIDTH_MAX];
+    for (size_t c = 0; c < j->n; c++) {
+        source_rows(j->t, j->row0 + c, 1, row, j->row_bytes);
+        if (!copy)
+            t->decode(value, row, j->width);
+        for (size_t i = 0; i < n; i++)
+            if (copy)
+                memcpy(dst + i * stride + c * t->bytes, row + (r + i) * t->bytes, t->bytes);
+            else
+                memcpy(dst + i * stride + c * sizeof(float), &value[r + i], sizeof(float));
+    }
+}
+
+/* The type that a view's weight has. */
+static const struct quant_type *view_type(const struct model_view *v)
+{
+    return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
+}
+
+static int view_rows(struct weight_rows *out, struct arena *arena, const struct model_view *v,
+                     struct err *e)
+{
+    *out = (struct weight_rows){.row0 = v->row0};
+    size_t width = (size_t)v->t->shape[v->t->dims - 1], row_bytes;
+    if (!quant_size(v->t->type, width, &row_bytes))
+        return err_set(e, ERR_FORMAT,
+                       "tensor \"%s\": rows of %zu values are no multiple of %s's block of %u",
+                       v->t->name, width, v->t->type->name, v->t->type->block);
+    if (v->transposed) {
+        struct load_turned *j = arena_alloc(arena, sizeof *j, e);
+        if (!j)
+            return ERR_NOMEM;
+        if (width > LOAD_WIDTH_MAX)
+            return err_set(e, ERR_LIMIT, "tensor \"%s\": latents of %zu values, at most %d",
+                           v->t->name, width, LOAD_WIDTH_MAX);
+        *j = (struct load_turned){v->t, v->row0, v->cols, width, row_bytes};
+        *out = (struct weight_rows){.make = rows_turned, .arg = j};
+    } else if (v->t->data) {
+        *out = (struct weight_rows){.at = v->t->data + v->row0 * row_bytes};
+    } else {
+        *out = (struct weight_rows){.make = rows_of_parts, .arg = v->t, .row0 = v->row0};
+    }
+    return 0;
+}
+
+/* ---- the two walks ---------------------------------------------------------------------------- */
+
+static int load_size(void *arg, const struct model_tensor *row, size_t layer, size_t index,
+                     const struct model_view *v, struct err *e)
+{
+    struct load *l = arg;
+    size_t n = row->rows == DIM_ONE      ? weight_vector_bytes(v->cols)
+               : load_looked_up(l, row) ? 0
+                                         : weight_matrix_bytes(l->c->kern, view_type(v), v->rows,
+                                                               v->cols);
+    size_t *sum = row->flags & TENSOR_EXPERTS ? &l->expert_bytes : &l->store_bytes;
+    (void)layer, (void)index;
+    l->total += (uint64_t)v->rows * v->cols;
+    if (!num_add(sum, *sum, n))
+        return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
+    return 0;
+}
+
+/* Where the weight is in the model's structs; arrays of experts and heads appear with the first. */
+static struct weight *load_slot(struct load *l, const struct model_tensor *row, size_t layer,
+                                size_t index, struct err *e)
+{
+    struct model *m = l->m;
+    uint8_t *base = layer == SIZE_MAX ? (uint8_t *)&m->top : (uint8_t *)&m->block[layer];
+    if (!(row->flags & (TENSOR_EXPERTS | TENSOR_HEADS)))
+        return (struct weight *)(void *)(base + row->offset);
+    struct weight **array = (struct weight **)(void *)(base + row->offset);
+    if (!*array) {
+        size_t n = model_count(&m->cfg, row);
+        *array = arena_array(&m->arena, n, sizeof **array, e);
+        if (*array)
+            memset(*array, 0, n * sizeof **array);
+    }
+    return *array ? *array + index : NULL;
+}
+
+/* What a token reads and multiplies: of experts, the chosen share. */
+static void load_count(struct load *l, const struct model_tensor *row, size_t layer,
+                       const struct weight *w)
+{
+    struct model *m = l->m;
+    uint64_t macs = (uint64_t)w->rows * w->cols, bytes = (uint64_t)w->rows * w->row_bytes;
+    m->params += macs;
+    if (layer != SIZE_MAX && layer >= m->cfg.n_layer)
+        return; /* the MTP layer is not part of a token's way */
+    if (row->rows == DIM_ONE || load_looked_up(l, row))
+        return;
+    if (layer == SIZE_MAX) {
+        m->head_macs = macs;
+        m->head_bytes = bytes;
+    } else if (row->flags & TENSOR_EXPERTS) {
+        /* n_expert equal shares of n_expert_used experts; rounding is of no matter here. */
+        m->layer_macs += macs * m->cfg.n_expert_used / m->cfg.n_expert;
+        m->layer_bytes += bytes * m->cfg.n_expert_used / m->cfg.n_expert;
+    } else {
+        m->layer_macs += macs;
+        m->layer_bytes += bytes;
+    }
+}
+
+/* The MTP layer's head is a copy of the main one in checkpoints: shared then. */
+static bool load_same_head(const struct load *l, const struct model_tensor *row, size_t layer,
+                           const struct model_view *v)
+{
+    const struct weight *head = &l->m->top.head;
+    return layer != SIZE_MAX && row->offset == BLOCK(mtp_head) && v->t->data && head->from.at &&
+           head->type == v->t->type &&
+           memcmp(head->from.at, v->t->data, head->rows * head->row_bytes) == 0;
+}
+
+static int load_one(void *arg, const struct model_tensor *row, size_t layer, size_t index,
+                    const struct model_view *v, struct err *e)
+{
+    struct load *l = arg;
+    struct model *m = l->m;
+    struct weight *w = load_slot(l, row, layer, index, e);
+    struct weight_rows from;
+    if (!w)
+        return ERR_NOMEM;
+    int rc = view_rows(&from, &m->arena, v, e);
+    if (rc)
+        return rc;
+    if (load_same_head(l, row, layer, v))
+        return 0;
+    bool pack = !load_looked_up(l, row) &&
+                (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
+    rc = row->rows == DIM_ONE
+             ? weight_vector(w, v->t->name, v->t->type, v->cols, &from, &m->store, e)
+             : weight_matrix(w, v->t->name, view_type(v), v->rows, v->cols, &from, l->c->kern,
+                             l->c->team, pack ? &m->store : NULL, e);
+    if (rc)
+        return rc;
+    load_count(l, row, layer, w);
+    if (row->rows != DIM_ONE && !w->panels && !load_looked_up(l, row))
+        m->mapped_bytes += (uint64_t)w->rows * w->row_bytes;
+    /* The file's pages go when the last weight in them is packed. */
+    if (w->panels && index + 1 == model_count(&m->cfg, row))
+        source_tensor_drop(m->src, v->t);
+    l->done += (uint64_t)v->rows * v->cols;
+    if (l->o && l->o->progress)
+        l->o->progress(l->o->arg, l->done, l->total);
+    return 0;
+}
+
+/* What is packed: all, all but the experts, or nothing. */
+static int load_plan(struct load *l, struct err *e)
+{
+    enum model_place place = l->o ? l->o->place : MODEL_PACKED;
+    size_t all;
+    if (!num_add(&all, l->store_bytes, l->expert_bytes))
+        return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
+    l->pack = place == MODEL_PACKED || (place == MODEL_AUTO && l->store_bytes <= l->o->memory);
+    l->pack_experts = place == MODEL_PACKED || (place == MODEL_AUTO && all <= l->o->memory);
+    return weight_store_init(&l->m->store, l->pack_experts ? all : l->store_bytes, e);
+}
+
+int model_load(struct model **out, const struct source *src, const struct model_config *cfg,
+               struct op_ctx *c, const struct model_load_opts *o, struct err *e)
+{
+    *out = NULL;
+    struct model *m = calloc(1, sizeof *m);
+    if (!m)
+        return err_nomem(e, sizeof *m, "the model");
+    struct load l = {.m = m, .c = c, .o = o};
+    bool mtp = o && o->mtp;
+    m->src = src;
+    arena_init(&m->arena, LOAD_ARENA_MAX);
+    int rc = 0;
+    m->cfg = *cfg;
+    if (mtp && !m->cfg.n_mtp) {
+        rc = err_set(e, ERR_UNSUPPORTED, "the model has no multi-token prediction layer");
+        goto out;
+    }
+    m->n_block = m->cfg.n_layer + (mtp ? m->cfg.n_mtp : 0);
+    m->block = calloc(m->n_block, sizeof *m->block);
+    m->rope = calloc(m->cfg.d_rope / 2, sizeof *m->rope);
+    if (!m->block || !m->rope) {
+        rc = err_nomem(e, m->n_block * sizeof *m->block, "the model");
+        goto out;
+    }
+    if ((rc = model_rope_freqs(m->rope, &m->cfg, src, e)) ||
+        (rc = model_walk(src, &m->cfg, mtp, load_size, &l, e)) || (rc = load_plan(&l, e)) ||
+        (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)))
+        goto out;
+    if (m->cfg.tied)
+        m->top.head = m->top.embed;
+    *out = m;
+    m = NULL;
+out:
+    model_free(m);
+    return rc;
+}
+
+void model_free(struct model *m)
+{
+    if (!m)
+        return;
+    weight_store_release(&m->store);
+    arena_release(&m->arena);
+    free(m->block);
+    free(m->rope);
+    free(m);
+}
