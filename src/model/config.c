@@ -444,7 +444,7 @@ static int config_refuse(const struct source *src, struct err *e)
 /* The embedding says how many tokens there are; vocab_size of a config must agree with it. */
 static int config_vocab(struct model_config *cfg, const struct source *src, struct err *e)
 {
-    const struct model_tensor *row = &model_top_tensors[0];
+    const struct model_tensor *row = &model_top_group.row[MODEL_TOP_EMBED];
     const char *name = source_kind(src) == SOURCE_GGUF ? row->gguf : row->hf;
     const struct source_tensor *t = source_tensor(src, name);
     if (!t)

@@ -159,11 +159,11 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
                 const struct weight *const b[], struct tensor y[]);
 
 /*
- * A matrix of its own for each head: y[:, h] = x[:, h][0 .. d) w[h]ᵀ. x (n, heads × any), of which
- * the first d = w[h].cols values of each head are read; w: `heads` weights of one shape → (n, heads
- * × w->rows).
+ * A matrix of its own for each head, over the first w->cols values of the head; what the head has
+ * beyond them is carried over behind the product. x (n, heads × (w->cols + more)), w: `heads`
+ * weights of one shape → (n, heads × (w->rows + more)).
  */
-struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads, size_t d,
+struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
                               const struct weight *w);
 
 /* silu(x Wgᵀ) ⊙ (x Wuᵀ): (n, d) → (n, d_ff), one region. */
@@ -192,6 +192,26 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
 
 /* Rows of x and y side by side: (n, x.cols + y.cols). */
 struct tensor op_concat(struct op_ctx *c, struct tensor x, struct tensor y);
+
+/* ERR_FORMAT when the values do not fit together, so that a router of them cannot be. */
+int router_check(const struct router_args *a, struct err *e);
+
+/*
+ * Chooses experts (DeepSeek-V2 and V3): logits (n, E) → scores, by softmax over a row or sigmoid;
+ * to choose by, the bias is added; groups other than the n_group_used best are left out; the n_used
+ * best remain, the lower index first among equals (NaN counts as −inf). Their weights are the
+ * scores without bias, over their sum in ascending order of experts when `norm`, times `scale`.
+ */
+struct routing op_route(struct op_ctx *c, struct tensor logits, const struct router_args *a);
+
+/*
+ * Mixture of experts: y = Σ weight_e × down_e(silu(gate_e x) ⊙ up_e x) over the token's experts, a
+ * chain of FMAs from 0 in ascending order of experts. gate, up (d_ff, d) and down (d, d_ff): arrays
+ * of n_expert weights of one shape, of any types. x (n, d) → (n, d).
+ */
+struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
+                     const struct weight *gate, const struct weight *up, const struct weight *down,
+                     size_t n_expert);
 
 /* x + y. Unless a tape keeps, the sum takes x's place. */
 struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
