@@ -131,12 +131,31 @@ static int logits_compute(struct session *s, const struct ids *ids, const struct
     return rc;
 }
 
+/* Of the prediction layer: a row less than tokens. */
+static int logits_mtp(struct session *s, const struct ids *ids, const struct logits_options *o,
+                      size_t vocab, struct logits_out *out, struct err *e)
+{
+    size_t row, bytes, chunk = o->chunk == OPT_UNSET ? ids->n : (size_t)o->chunk;
+    if (!num_mul(&row, vocab, sizeof(float)) || !num_mul(&bytes, row, ids->n))
+        return err_set(e, ERR_LIMIT, "too many logits");
+    float *y = malloc(bytes);
+    if (!y)
+        return err_nomem(e, bytes, "the logits");
+    int rc = session_mtp_all(s, ids->v, ids->n, chunk, y, e);
+    size_t first = o->last ? ids->n - 2 : 0;
+    if (!rc)
+        rc = logits_out_write(out, y + first * vocab, (ids->n - 1 - first) * row, e);
+    free(y);
+    return rc;
+}
+
 static int logits_run(struct cli *c, const void *opts, struct err *e)
 {
     const struct logits_options *o = opts;
     struct log log = {stderr, LOG_WARN};
     char path[LOCATE_MAX];
-    struct engine_request r = {.path = path, .o = &o->engine, .log = &log, .kv_type = QUANT_F32};
+    struct engine_request r = {.path = path, .o = &o->engine, .log = &log, .kv_type = QUANT_F32,
+                               .float_act = true, .mtp = o->mtp};
     struct engine *g = NULL;
     struct session *s = NULL;
     struct logits_out out = {.file = {.fd = -1}, .fd = -1};
@@ -154,11 +173,8 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
     r.ctx = ids.n;
     if (!rc)
         rc = options_open(&g, &r, e);
-    if (!rc && o->mtp)
-        rc = err_set(e, ERR_UNSUPPORTED,
-                     "%.300s: --mtp is not supported for this model: it has no multi-token "
-                     "prediction layer that can be computed",
-                     path);
+    if (!rc && o->mtp && ids.n < 2)
+        rc = err_set(e, ERR_USAGE, "--mtp predicts from two tokens on: give more --ids");
     for (size_t i = 0; !rc && i < ids.n; i++)
         if ((size_t)ids.v[i] >= engine_info(g)->vocab)
             rc = err_set(e, ERR_USAGE, "--ids: token id %d is outside the vocabulary (0 to %zu)",
@@ -168,10 +184,11 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
     if (!rc)
         rc = logits_out_open(&out, o->out, e);
     if (!rc)
-        rc = logits_compute(s, &ids, o, engine_info(g)->vocab, &out, e);
+        rc = (o->mtp ? logits_mtp : logits_compute)(s, &ids, o, engine_info(g)->vocab, &out, e);
     rc = logits_out_close(&out, rc, e);
     if (!rc)
-        printf("{\"rows\": %zu, \"vocab\": %zu}\n", o->last ? 1 : ids.n, engine_info(g)->vocab);
+        printf("{\"rows\": %zu, \"vocab\": %zu}\n", o->last ? 1 : ids.n - (o->mtp ? 1 : 0),
+               engine_info(g)->vocab);
     session_free(s);
     engine_free(g);
     buf_release(&r.template_text);
@@ -184,8 +201,9 @@ const struct command cmd_logits = {
     .args = "MODEL --ids 1,2,3 --out FILE",
     .summary = "compute the logits of given tokens",
     .about = "Writes the logits of every token (or of the last one) to a file and prints how many "
-             "rows and columns that is. Keys and values are kept as float32 here unless --kv-type "
-             "says otherwise, so that the result is as exact as it can be.",
+             "rows and columns that is. Keys and values are kept as float32 here, and products with "
+             "quantized weights read float32 activations, unless --kv-type and --activations say "
+             "otherwise, so that the result is as exact as it can be.",
     .examples = "ponder logits model.gguf --ids 1,2,3 --out logits.f32\n",
     .spec = {logits_groups, NUM_COUNT(logits_groups)},
     .opts_size = sizeof(struct logits_options),

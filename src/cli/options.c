@@ -28,6 +28,15 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "kv-type", .alias = "cache-type", .kind = OPT_ENUM, .arg = "TYPE", .choices = "f16|f32|bf16|q8_0", .shown = "f16",
      .env = "PONDER_KV_TYPE", .offset = AT(kv_type),
      .help = "how keys and values of the context are stored"},
+    {.name = "weights", .kind = OPT_ENUM, .arg = "WHERE", .choices = "auto|packed|mapped", .value = "auto",
+     .env = "PONDER_WEIGHTS", .offset = AT(weights),
+     .help = "packed into memory for speed, or mapped: read from the file when used; auto maps what does not fit"},
+    {.name = "activations", .kind = OPT_ENUM, .arg = "TYPE", .choices = "int8|f32", .shown = "int8",
+     .env = "PONDER_ACTIVATIONS", .offset = AT(activations),
+     .help = "what products with quantized weights read: int8 is fast, f32 exact and slow"},
+    {.name = "draft", .kind = OPT_ENUM, .arg = "HOW", .choices = "off|mtp", .value = "off",
+     .env = "PONDER_DRAFT", .offset = AT(draft),
+     .help = "guess tokens ahead with the model's prediction layer (V3, R1); the answer is the same"},
     {.name = "isa", .kind = OPT_ENUM, .arg = "NAME", .choices = "auto|scalar|avx2|avx512|avx512vnni", .value = "auto",
      .env = "PONDER_ISA", .offset = AT(isa),
      .help = "use only these instructions; the result is the same for any"},
@@ -96,6 +105,10 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.ctx = u->ctx == OPT_UNSET ? r->ctx : (size_t)u->ctx;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
+    o.float_act = u->activations ? !strcmp(u->activations, "f32") : r->float_act;
+    o.mtp = r->mtp || (u->draft && !strcmp(u->draft, "mtp"));
+    if (u->weights && strcmp(u->weights, "auto") != 0)
+        o.place = !strcmp(u->weights, "packed") ? ENGINE_PACKED : ENGINE_MAPPED;
     if (cpu_isa_parse(&o.isa, u->isa, e))
         return err_ctx(e, "--isa");
     if (u->template_file) {

@@ -8,12 +8,12 @@
 
 struct engine_options {
     int64_t threads, ctx, batch;
-    const char *isa, *kv_type, *template_file, *log;
+    const char *isa, *kv_type, *weights, *activations, *draft, *template_file, *log;
 };
 
 /* The first OPTIONS_OWN_N rows are --threads and --ctx: commands with their own meaning of these
    leave them out. */
-enum { OPTIONS_OWN_N = 2, OPTIONS_ENGINE_N = 7, OPTIONS_SAMPLING_N = 13 };
+enum { OPTIONS_OWN_N = 2, OPTIONS_ENGINE_N = 10, OPTIONS_SAMPLING_N = 13 };
 extern const struct opt options_engine[OPTIONS_ENGINE_N];
 
 struct sampling_options {
@@ -35,6 +35,8 @@ struct engine_request {
     struct log *log;
     struct buf template_text;
     enum quant_id kv_type; /* when --kv-type is not given */
+    bool float_act;        /* when --activations is not given */
+    bool mtp;              /* load the prediction layer in any case */
     size_t ctx;            /* when --ctx is not given; 0 = the engine's choice */
 };
 

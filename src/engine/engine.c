@@ -195,6 +195,8 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     g->mtp = o->mtp;
     sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
+    if (o->float_act)
+        kern_float(&g->kern);
     g->info.isa = o->isa;
     int rc = team_new(&g->team, o->threads, e);
     if (rc)

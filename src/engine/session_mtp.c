@@ -59,7 +59,8 @@ int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor
     return 0;
 }
 
-int session_mtp_all(struct session *s, const int32_t *ids, size_t n, float *logits, struct err *e)
+int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chunk, float *logits,
+                    struct err *e)
 {
     struct engine *g = s->g;
     size_t vocab = g->info.vocab, row = 0;
@@ -68,7 +69,7 @@ int session_mtp_all(struct session *s, const int32_t *ids, size_t n, float *logi
     if (!g->mtp)
         return err_set(e, ERR_UNSUPPORTED, "the model was opened without its prediction layer");
     for (size_t i = 0; i < n && !rc;) {
-        size_t k = num_min(num_min(g->batch, g->want), n - i);
+        size_t k = num_min(num_min(num_min(g->batch, g->want), chunk), n - i);
         rc = session_check(s, ids + i, k, e);
         if (!rc)
             rc = session_step(s, ids + i, k, 0, &y, e);

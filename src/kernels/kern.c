@@ -39,6 +39,13 @@ void kern_init(struct kern *k, enum cpu_isa isa)
             parts[i].init(k);
 }
 
+void kern_float(struct kern *k)
+{
+    for (size_t i = 0; i < kern_type_count; i++)
+        if (kern_types[i].act != KERN_ACT_F32)
+            k->mul[kern_types[i].id].act = KERN_ACT_NONE;
+}
+
 /* The arrays of a form in the order they lie in memory; 0 bytes for those it does not have. */
 struct x_sizes {
     size_t q, d, s, sum, sum16, sum32;

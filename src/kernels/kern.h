@@ -154,6 +154,9 @@ struct kern {
 /* Fills the table for a level; isa must not exceed cpu_best(). */
 void kern_init(struct kern *k, enum cpu_isa isa);
 
+/* Takes away the products that read int8 activations: their weights are decoded to float then. */
+void kern_float(struct kern *k);
+
 /* Bytes of the arrays of a kern_x for k values and cols columns in form `act`, and their placing
    into memory at `mem` (aligned to KERN_ALIGN). kern_x_place sets k, cols and the pointers, those
    of arrays that the form lacks to NULL. SIZE_MAX bytes mean that the size does not fit. */
