@@ -154,8 +154,12 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
     const struct logits_options *o = opts;
     struct log log = {stderr, LOG_WARN};
     char path[LOCATE_MAX];
-    struct engine_request r = {.path = path, .o = &o->engine, .log = &log, .kv_type = QUANT_F32,
-                               .float_act = true, .mtp = o->mtp};
+    struct engine_request r = {.path = path,
+                               .o = &o->engine,
+                               .log = &log,
+                               .kv_type = QUANT_F32,
+                               .float_act = true,
+                               .mtp = o->mtp};
     struct engine *g = NULL;
     struct session *s = NULL;
     struct logits_out out = {.file = {.fd = -1}, .fd = -1};
@@ -200,10 +204,11 @@ const struct command cmd_logits = {
     .name = "logits",
     .args = "MODEL --ids 1,2,3 --out FILE",
     .summary = "compute the logits of given tokens",
-    .about = "Writes the logits of every token (or of the last one) to a file and prints how many "
-             "rows and columns that is. Keys and values are kept as float32 here, and products with "
-             "quantized weights read float32 activations, unless --kv-type and --activations say "
-             "otherwise, so that the result is as exact as it can be.",
+    .about =
+        "Writes the logits of every token (or of the last one) to a file and prints how many "
+        "rows and columns that is. Keys and values are kept as float32 here, and products with "
+        "quantized weights read float32 activations, unless --kv-type and --activations say "
+        "otherwise, so that the result is as exact as it can be.",
     .examples = "ponder logits model.gguf --ids 1,2,3 --out logits.f32\n",
     .spec = {logits_groups, NUM_COUNT(logits_groups)},
     .opts_size = sizeof(struct logits_options),

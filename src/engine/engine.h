@@ -40,11 +40,11 @@ struct engine_opts {
     size_t ctx_max;   /* bound on the default; 0 = 4096 × 8 or what memory allows */
     size_t batch;     /* tokens of a prefill chunk; 0 = 512 */
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
-    enum quant_id kv_type;     /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
+    enum quant_id kv_type; /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
     enum engine_place place;
-    bool float_act;            /* products read float activations also where weights are quantized */
-    bool mtp;                  /* load the multi-token prediction layer and draft tokens with it */
-    bool tokenizer_only;       /* do not load weights: tokenizer and template only */
+    bool float_act;      /* products read float activations also where weights are quantized */
+    bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
+    bool tokenizer_only; /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */
     /* Called now and then while loading with bytes done and in total; may be NULL. */
@@ -140,8 +140,8 @@ void session_truncate(struct session *s, size_t n); /* forgets tokens from n on 
 
 /*
  * The timeline continued by ids[0..n), and the logits of the prediction layer for its tokens: n - 1
- * rows of vocab floats, of which row j predicts token j + 2. `chunk` tokens at a time, at most. For a new
- * session of an engine with mtp.
+ * rows of vocab floats, of which row j predicts token j + 2. `chunk` tokens at a time, at most. For
+ * a new session of an engine with mtp.
  */
 int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chunk, float *logits,
                     struct err *e);

@@ -44,13 +44,13 @@ struct session {
     uint32_t *pos, *want; /* (batch) */
 
     /* With the prediction layer (session_mtp.c). */
-    int32_t *mtp_ids;            /* (batch) */
-    float *hidden;               /* (batch, d_model) states of tokens [hidden_pos, + hidden_n) */
+    int32_t *mtp_ids; /* (batch) */
+    float *hidden;    /* (batch, d_model) states of tokens [hidden_pos, + hidden_n) */
     size_t hidden_pos, hidden_n;
-    size_t mtp_n;                /* positions that the layer's cache has */
-    bool ahead;                  /* token n has been guessed and computed: */
+    size_t mtp_n; /* positions that the layer's cache has */
+    bool ahead;   /* token n has been guessed and computed: */
     int32_t ahead_id;
-    float *ahead_logits;         /* (vocab) those after it */
+    float *ahead_logits; /* (vocab) those after it */
     uint64_t drafted, accepted;
 };
 
@@ -63,9 +63,9 @@ int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, s
                  struct err *e);
 
 /*
- * Runs the prediction layer over the positions it lacks, up to the one before the timeline's end, or,
- * with the token that comes `next` (else -1), the end itself. *y (may be NULL) becomes the logits of
- * the last `want` of them, and stays as it is when there was nothing to do.
+ * Runs the prediction layer over the positions it lacks, up to the one before the timeline's end,
+ * or, with the token that comes `next` (else -1), the end itself. *y (may be NULL) becomes the
+ * logits of the last `want` of them, and stays as it is when there was nothing to do.
  */
 int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y, struct err *e);
 

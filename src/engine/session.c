@@ -31,9 +31,8 @@ int session_new(struct session **out, struct engine *g, struct err *e)
         s->mtp_ids = calloc(batch, sizeof *s->mtp_ids);
         ok = s->hidden && s->ahead_logits && s->mtp_ids;
     }
-    int rc = ok
-                 ? kv_seq_init(&s->seq, g->kv, g->info.ctx, e)
-                 : err_nomem(e, g->info.ctx * sizeof *s->ids, "a session");
+    int rc = ok ? kv_seq_init(&s->seq, g->kv, g->info.ctx, e)
+                : err_nomem(e, g->info.ctx * sizeof *s->ids, "a session");
     if (rc)
         session_free(s);
     else

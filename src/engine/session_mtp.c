@@ -7,10 +7,11 @@
  * Drafting (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023):
  * when a token is appended, the layer guesses the one after it, and the main model computes both in
  * one pass. If the guess is what is appended next, its logits are there already; if not, they are
- * forgotten. Nobody outside sees a difference: the logits of a token have the same bits in any batch,
- * and the sampler draws from them just as it would without drafts, so the output is token for token
- * that of plain decoding, greedy or sampled with a seed. A guess is right as often as the sampler
- * takes the layer's most likely token, which is also what rejection sampling would reach with it.
+ * forgotten. Nobody outside sees a difference: the logits of a token have the same bits in any
+ * batch, and the sampler draws from them just as it would without drafts, so the output is token
+ * for token that of plain decoding, greedy or sampled with a seed. A guess is right as often as the
+ * sampler takes the layer's most likely token, which is also what rejection sampling would reach
+ * with it.
  */
 #include "engine/engine_private.h"
 

@@ -5,17 +5,17 @@
  * feed-forward part. They differ in the attention (gqa.c, mla.c), in the feed-forward part (ffn.c:
  * dense or experts) and in names. A row of arch.def names one `struct model_arch`; it lists groups
  * of tensors. A group is a table: where a weight goes in struct model_block, how it is called in
- * GGUF and in Hugging Face files, its shape in terms of the configuration, and which layers have it.
- * Checking, loading, listing and converting follow from the tables.
+ * GGUF and in Hugging Face files, its shape in terms of the configuration, and which layers have
+ * it. Checking, loading, listing and converting follow from the tables.
  *
- * A name may have alternatives, separated by '|'; the first is the one that ponder writes. %zu stands
- * for the layer, a second one for the expert. A name without a second %zu, of a weight that every
- * expert (or head) has, is one tensor with the experts' matrices one after another. What follows a
+ * A name may have alternatives, separated by '|'; the first is the one that ponder writes. %zu
+ * stands for the layer, a second one for the expert. A name without a second %zu, of a weight that
+ * every expert (or head) has, is one tensor with the experts' matrices one after another. What
+ * follows a
  * '#' says which part of the tensor is meant:
  *   #0/2, #1/2  the first or second half of the rows (of each expert): gate and up in one tensor
- *   #k          of kv_b_proj, which has d_nope + d_v rows for each head: the first d_nope, transposed
- *   #kt         the same, not transposed
- *   #v          the last d_v rows of each head
+ *   #k          of kv_b_proj, which has d_nope + d_v rows for each head: the first d_nope,
+ * transposed #kt         the same, not transposed #v          the last d_v rows of each head
  */
 #ifndef PONDER_MODEL_ARCH_H
 #define PONDER_MODEL_ARCH_H
@@ -110,12 +110,12 @@ struct model_block {
 #define BLOCK(field) offsetof(struct model_block, field)
 
 struct model_arch {
-    const char *name;                     /* general.architecture of GGUF files */
-    const char *hf[3];                    /* model_types of config.json */
-    const struct model_group *groups[6];  /* NULL-terminated */
-    bool mla, moe;                        /* which hyperparameters it has */
-    bool gguf_rope_half;                  /* order of rotated rows in GGUF files */
-    bool hf_rope_pairs;                   /* the same in Hugging Face files: half as a rule */
+    const char *name;                    /* general.architecture of GGUF files */
+    const char *hf[3];                   /* model_types of config.json */
+    const struct model_group *groups[6]; /* NULL-terminated */
+    bool mla, moe;                       /* which hyperparameters it has */
+    bool gguf_rope_half;                 /* order of rotated rows in GGUF files */
+    bool hf_rope_pairs;                  /* the same in Hugging Face files: half as a rule */
     /* x (n, d_model) normed → (n, d_model) */
     struct tensor (*attention)(const struct model *m, struct op_ctx *c, const struct model_block *l,
                                size_t layer, struct tensor x, struct tensor rope,
@@ -123,8 +123,8 @@ struct model_arch {
 };
 
 extern const struct model_group model_top_group; /* of struct model_top */
-extern const struct model_group model_norm_group, model_gqa_group, model_mla_group,
-    model_ffn_group, model_moe_group, model_mtp_group;
+extern const struct model_group model_norm_group, model_gqa_group, model_mla_group, model_ffn_group,
+    model_moe_group, model_mtp_group;
 enum { MODEL_TOP_EMBED, MODEL_TOP_NORM, MODEL_TOP_HEAD }; /* rows of model_top_group */
 
 struct model {
@@ -139,7 +139,8 @@ struct model {
     uint64_t params, mapped_bytes, layer_macs, head_macs, layer_bytes, head_bytes;
 };
 
-/* ---- forward (decoder.c, gqa.c, mla.c, ffn.c, mtp.c) ------------------------------------------ */
+/* ---- forward (decoder.c, gqa.c, mla.c, ffn.c, mtp.c) ------------------------------------------
+ */
 
 struct tensor model_gqa(const struct model *m, struct op_ctx *c, const struct model_block *l,
                         size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
@@ -152,7 +153,8 @@ struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct mo
 struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_t layer,
                                   struct tensor x, struct tensor rope, const struct batch *b);
 
-/* ---- configuration (config.c, rope.c) --------------------------------------------------------- */
+/* ---- configuration (config.c, rope.c) ---------------------------------------------------------
+ */
 
 /* The row for a source; an error names the architecture and lists the known ones. */
 const struct model_arch *model_arch_find(const struct source *src, struct err *e);
@@ -167,14 +169,15 @@ size_t model_dim(const struct model_config *cfg, enum model_dim d);
 int model_rope_freqs(double *out, const struct model_config *cfg, const struct source *src,
                      struct err *e);
 
-/* ---- tensors by name (bind.c) ----------------------------------------------------------------- */
+/* ---- tensors by name (bind.c) -----------------------------------------------------------------
+ */
 
 /* Where the values of one weight are: rows of a tensor. */
 struct model_view {
     const struct source_tensor *t; /* NULL: missing, and may be */
     uint64_t row0;                 /* first row, over all leading dimensions of t */
     size_t rows, cols;             /* of the weight */
-    bool transposed;               /* its columns are the tensor's rows: cols of them, of rows values */
+    bool transposed; /* its columns are the tensor's rows: cols of them, of rows values */
 };
 
 /* True when a layer of the model has the tensor (layer: any for rows of model_top_group). */

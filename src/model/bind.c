@@ -65,7 +65,8 @@ size_t model_count(const struct model_config *f, const struct model_tensor *row)
     return row->flags & TENSOR_EXPERTS ? f->n_expert : row->flags & TENSOR_HEADS ? f->n_head : 1;
 }
 
-/* ---- names ------------------------------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------------------------------
+ */
 
 enum bind_part { PART_ALL, PART_FIRST, PART_SECOND, PART_K, PART_KT, PART_V };
 
@@ -82,8 +83,11 @@ static bool bind_spell(struct bind_name *out, const char **s, size_t layer, size
     static const struct {
         const char *suffix;
         enum bind_part part;
-    } parts[] = {
-        {"#0/2", PART_FIRST}, {"#1/2", PART_SECOND}, {"#kt", PART_KT}, {"#k", PART_K}, {"#v", PART_V}};
+    } parts[] = {{"#0/2", PART_FIRST},
+                 {"#1/2", PART_SECOND},
+                 {"#kt", PART_KT},
+                 {"#k", PART_K},
+                 {"#v", PART_V}};
     const char *p = *s, *end = strchr(p, '|');
     size_t at = 0, holes = 0;
     if (!end)
@@ -123,7 +127,8 @@ bool model_tensor_name(char *out, size_t n, const struct model_tensor *row, bool
     return true;
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------- */
+/* ---- shapes -----------------------------------------------------------------------------------
+ */
 
 static int bind_shape_error(const struct source_tensor *t, size_t count, size_t rows, size_t cols,
                             struct err *e)
@@ -132,8 +137,8 @@ static int bind_shape_error(const struct source_tensor *t, size_t count, size_t 
     int at = 0;
     got[0] = 0;
     for (int d = 0; d < t->dims && at < 80; d++)
-        at += snprintf(got + at, sizeof got - (size_t)at, "%s%" PRIu64, d ? " x " : "",
-                       t->shape[d]);
+        at +=
+            snprintf(got + at, sizeof got - (size_t)at, "%s%" PRIu64, d ? " x " : "", t->shape[d]);
     if (rows == 1 && count == 1)
         return err_set(e, ERR_FORMAT, "tensor \"%s\" has shape %s, want %zu", t->name, got, cols);
     if (count == 1)
@@ -167,8 +172,9 @@ static int bind_view(struct model_view *out, const struct source_tensor *t,
         if (t->dims != 1 || t->shape[0] != cols)
             return bind_shape_error(t, 1, 1, cols, e);
         if (t->type->block != 1)
-            return err_set(e, ERR_UNSUPPORTED, "tensor \"%s\": a vector of type %s is not supported",
-                           t->name, t->type->name);
+            return err_set(e, ERR_UNSUPPORTED,
+                           "tensor \"%s\": a vector of type %s is not supported", t->name,
+                           t->type->name);
         return 0;
     }
     size_t tall = rows, wide = cols; /* of one matrix in the tensor */
@@ -210,7 +216,8 @@ int model_view_find(struct model_view *out, const struct source *src, const stru
                    f->arch->name);
 }
 
-/* ---- all of a model --------------------------------------------------------------------------- */
+/* ---- all of a model ---------------------------------------------------------------------------
+ */
 
 int model_walk(const struct source *src, const struct model_config *f, bool mtp,
                int (*fn)(void *arg, const struct model_tensor *row, size_t layer, size_t index,

@@ -227,10 +227,10 @@ static void config_yarn(struct model_config *cfg, bool gguf)
     if (gguf)
         cfg->rope_attn_factor = (given ? given : 1) * (cfg->arch->mla ? 1 : own);
     else if (!given)
-        cfg->rope_attn_factor = cfg->rope_mscale != 0 && cfg->rope_mscale_all != 0
-                                    ? config_mscale(cfg, cfg->rope_mscale) /
-                                          config_mscale(cfg, cfg->rope_mscale_all)
-                                    : own;
+        cfg->rope_attn_factor =
+            cfg->rope_mscale != 0 && cfg->rope_mscale_all != 0
+                ? config_mscale(cfg, cfg->rope_mscale) / config_mscale(cfg, cfg->rope_mscale_all)
+                : own;
 }
 
 static int config_rope(struct model_config *cfg, const struct source *src, const char *arch,
@@ -304,8 +304,7 @@ static int config_mla(struct model_config *cfg, const struct source *src, const 
 {
     bool gguf = source_kind(src) == SOURCE_GGUF, pairs = true, bias = false;
     size_t legacy = cfg->d_head; /* key_length of files from before the latent layout */
-    int rc =
-        config_read_rows(cfg, src, arch, config_mla_rows, NUM_COUNT(config_mla_rows), e);
+    int rc = config_read_rows(cfg, src, arch, config_mla_rows, NUM_COUNT(config_mla_rows), e);
     if (!rc)
         rc = config_bool(src, arch, NULL, "rope_interleave", &pairs, e);
     if (!rc)
@@ -351,7 +350,8 @@ static int config_router(struct model_config *cfg, const struct source *src, con
     const struct source_value *v =
         config_value(src, arch, "expert_gating_func", "scoring_func", &key);
     if (!v)
-        cfg->router_sigmoid = !gguf && config_text_is(source_value(src, "model_type"), "deepseek_v3");
+        cfg->router_sigmoid =
+            !gguf && config_text_is(source_value(src, "model_type"), "deepseek_v3");
     else if (gguf ? v->type == SOURCE_UINT && (v->u == 1 || v->u == 2)
                   : config_text_is(v, "softmax") || config_text_is(v, "sigmoid"))
         cfg->router_sigmoid = gguf ? v->u == 2 : config_text_is(v, "sigmoid");
@@ -372,16 +372,14 @@ static int config_router(struct model_config *cfg, const struct source *src, con
              gguf ? "blk.%zu.exp_probs_b.bias"
                   : "model.layers.%zu.mlp.gate.e_score_correction_bias",
              cfg->n_dense);
-    cfg->router_bias =
-        (v && config_text_is(v, "noaux_tc")) || source_tensor(src, name) != NULL;
+    cfg->router_bias = (v && config_text_is(v, "noaux_tc")) || source_tensor(src, name) != NULL;
     return 0;
 }
 
 static int config_moe(struct model_config *cfg, const struct source *src, const char *arch,
                       struct err *e)
 {
-    int rc =
-        config_read_rows(cfg, src, arch, config_moe_rows, NUM_COUNT(config_moe_rows), e);
+    int rc = config_read_rows(cfg, src, arch, config_moe_rows, NUM_COUNT(config_moe_rows), e);
     if (!rc)
         rc = config_bool(src, arch, "expert_weights_norm", "norm_topk_prob", &cfg->expert_norm, e);
     if (!rc)
@@ -505,8 +503,8 @@ int model_config_read(struct model_config *cfg, const struct source *src, struct
         return e ? e->code : ERR_FORMAT;
     const char *arch = cfg->arch->name;
     int rc = config_read_rows(cfg, src, arch, config_rows, NUM_COUNT(config_rows), e);
-    cfg->rope_half = source_kind(src) == SOURCE_HF ? !cfg->arch->hf_rope_pairs
-                                                   : cfg->arch->gguf_rope_half;
+    cfg->rope_half =
+        source_kind(src) == SOURCE_HF ? !cfg->arch->hf_rope_pairs : cfg->arch->gguf_rope_half;
     cfg->n_dense = cfg->n_layer;
     cfg->n_group = cfg->n_group_used = 1;
     if (!rc)

@@ -23,12 +23,12 @@ const struct model_arch arch_deepseek = {
     .moe = true,
     .attention = model_gqa};
 
-const struct model_arch arch_deepseek2 = {
-    .name = "deepseek2",
-    .hf = {"deepseek_v3", "deepseek_v2"},
-    .groups = {&model_norm_group, &model_mla_group, &model_ffn_group, &model_moe_group,
-               &model_mtp_group},
-    .mla = true,
-    .moe = true,
-    .hf_rope_pairs = true,
-    .attention = model_mla};
+const struct model_arch arch_deepseek2 = {.name = "deepseek2",
+                                          .hf = {"deepseek_v3", "deepseek_v2"},
+                                          .groups = {&model_norm_group, &model_mla_group,
+                                                     &model_ffn_group, &model_moe_group,
+                                                     &model_mtp_group},
+                                          .mla = true,
+                                          .moe = true,
+                                          .hf_rope_pairs = true,
+                                          .attention = model_mla};

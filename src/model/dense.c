@@ -12,12 +12,12 @@
 #include "model/arch.def"
 #undef ARCH
 
-#define DENSE(id, gguf, half)                                                                      \
-    const struct model_arch id = {                                                                 \
-        .name = gguf,                                                                              \
-        .hf = {gguf},                                                                              \
-        .groups = {&model_norm_group, &model_gqa_group, &model_ffn_group},                         \
-        .gguf_rope_half = half,                                                                    \
+#define DENSE(id, gguf, half)                                              \
+    const struct model_arch id = {                                         \
+        .name = gguf,                                                      \
+        .hf = {gguf},                                                      \
+        .groups = {&model_norm_group, &model_gqa_group, &model_ffn_group}, \
+        .gguf_rope_half = half,                                            \
         .attention = model_gqa}
 
 DENSE(arch_llama, "llama", false);

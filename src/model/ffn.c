@@ -6,8 +6,8 @@
  *
  * The router's scores are softmax (V2) or sigmoid (V3) of router x. V2 may keep the groups with the
  * best expert; V3 keeps the groups with the best sum of two, and adds a bias that only steers the
- * choice. Weights are the plain scores of the chosen, over their sum where the model says so, times a
- * factor. Router and bias are float in every file.
+ * choice. Weights are the plain scores of the chosen, over their sum where the model says so, times
+ * a factor. Router and bias are float in every file.
  */
 #include "model/arch.h"
 

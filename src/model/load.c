@@ -2,8 +2,9 @@
  * Loading: every weight of a model into panels, or left where it lies.
  *
  * Checking and loading walk the same tables (arch.h), so what is inspected is what is loaded. What
- * does not fit into memory stays in the mapped files: first the experts, of which a token reads a few
- * in a hundred, then everything; their rows are packed when a product needs them, with the same bits.
+ * does not fit into memory stays in the mapped files: first the experts, of which a token reads a
+ * few in a hundred, then everything; their rows are packed when a product needs them, with the same
+ * bits.
  */
 #include "model/arch.h"
 
@@ -28,7 +29,8 @@ static bool load_looked_up(const struct load *l, const struct model_tensor *row)
     return (row->flags & TENSOR_LOOKUP) && !(top && l->m->cfg.tied);
 }
 
-/* ---- rows of a weight ------------------------------------------------------------------------- */
+/* ---- rows of a weight -------------------------------------------------------------------------
+ */
 
 static void rows_of_parts(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
 {
@@ -44,7 +46,7 @@ struct load_turned {
 };
 
 enum {
-    LOAD_WIDTH_MAX = 8192, /* values of a row that is transposed: kv_lora */
+    LOAD_WIDTH_MAX = 8192,    /* values of a row that is transposed: kv_lora */
     LOAD_ARENA_MAX = 1 << 29, /* arrays of weights: 12 MB for R1 */
 };
 
@@ -100,16 +102,17 @@ static int view_rows(struct weight_rows *out, struct arena *arena, const struct 
     return 0;
 }
 
-/* ---- the two walks ---------------------------------------------------------------------------- */
+/* ---- the two walks ----------------------------------------------------------------------------
+ */
 
 static int load_size(void *arg, const struct model_tensor *row, size_t layer, size_t index,
                      const struct model_view *v, struct err *e)
 {
     struct load *l = arg;
-    size_t n = row->rows == DIM_ONE      ? weight_vector_bytes(v->cols)
-               : load_looked_up(l, row) ? 0
-                                         : weight_matrix_bytes(l->c->kern, view_type(v), v->rows,
-                                                               v->cols);
+    size_t n = row->rows == DIM_ONE ? weight_vector_bytes(v->cols)
+               : load_looked_up(l, row)
+                   ? 0
+                   : weight_matrix_bytes(l->c->kern, view_type(v), v->rows, v->cols);
     size_t *sum = row->flags & TENSOR_EXPERTS ? &l->expert_bytes : &l->store_bytes;
     (void)layer, (void)index;
     l->total += (uint64_t)v->rows * v->cols;
@@ -184,8 +187,8 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     if (load_same_head(l, row, layer, v))
         return 0;
-    bool pack = !load_looked_up(l, row) &&
-                (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
+    bool pack =
+        !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
     rc = row->rows == DIM_ONE
              ? weight_vector(w, v->t->name, v->t->type, v->cols, &from, &m->store, e)
              : weight_matrix(w, v->t->name, view_type(v), v->rows, v->cols, &from, l->c->kern,

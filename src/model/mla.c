@@ -1,14 +1,16 @@
 /*
- * Multi-head latent attention (DeepSeek-AI, "DeepSeek-V2", 2024, section 2.1), in the absorbed form.
+ * Multi-head latent attention (DeepSeek-AI, "DeepSeek-V2", 2024, section 2.1), in the absorbed
+ * form.
  *
  * A token's keys and values are made from one latent of kv_lora values, c = norm(kv_a x), plus one
  * rotated key part of d_rope values that all heads share. Per head h
  *   score = (q_nope · K_h c + q_rope · k_rope) × scale,   out = Σ p V_h c
  * where K_h (d_nope, kv_lora) and V_h (d_v, kv_lora) are the rows of kv_b_proj. Since
  *   q_nope · K_h c = (K_hᵀ q_nope) · c      and      Σ p V_h c = V_h Σ p c,
- * the query is taken into the latent space once (k_b = K_hᵀ), attention runs over the cached latents
- * as if they were one key head of kv_lora + d_rope values whose front is the value too, and V_h is
- * applied to the result. The cache holds kv_lora + d_rope values a token and layer and nothing else.
+ * the query is taken into the latent space once (k_b = K_hᵀ), attention runs over the cached
+ * latents as if they were one key head of kv_lora + d_rope values whose front is the value too, and
+ * V_h is applied to the result. The cache holds kv_lora + d_rope values a token and layer and
+ * nothing else.
  *
  * The expanded form (keys and values of every head made from the latents) takes 3.4 times fewer
  * operations for a long chunk of R1's shape but rounds in other places: which of the two ran would

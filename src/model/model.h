@@ -33,8 +33,9 @@ struct model_config {
     enum model_rope_scaling rope_scaling;
     double rope_factor, rope_low, rope_high, rope_ctx; /* llama3, linear and yarn parameters */
     double rope_beta_fast, rope_beta_slow;             /* yarn */
-    double rope_mscale, rope_mscale_all; /* yarn of DeepSeek: config.json's mscale, mscale_all_dim */
-    double rope_log_mul;                 /* the same in GGUF: 0.1 × mscale_all_dim */
+    double rope_mscale,
+        rope_mscale_all;     /* yarn of DeepSeek: config.json's mscale, mscale_all_dim */
+    double rope_log_mul;     /* the same in GGUF: 0.1 × mscale_all_dim */
     double rope_attn_factor; /* on cos and sin: yarn's magnitude correction, 1 otherwise */
     float attn_scale; /* of the attention scores: 1 / sqrt(d_head), MLA: × yarn's correction² */
 
@@ -46,12 +47,12 @@ struct model_config {
     /* Mixture of experts: in layers from n_dense on. n_expert = 0: none. */
     size_t n_dense; /* leading layers with a dense feed-forward part */
     size_t n_expert, n_expert_used, n_shared;
-    size_t d_ff_expert;             /* width of one expert */
-    size_t n_group, n_group_used;   /* groups that the router chooses among; 1, 1: none */
-    bool router_sigmoid;            /* scores by sigmoid (V3), else softmax */
-    bool router_bias;               /* a correction bias steers the choice (V3) */
-    bool expert_norm;               /* weights of the chosen over their sum */
-    double expert_scale;            /* on the weights of the chosen */
+    size_t d_ff_expert;           /* width of one expert */
+    size_t n_group, n_group_used; /* groups that the router chooses among; 1, 1: none */
+    bool router_sigmoid;          /* scores by sigmoid (V3), else softmax */
+    bool router_bias;             /* a correction bias steers the choice (V3) */
+    bool expert_norm;             /* weights of the chosen over their sum */
+    double expert_scale;          /* on the weights of the chosen */
 
     size_t n_mtp; /* multi-token prediction layers after the n_layer ones: 0 or 1 */
 };
@@ -114,8 +115,8 @@ struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batc
 
 /*
  * The multi-token prediction layer over a batch (the model was loaded with `mtp`): row i has the id
- * of token pos + 1 and the main model's hidden state of token pos (batch->hidden of a forward pass);
- * the logits predict token pos + 2. Keeps KV of its own in the same pages.
+ * of token pos + 1 and the main model's hidden state of token pos (batch->hidden of a forward
+ * pass); the logits predict token pos + 2. Keeps KV of its own in the same pages.
  */
 struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
                                 const float *hidden);

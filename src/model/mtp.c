@@ -1,6 +1,6 @@
 /*
- * Multi-token prediction (DeepSeek-V3, section 2.2): one block behind the main ones that guesses the
- * token after the next.
+ * Multi-token prediction (DeepSeek-V3, section 2.2): one block behind the main ones that guesses
+ * the token after the next.
  *
  * For position i, from the main model's state h_i after its last norm and the embedding of token
  * i + 1:

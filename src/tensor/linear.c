@@ -247,11 +247,10 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
                        x.rows, linear_form(c->kern, &w[h]));
         if (c->dry)
             continue;
-        mat[h] =
-            (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
+        mat[h] = (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
         for (size_t t = 0; t < x.rows && more; t++)
-            memcpy(y.data + t * y.cols + h * out + w->rows,
-                   x.data + t * x.cols + h * in + w->cols, more * sizeof(float));
+            memcpy(y.data + t * y.cols + h * out + w->rows, x.data + t * x.cols + h * in + w->cols,
+                   more * sizeof(float));
     }
     linear_run(c, &j);
     if (!c->dry && x.rows)

@@ -111,7 +111,8 @@ struct batch {
     const uint32_t *pos;  /* (n) */
     const uint32_t *want; /* (n_want) rows whose logits are wanted, ascending */
     size_t n_want;
-    float *hidden; /* (n, d_model) when not NULL: takes the state of every token after the last norm */
+    float *
+        hidden; /* (n, d_model) when not NULL: takes the state of every token after the last norm */
     const struct batch_run *runs;
     size_t n_runs;
 };
@@ -229,8 +230,9 @@ struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, size_t at
                       struct tensor table, bool half);
 
 /*
- * The latents of MLA: the first w->cols values of each row over their root mean square, times w; the
- * rest (table->cols values, the key part that all heads share) rotated. In place unless a tape keeps.
+ * The latents of MLA: the first w->cols values of each row over their root mean square, times w;
+ * the rest (table->cols values, the key part that all heads share) rotated. In place unless a tape
+ * keeps.
  */
 struct tensor op_latent(struct op_ctx *c, struct tensor x, const struct weight *w, float eps,
                         struct tensor table, bool half);

@@ -259,6 +259,79 @@ static bool stop_early(void *arg, size_t done, size_t total)
     return ++*(int *)arg < 2;
 }
 
+static struct session *open_golden(struct engine **g, bool mtp)
+{
+    struct engine_opts o;
+    struct err e = {0};
+    struct session *s;
+    engine_opts_init(&o);
+    o.threads = 2;
+    o.ctx = 256;
+    o.mtp = mtp;
+    if (engine_open(g, GOLDEN_DIR "/models/dsv3_qlora_yarn_mtp", &o, &e) || session_new(&s, *g, &e))
+        fail_msg("%s", e.text);
+    return s;
+}
+
+static size_t best_of(const float *row, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (row[i] > row[best])
+            best = i;
+    return best;
+}
+
+/*
+ * A session that drafts has the logits of one that does not, whether drafts are right or wrong.
+ * Right ones are had by appending what the prediction layer says.
+ */
+static void test_drafts(void **state)
+{
+    (void)state;
+    enum { PROMPT = 20, STEPS = 40 };
+    struct engine *plain_g, *draft_g;
+    struct session *plain = open_golden(&plain_g, false), *draft = open_golden(&draft_g, true);
+    struct session *look;
+    struct err e = {0};
+    int32_t ids[PROMPT + STEPS];
+    size_t vocab = engine_info(plain_g)->vocab;
+    uint64_t drafted, accepted;
+    float *rows = malloc((PROMPT + STEPS) * vocab * sizeof *rows);
+    assert_non_null(rows);
+    for (size_t i = 0; i < PROMPT; i++)
+        ids[i] = (int32_t)(7 * i % vocab);
+    assert_int_equal(session_feed(plain, ids, PROMPT, NULL, NULL, &e), 0);
+    assert_int_equal(session_feed(draft, ids, PROMPT, NULL, NULL, &e), 0);
+    for (size_t n = PROMPT; n < PROMPT + STEPS; n++) {
+        assert_int_equal(session_new(&look, draft_g, &e), 0);
+        assert_int_equal(session_mtp_all(look, ids, n, 64, rows, &e), 0);
+        session_free(look);
+        /* Every third token is another one than the layer says. */
+        ids[n] = (int32_t)best_of(rows + (n - 2) * vocab, vocab);
+        if (n % 3 == 0)
+            ids[n] = (int32_t)(((size_t)ids[n] + 1) % vocab);
+        assert_int_equal(session_append(plain, ids + n, 1, &e), 0);
+        assert_int_equal(session_append(draft, ids + n, 1, &e), 0);
+        assert_memory_equal(session_logits(plain), session_logits(draft), vocab * sizeof *rows);
+        if (n == PROMPT + STEPS / 2) { /* going back and on, as a new turn does */
+            assert_int_equal(session_feed(plain, ids, n - 3, NULL, NULL, &e), 0);
+            assert_int_equal(session_feed(draft, ids, n - 3, NULL, NULL, &e), 0);
+            assert_int_equal(session_feed(plain, ids, n + 1, NULL, NULL, &e), 0);
+            assert_int_equal(session_feed(draft, ids, n + 1, NULL, NULL, &e), 0);
+            assert_memory_equal(session_logits(plain), session_logits(draft), vocab * sizeof *rows);
+        }
+    }
+    session_drafts(draft, &drafted, &accepted);
+    assert_in_range(accepted, 8, STEPS / 2);
+    assert_in_range(drafted, accepted, STEPS);
+    free(rows);
+    session_free(plain);
+    session_free(draft);
+    engine_free(plain_g);
+    engine_free(draft_g);
+}
+
 static void test_cancel(void **state)
 {
     (void)state;
@@ -409,8 +482,9 @@ int main(void)
         cmocka_unit_test(test_facts),       cmocka_unit_test(test_timeline),
         cmocka_unit_test(test_score),       cmocka_unit_test(test_observe),
         cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_cancel),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_sampling),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_drafts),      cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
 }
