@@ -5,7 +5,7 @@
  * scales), so a layout is a table of pieces of a block: where it lies in the file's block, where
  * its 16-lane vectors lie in the panel, how many units it has. One pair of loops serves every
  * table. The transpose of dwords works on 4 × 4 tiles in 16-byte vectors of the compiler, which
- * every 64-bit processor has.
+ * every 64-bit processor has; that of bytes is four rounds of interleaving.
  *
  * Rows that are missing (the last panel) and the missing second block of a pair are read from a
  * block of zero bytes.
@@ -31,29 +31,38 @@ const struct kern_type kern_types[] = {
     {QUANT_Q4_K,   KERN_ACT_Q256, &panel_q4_k},
     {QUANT_Q5_K,   KERN_ACT_Q256, &panel_q5_k},
     {QUANT_Q6_K,   KERN_ACT_Q256, &panel_q6_k},
+    {QUANT_FP8,    KERN_ACT_F32,  &panel_code8},
+    {QUANT_I8,     KERN_ACT_F32,  &panel_code8},
+//    {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
+//    {QUANT_FP4,    KERN_ACT_F32,  &panel_code4},
+//    {QUANT_Q4Z,    KERN_ACT_Q32,  &panel_q4_1},
+//    {QUANT_Q8Z,    KERN_ACT_Q32,  &panel_q8z},
 };
 // clang-format on
 const size_t kern_type_count = NUM_COUNT(kern_types);
 
 typedef uint32_t v4u __attribute__((vector_size(16)));
 typedef uint16_t v8h __attribute__((vector_size(16)));
+typedef uint8_t v16b __attribute__((vector_size(16)));
 
 enum unit {
     UNIT_HALF,  /* fp16: one vector of 32 bytes */
+    UNIT_FLOAT, /* float: one vector of 64 bytes */
+    UNIT_BYTE,  /* n bytes: n vectors of 16 bytes */
     UNIT_DWORD, /* n dwords: n vectors of 64 bytes */
     UNIT_FIFTH, /* the 32 fifth bits of Q5_0 and Q5_1, permuted: one vector of 64 bytes */
 };
 
 struct piece {
     enum unit unit;
-    uint16_t n;        /* dwords */
+    uint16_t n;        /* dwords, a multiple of 4, or bytes, one of 16 */
     uint16_t file;     /* offset in the file's block */
     uint16_t panel[2]; /* offset in the panel's group, for its first and second block */
 };
 
 struct shape {
     uint16_t block;  /* bytes of a block in the file */
-    uint16_t values; /* of a block */
+    uint16_t values; /* of a block; the last one of a row may be partly used */
     uint16_t blocks; /* of a group: 2 (a pair) or 1 */
     uint16_t group;  /* bytes of a group in a panel */
     uint16_t head;   /* offset of an fp16 that lies in front of all groups; 0 = none */
@@ -81,6 +90,16 @@ static const struct shape shape_q5_1 = {24, 32, 2, 768, 0, 4, {
     {UNIT_HALF,  1, 2, {32, 416}},
     {UNIT_FIFTH, 1, 4, {64, 448}},
     {UNIT_DWORD, 4, 8, {128, 512}}}};
+static const struct shape shape_q8z = {36, 32, 2, 1152, 0, 3, {
+    {UNIT_HALF,  1, 0, {0, 576}},
+    {UNIT_HALF,  1, 2, {32, 608}},
+    {UNIT_DWORD, 8, 4, {64, 640}}}};
+static const struct shape shape_code8 = {132, 128, 1, 2112, 0, 2, {
+    {UNIT_FLOAT,  1, 0, {0}},
+    {UNIT_BYTE, 128, 4, {64}}}};
+static const struct shape shape_code4 = {36, 64, 1, 576, 0, 2, {
+    {UNIT_FLOAT, 1, 0, {0}},
+    {UNIT_BYTE, 32, 4, {64}}}};
 static const struct shape shape_q4_k = {144, 256, 1, 2304, 0, 1, {
     {UNIT_DWORD, 36, 0, {0}}}};
 static const struct shape shape_q5_k = {176, 256, 1, 2816, 0, 1, {
@@ -126,10 +145,31 @@ KERN_INLINE void pack_dwords(uint8_t *dst, const uint8_t *const p[16], size_t of
     }
 }
 
-KERN_INLINE void pack_halves(uint8_t *dst, const uint8_t *const p[16], size_t off)
+/* n (a multiple of 16) bytes of 16 rows: dst[i][r] = byte i at p[r] + off. A round interleaves the
+   upper with the lower eight vectors: the bits of a byte's place, vector and index, turn by one. */
+KERN_INLINE void pack_bytes(uint8_t *dst, const uint8_t *const p[16], size_t off, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        v16b t[2][16];
+        for (size_t r = 0; r < 16; r++)
+            memcpy(&t[0][r], p[r] + off + i, 16);
+        for (size_t round = 0; round < 4; round++)
+            for (size_t j = 0; j < 8; j++) {
+                v16b a = t[round % 2][j], b = t[round % 2][j + 8];
+                t[1 - round % 2][2 * j] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19,
+                                                                  4, 20, 5, 21, 6, 22, 7, 23);
+                t[1 - round % 2][2 * j + 1] = __builtin_shufflevector(
+                    a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            }
+        memcpy(dst + 16 * i, t[0], sizeof t[0]);
+    }
+}
+
+/* One field of `size` bytes of 16 rows. */
+KERN_INLINE void pack_field(uint8_t *dst, const uint8_t *const p[16], size_t off, size_t size)
 {
     for (size_t r = 0; r < 16; r++)
-        memcpy(dst + 2 * r, p[r] + off, 2);
+        memcpy(dst + size * r, p[r] + off, size);
 }
 
 /* Bits j (value j) of the file's dword to bits 8b + i and 8b + 4 + i (panel.h): within each half,
@@ -167,22 +207,27 @@ static void pack_fifths(uint8_t *dst, const uint8_t *const p[16], size_t off)
     }
 }
 
+KERN_INLINE size_t shape_blocks(const struct shape *s, size_t k)
+{
+    return (k + s->values - 1) / s->values;
+}
+
 /* Bytes of the scales in front of the groups (Q6_K). */
 KERN_INLINE size_t head_bytes(const struct shape *s, size_t k)
 {
-    return s->head ? num_round_up(k / s->values * 32, 64) : 0;
+    return s->head ? num_round_up(shape_blocks(s, k) * 32, 64) : 0;
 }
 
 KERN_INLINE size_t shape_bytes(const struct shape *s, size_t k)
 {
-    size_t n = k / s->values;
+    size_t n = shape_blocks(s, k);
     return head_bytes(s, k) + (n + s->blocks - 1) / s->blocks * s->group;
 }
 
 KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *src, size_t stride,
                             size_t rows, size_t k)
 {
-    size_t n = k / s->values, padded = num_round_up(n, s->blocks);
+    size_t n = shape_blocks(s, k), padded = num_round_up(n, s->blocks);
     uint8_t *body = dst + head_bytes(s, k);
     if (s->head && n % 2)
         memset(dst + 32 * n, 0, 32);
@@ -196,13 +241,17 @@ KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *
             uint8_t *to = group + e->panel[b % s->blocks];
             if (e->unit == UNIT_DWORD)
                 pack_dwords(to, p, e->file, e->n);
+            else if (e->unit == UNIT_BYTE)
+                pack_bytes(to, p, e->file, e->n);
             else if (e->unit == UNIT_HALF)
-                pack_halves(to, p, e->file);
+                pack_field(to, p, e->file, 2);
+            else if (e->unit == UNIT_FLOAT)
+                pack_field(to, p, e->file, 4);
             else
                 pack_fifths(to, p, e->file);
         }
         if (s->head)
-            pack_halves(dst + 32 * b, p, s->head);
+            pack_field(dst + 32 * b, p, s->head, 2);
     }
 }
 
@@ -210,7 +259,7 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
                               size_t k)
 {
     const uint8_t *body = panel + head_bytes(s, k);
-    for (size_t b = 0; b < k / s->values; b++, dst += s->block) {
+    for (size_t b = 0; b < shape_blocks(s, k); b++, dst += s->block) {
         const uint8_t *group = body + b / s->blocks * s->group;
         for (size_t i = 0; i < s->count; i++) {
             const struct piece *e = &s->piece[i];
@@ -219,8 +268,13 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
             if (e->unit == UNIT_DWORD) {
                 for (size_t j = 0; j < e->n; j++)
                     memcpy(dst + e->file + 4 * j, from + 64 * j + 4 * r, 4);
+            } else if (e->unit == UNIT_BYTE) {
+                for (size_t j = 0; j < e->n; j++)
+                    dst[e->file + j] = from[16 * j + r];
             } else if (e->unit == UNIT_HALF) {
                 memcpy(dst + e->file, from + 2 * r, 2);
+            } else if (e->unit == UNIT_FLOAT) {
+                memcpy(dst + e->file, from + 4 * r, 4);
             } else {
                 memcpy(&h, from + 4 * r, 4);
                 h = fifth_unpack(h);
@@ -256,6 +310,9 @@ PANEL(q5_1)
 PANEL(q4_k)
 PANEL(q5_k)
 PANEL(q6_k)
+PANEL(q8z)
+PANEL(code8)
+PANEL(code4)
 
 /* ---- float types: [k][16] elements ------------------------------------------------------------
  */
@@ -334,7 +391,7 @@ static void pack_f16(uint8_t *dst, const uint8_t *src, size_t stride, size_t row
     }
     for (; i < k; i++) {
         float_rows(p, src, stride, rows, 2 * i);
-        pack_halves(dst + 32 * i, p, 0);
+        pack_field(dst + 32 * i, p, 0, 2);
     }
     memset(dst + 32 * k, 0, bytes_f16(k) - 32 * k);
 }

@@ -15,7 +15,8 @@
  *   Q5_0  pair,  704 B   fp16 d[2][16]; { dword qh[16]; nibbles q[4][16] }[2]
  *   Q4_1  pair,  640 B   { fp16 d[16]; fp16 m[16]; nibbles q[4][16] }[2]
  *   Q5_1  pair,  768 B   { fp16 d[16]; fp16 m[16]; dword qh[16]; nibbles q[4][16] }[2]
- *   IQ4_NL as Q4_0 (nibbles are indices into its table)
+ *   Q8Z   pair, 1152 B   { fp16 d[16]; fp16 z[16]; int8x4 q[8][16] }[2]
+ *   IQ4_NL as Q4_0 (nibbles are indices into its table); Q4Z as Q4_1 (z in the place of m)
  *
  *   qh of a panel: bit 8b + i of the dword is the fifth bit of value 4i + b, bit 8b + 4 + i that of
  *   value 16 + 4i + b (i, b in 0..3). So the bits of low-nibble vector i are (qh << (4 - i)) &
@@ -27,6 +28,11 @@
  *   Q6_K  3328 B   ql [32][16]; qh [16][16]; scales (int8x4) [4][16]
  *                  in front of all blocks of a panel, once: fp16 d[number of blocks][16], padded to
  *                  a multiple of 64 bytes
+ *
+ * Codes of floats with a scale per block, which the last of a row need not fill:
+ *   FP8, I8   128 values, 2112 B   float d[16]; codes [128][16], a byte each
+ *   NF4, FP4   64 values,  576 B   float d[16]; codes [32][16], two a byte, the first in the high
+ *                                  nibble
  *
  * Float types, k values: [k][16] elements (64, 32, 32 bytes per k), the whole rounded up to 64.
  */
@@ -41,6 +47,6 @@ extern const struct panel_layout {
     void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
     void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
 } panel_q8_0, panel_q4_0, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k, panel_q6_k,
-    panel_f32, panel_f16;
+    panel_q8z, panel_code8, panel_code4, panel_f32, panel_f16;
 
 #endif

@@ -72,7 +72,8 @@ size_t weight_vector_bytes(size_t n)
     return num_round_up(n * sizeof(float), KERN_ALIGN);
 }
 
-/* Where the fp16 scales of a block are; types without one (or without fp16) are not listed. */
+/* Where the fp16 scales of a block are; types without one (or without fp16) are not listed: their
+   checks follow in weight_finite. */
 static const struct {
     uint8_t id, n, at[2];
 } weight_scales[] = {
@@ -82,15 +83,16 @@ static const struct {
     {QUANT_Q6_K, 1, {208, 0}}, {QUANT_IQ2_XXS, 1, {0, 0}}, {QUANT_IQ2_XS, 1, {0, 0}},
     {QUANT_IQ2_S, 1, {0, 0}},  {QUANT_IQ3_XXS, 1, {0, 0}}, {QUANT_IQ3_S, 1, {0, 0}},
     {QUANT_IQ1_S, 1, {0, 0}},  {QUANT_IQ4_NL, 1, {0, 0}},  {QUANT_IQ4_XS, 1, {0, 0}},
-    {QUANT_F16, 1, {0, 0}},
+    {QUANT_F16, 1, {0, 0}},    {QUANT_Q4Z, 2, {0, 2}},     {QUANT_Q8Z, 2, {0, 2}},
 };
 
-static bool finite_f32(const uint8_t *p, size_t n)
+/* Floats `step` bytes apart. */
+static bool finite_f32(const uint8_t *p, size_t n, size_t step)
 {
     uint32_t bad = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t v;
-        memcpy(&v, p + 4 * i, 4);
+        memcpy(&v, p + step * i, 4);
         bad |= (v & 0x7f800000u) == 0x7f800000u;
     }
     return !bad;
@@ -108,16 +110,43 @@ static bool finite_u16(const uint8_t *p, size_t n, size_t step, uint16_t mask)
     return !bad;
 }
 
+/* Bytes that have all bits of `mask`: NaN codes of e4m3, infinities and NaN of e5m2. */
+static bool finite_u8(const uint8_t *p, size_t n, uint8_t mask)
+{
+    uint8_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad |= (p[i] & mask) == mask;
+    return !bad;
+}
+
 static bool weight_finite(const struct quant_type *t, const uint8_t *row, size_t cols)
 {
-    if (t->id == QUANT_F32)
-        return finite_f32(row, cols);
-    if (t->id == QUANT_BF16)
+    size_t blocks = (cols + t->block - 1) / t->block;
+    switch (t->id) {
+    case QUANT_F32:
+        return finite_f32(row, cols, 4);
+    case QUANT_BF16:
         return finite_u16(row, cols, 2, 0x7f80);
+    case QUANT_E4M3:
+        return finite_u8(row, cols, 0x7f);
+    case QUANT_E5M2:
+        return finite_u8(row, cols, 0x7c);
+    case QUANT_FP8: /* { float d; codes } */
+        for (size_t i = 0; i < blocks; i++)
+            if (!finite_u8(row + i * t->bytes + 4, t->block, 0x7f))
+                return false;
+        return finite_f32(row, blocks, t->bytes);
+    case QUANT_I8:
+    case QUANT_NF4:
+    case QUANT_FP4:
+        return finite_f32(row, blocks, t->bytes);
+    default:
+        break;
+    }
     for (size_t i = 0; i < NUM_COUNT(weight_scales); i++)
         if (weight_scales[i].id == t->id)
             for (int j = 0; j < weight_scales[i].n; j++)
-                if (!finite_u16(row + weight_scales[i].at[j], cols / t->block, t->bytes, 0x7c00))
+                if (!finite_u16(row + weight_scales[i].at[j], blocks, t->bytes, 0x7c00))
                     return false;
     return true;
 }
@@ -230,7 +259,7 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
         return err_nomem(e, w->row_bytes, name);
     weight_row(w, 0, v, made);
     free(made);
-    if (!finite_f32((const uint8_t *)v, n))
+    if (!finite_f32((const uint8_t *)v, n, 4))
         return err_set(
             e, ERR_FORMAT,
             "tensor \"%s\": a weight is NaN or infinite; the file is damaged, get it again", name);

@@ -42,6 +42,21 @@ static uint16_t plain_half(struct checkasm *c)
     return (uint16_t)(0x1c00 + check_u32(c) % 0x1000 + (check_u32(c) & 1) * 0x8000);
 }
 
+/* Codes of floats begin with a float scale. */
+static bool has_float_scale(const struct quant_type *t)
+{
+    return t->id == QUANT_FP8 || t->id == QUANT_I8 || t->id == QUANT_NF4 || t->id == QUANT_FP4;
+}
+
+static void plain_float_scale(struct checkasm *c, const struct quant_type *t, uint8_t *block)
+{
+    float d = (1.5f + check_float(c)) / 128;
+    memcpy(block, &d, sizeof d);
+    for (size_t i = 4; i < t->bytes && t->id == QUANT_FP8; i++)
+        if ((block[i] & 0x7F) == 0x7F) /* NaN; loaders refuse it */
+            block[i] ^= 1;
+}
+
 static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t bytes,
                           enum kind kind)
 {
@@ -52,6 +67,8 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
         check_bytes(c, p, bytes);
     if (kind == KIND_SPECIAL)
         return;
+    for (size_t b = 0; has_float_scale(t) && b + t->bytes <= bytes; b += t->bytes)
+        plain_float_scale(c, t, p + b);
     for (size_t h = 0; h < NUM_COUNT(halves); h++)
         if (halves[h].id == t->id)
             for (size_t b = 0; b + t->bytes <= bytes; b += t->bytes)
@@ -59,15 +76,15 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
                     put_half(p + b + halves[h].at[i], plain_half(c));
 }
 
-/* Rows of a type in file order, n values in all. */
-static void random_weights(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t n,
+/* Rows of a type in file order. */
+static void random_weights(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t bytes,
                            enum kind kind)
 {
     if (t->block > 1 || kind == KIND_SPECIAL) {
-        random_blocks(c, t, p, n / t->block * t->bytes, kind);
+        random_blocks(c, t, p, bytes, kind);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < bytes / t->bytes; i++) {
         float f = check_float(c);
         uint16_t h = t->id == QUANT_F16 ? quant_f32_to_f16(f) : quant_f32_to_bf16(f);
         memcpy(p + i * t->bytes, t->id == QUANT_F32 ? (void *)&f : (void *)&h, t->bytes);
@@ -171,14 +188,14 @@ static void problem_init(struct checkasm *c, struct problem *p, const struct qua
                          size_t rows, size_t k, size_t cols, enum kind kind)
 {
     const struct kern_mul *m = &c->ref->mul[t->id];
-    size_t row = k / t->block * t->bytes, panel = m->panel_bytes(k), n = (rows + 15) / 16;
+    size_t row = check_row_bytes(t, k), panel = m->panel_bytes(k), n = (rows + 15) / 16;
     *p = (struct problem){.t = t, .rows = rows, .k = k, .cols = cols};
     p->col0 = check_u32(c) % 3;
     p->ldy = rows + check_u32(c) % 3;
     p->ylen = (cols - 1) * p->ldy + rows;
     random_x(c, &p->x, m->act, k, p->col0 + cols + check_u32(c) % 2, kind);
     p->file = check_buf(c, row * rows);
-    random_weights(c, t, p->file, rows * k, kind);
+    random_weights(c, t, p->file, rows * row, kind);
     p->panels = check_buf(c, panel * n);
     for (size_t i = 0; i < n; i++)
         m->pack(p->panels + i * panel, p->file + i * 16 * row, row, num_min(16, rows - 16 * i), k);
@@ -194,7 +211,7 @@ static void problem_run(const struct kern *k, struct problem *p, float *y)
 static void against_decoder(struct checkasm *c, struct problem *p)
 {
     enum kern_act act = c->ref->mul[p->t->id].act;
-    size_t row = p->k / p->t->block * p->t->bytes;
+    size_t row = check_row_bytes(p->t, p->k);
     float *w = check_buf(c, p->k * sizeof *w);
     for (size_t r = 0; r < p->rows; r++) {
         p->t->decode(w, p->file + r * row, p->k);
@@ -255,7 +272,7 @@ static void bench_type(struct checkasm *c, const struct quant_type *t)
                 continue;
             problem_init(c, &p, t, rows, k, cols, KIND_PLAIN);
             snprintf(what, sizeof what, "%zux%zu N=%zu", rows, k, cols);
-            check_bench(c, what, bench_run, &p, (double)(rows * k / t->block * t->bytes),
+            check_bench(c, what, bench_run, &p, (double)(rows * check_row_bytes(t, k)),
                         2.0 * (double)(rows * k * cols));
             check_buf_reset(c);
         }
@@ -286,6 +303,10 @@ void check_mul(struct checkasm *c)
         for (size_t n = 0; n < NUM_COUNT(real); n++)
             check_problem(c, t, real[n][0], real[n][1], real[n][2], KIND_PLAIN);
         check_problem(c, t, 40, 1536, 131, KIND_PLAIN);
+        for (size_t n = 0; n < 40 && t->partial; n++) /* rows that end within a block */
+            check_problem(c, t, check_range(c, 1, 50), check_range(c, 1, 300),
+                          check_range(c, 0, 2) ? check_range(c, 1, 14) : 1,
+                          (enum kind)(n % KIND_COUNT));
         if (c->bench)
             bench_type(c, t);
     }

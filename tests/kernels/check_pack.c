@@ -11,7 +11,7 @@
 static void check_type(struct checkasm *c, const struct quant_type *t, size_t rows, size_t k)
 {
     const struct kern_mul *m = &c->k->mul[t->id];
-    size_t row = k / t->block * t->bytes, bytes = m->panel_bytes(k);
+    size_t row = check_row_bytes(t, k), bytes = m->panel_bytes(k);
     size_t stride = row + check_range(c, 0, 5);
     if (bytes % KERN_ALIGN || bytes < 16 * row) {
         check_fail(c, "k %zu: a panel of %zu bytes", k, bytes);
@@ -57,7 +57,7 @@ static void bench_run(const struct kern *k, void *arg)
 {
     struct pack_bench *b = arg;
     const struct kern_mul *m = &k->mul[b->t->id];
-    size_t row = b->k / b->t->block * b->t->bytes, bytes = m->panel_bytes(b->k);
+    size_t row = check_row_bytes(b->t, b->k), bytes = m->panel_bytes(b->k);
     for (size_t i = 0; i < b->rows / 16; i++)
         m->pack(b->panels + i * bytes, b->file + 16 * i * row, row, 16, b->k);
 }
@@ -65,7 +65,7 @@ static void bench_run(const struct kern *k, void *arg)
 static void bench_type(struct checkasm *c, const struct quant_type *t)
 {
     struct pack_bench b = {.t = t, .rows = 1536, .k = 8960};
-    size_t bytes = b.rows * b.k / t->block * t->bytes;
+    size_t bytes = b.rows * check_row_bytes(t, b.k);
     b.file = check_buf(c, bytes);
     b.panels = check_buf(c, b.rows / 16 * c->k->mul[t->id].panel_bytes(b.k));
     check_bench(c, "1536x8960", bench_run, &b, (double)bytes, 0);
@@ -86,7 +86,7 @@ void check_pack(struct checkasm *c)
             for (size_t n = 1; n <= 7; n++)
                 check_type(c, t, rows, n * t->block);
         check_type(c, t, 16, 1536);
-        if (t->block == 1)
+        if (t->block == 1 || t->partial)
             check_type(c, t, 13, 777);
         if (c->bench)
             bench_type(c, t);

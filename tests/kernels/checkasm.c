@@ -178,6 +178,13 @@ void check_bytes(struct checkasm *c, void *p, size_t bytes)
     }
 }
 
+size_t check_row_bytes(const struct quant_type *t, size_t k)
+{
+    size_t bytes = 0;
+    (void)quant_size(t, k, &bytes);
+    return bytes;
+}
+
 bool check_same(struct checkasm *c, const float *got, const float *want, size_t n, const char *what)
 {
     for (size_t i = 0; i < n; i++) {

@@ -52,6 +52,9 @@ float check_float(struct checkasm *c);                       /* (-1, 1) */
 void check_floats(struct checkasm *c, float *p, size_t n);   /* (-1, 1) each */
 void check_bytes(struct checkasm *c, void *p, size_t bytes); /* any bytes */
 
+/* Bytes of a row of k values in file order. */
+size_t check_row_bytes(const struct quant_type *t, size_t k);
+
 /* Same bits, where any NaN equals any NaN; fails the point and names the first difference. */
 bool check_same(struct checkasm *c, const float *got, const float *want, size_t n,
                 const char *what);

@@ -7,11 +7,16 @@
  * (nearest even) and enters by one FMA whose factor, weight scale × activation scale, was rounded
  * once to float. Per row and column, f starts at 0:
  *
- *   Q8_0 Q4_0 Q5_0 IQ4_NL   per 32:  f = fma(d × xd, Σ q·a, f), q signed (Q4_0: q − 8, Q5_0: q −
- * 16) Q4_1 Q5_1               per 32:  the same, then f = fma(m, xs, f), xs = xd × Σ a Q4_K Q5_K
- * per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f); f = fma(−(dmin × xd), Σ_b m_b (Σ a)_b, f), 8
- * sub-blocks b of 32 Q6_K                    per 256: f = fma(d × xd, Σ_b sc_b ((q − 32)·a)_b, f),
- * 16 sub-blocks of 16 F32 F16 BF16            per value: f = fma(w, x, f)
+ *   Q8_0 Q4_0 Q5_0 IQ4_NL  per 32:  f = fma(d × xd, Σ q·a, f), q signed (q − 8, q − 16, …)
+ *   Q4_1 Q5_1 Q4Z Q8Z      per 32:  the same, then f = fma(m, xs, f), xs = xd × Σ a;
+ *                                   Q4Z and Q8Z: m = −(d × z), exact for halves
+ *   Q4_K Q5_K              per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f), 8 sub-blocks b of 32;
+ *                                   f = fma(−(dmin × xd), Σ_b m_b (Σ a)_b, f)
+ *   Q6_K                   per 256: f = fma(d × xd, Σ_b sc_b ((q − 32)·a)_b, f), 16 of 16
+ *   F32 F16 BF16           per value: f = fma(w, x, f)
+ *   FP8 I8 NF4 FP4         per block: f = fma(s, d, f), where s starts at 0 and is, per value,
+ *                                   s = fma(value of the code, x, s); FP8: 2^-8 of the value, d ×
+ * 2^8
  *
  * Blocks of 32 come in pairs; the second block of an incomplete pair is zero on both sides and
  * takes part. The meaning of the blocks is that of quant/'s decoders, their place in a panel that
@@ -298,6 +303,48 @@ static void tile_float(void (*row)(float out[16], const uint8_t *w, size_t i), f
     }
 }
 
+/* Codes of floats: values of a block, bytes of a block of 16 rows, value i of the rows. d × unit is
+   the scale. */
+struct codes {
+    size_t block, group;
+    void (*row)(float out[16], const uint8_t *codes, size_t i);
+    float unit;
+};
+
+/* e4m3 bits moved to where a half has them: 2^-8 of the value, subnormals too. NaN codes, which a
+   loader refuses, count as 1.875 × 2^8. */
+static void row_fp8(float out[16], const uint8_t *codes, size_t i)
+{
+    for (size_t r = 0; r < 16; r++) {
+        unsigned v = codes[16 * i + r];
+        out[r] = quant_f16_to_f32((uint16_t)((v & 0x80) << 8 | (v & 0x7f) << 7));
+    }
+}
+
+static void row_i8(float out[16], const uint8_t *codes, size_t i)
+{
+    for (size_t r = 0; r < 16; r++)
+        out[r] = (float)(int8_t)codes[16 * i + r];
+}
+
+static void tile_codes(const struct codes *t, float f[COLS][16], const uint8_t *w, size_t k,
+                       const struct kern_x *x, size_t col, size_t cols)
+{
+    for (size_t at = 0; at < k; at += t->block, w += t->group) {
+        float s[COLS][16] = {0}, v[16], d[16];
+        memcpy(d, w, sizeof d);
+        for (size_t i = 0; i < t->block && at + i < k; i++) {
+            t->row(v, w + 64, i);
+            for (size_t c = 0; c < cols; c++)
+                for (size_t r = 0; r < 16; r++)
+                    s[c][r] = fmaf(v[r], x->f[(col + c) * x->ldf + at + i], s[c][r]);
+        }
+        for (size_t c = 0; c < cols; c++)
+            for (size_t r = 0; r < 16; r++)
+                f[c][r] = fmaf(s[c][r], d[r] * t->unit, f[c][r]);
+    }
+}
+
 /* The outer loops of all types; TILE adds a panel's product with up to COLS columns to f. */
 #define MUL(name, layout, TILE, ...)                                                      \
     static void mul_##name(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
@@ -317,6 +364,7 @@ static void tile_float(void (*row)(float out[16], const uint8_t *w, size_t i), f
 
 #define TYPE32(...) (&(const struct type32){__VA_ARGS__})
 #define TYPE256(...) (&(const struct type256){__VA_ARGS__})
+#define CODES(...) (&(const struct codes){__VA_ARGS__})
 
 MUL(q8_0, panel_q8_0, tile_q32, TYPE32(1088, unpack_q8_0, false))
 MUL(q4_0, panel_q4_0, tile_q32, TYPE32(576, unpack_q4_0, false))
@@ -330,6 +378,8 @@ MUL(q6_k, panel_q6_k, tile_q256, TYPE256(16, unpack_q6_k, false))
 MUL(f32, panel_f32, tile_float, row_f32)
 MUL(f16, panel_f16, tile_float, row_f16)
 MUL(bf16, panel_f16, tile_float, row_bf16)
+MUL(fp8, panel_code8, tile_codes, CODES(128, 2112, row_fp8, 256))
+MUL(i8, panel_code8, tile_codes, CODES(128, 2112, row_i8, 1))
 
 void kern_init_scalar_mul(struct kern *k)
 {
@@ -345,4 +395,6 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;
+    k->mul[QUANT_FP8].mul = mul_fp8;
+    k->mul[QUANT_I8].mul = mul_i8;
 }

@@ -39,6 +39,23 @@ KERN_INLINE __m512i spread(const void *p)
     return _mm512_set1_epi32(v);
 }
 
+/*
+ * How far ahead of the loads panels are fetched. Intel's prefetchers (Sapphire Rapids measured)
+ * lose a third of the bandwidth without; on Zen 4 they keep up alone and fetching 4.6 KB ahead only
+ * cost, so there the line that is loaded next anyway is named.
+ */
+KERN_INLINE size_t fetch_ahead(void)
+{
+    return __builtin_cpu_is("intel") ? 1152 : 0;
+}
+
+/* Fetches part i of n of the `bytes` bytes at p. */
+KERN_INLINE void fetch_part(const uint8_t *p, size_t bytes, size_t i, size_t n)
+{
+    for (size_t b = bytes * i / n / 64 * 64; b < bytes * (i + 1) / n / 64 * 64; b += 64)
+        _mm_prefetch((const char *)p + b, _MM_HINT_T0);
+}
+
 /* Adds the product of G panels, `panel` bytes apart, and column col of x to f. */
 #define GEMV_FN(name)                                                                           \
     void (*name)(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k, \

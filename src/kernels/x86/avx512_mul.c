@@ -1,16 +1,22 @@
 /*
- * Products of the float types with AVX-512: F32, F16, BF16. An output is one chain of FMAs over K,
- * so speed comes from many chains at once: panels side by side for one column, tiles of 2 panels ×
- * up to 6 columns for several.
+ * Products of the float types with AVX-512: F32, F16, BF16, and of codes of floats with a scale per
+ * block: FP8, I8. An output is one chain of FMAs over K (or a block), so speed comes from many
+ * chains at once: panels side by side for one column, tiles of 2 panels × up to 6 columns for
+ * several.
  *
- * For several columns, two-byte weights are widened to float once per step of K, in a scratch that
- * stays in the first cache; F32 is read where it lies.
+ * For several columns, weights are widened to float once per step of K, in a scratch that stays in
+ * the first cache; F32 is read where it lies. A step of codes is a block: its sums start at 0 and
+ * are scaled at its end.
  */
 #include "kernels/x86/avx512_blocks.h"
 
 enum {
-    STEP = 64,      /* values of K of a step */
-    PART_STEPS = 8, /* activations of NB columns of a part of K: 192 KiB */
+    STEP = 64,         /* values of K of a step of floats */
+    STEP_MAX = 128,    /* of any step */
+    PART_STEPS = 8,    /* of floats: activations of NB columns of a part of K are 192 KiB */
+    PART_VALUES = 512, /* the same in values */
+    CODES_FP8 = KERN_FLOAT_COUNT,
+    CODES_I8,
 };
 
 /* Value i of the 16 rows of a panel. */
@@ -37,15 +43,16 @@ KERN_INLINE void gemv(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, siz
     }
 }
 
-/* n values of K of two panels (16 floats a value) and C columns. */
+/* n values of K of two panels (16 floats a value) and C columns. d: scales of the panels, or NULL
+   to add to f as it is. */
 KERN_INLINE void tile(int C, float (*f)[2][16], const float *w0, const float *w1, size_t n,
-                      const float *a, size_t lda)
+                      const float *a, size_t lda, const __m512 *d)
 {
     __m512 acc[2][TILE_COLS];
 #pragma GCC unroll 6
     for (int c = 0; c < C; c++) {
-        acc[0][c] = _mm512_load_ps(f[c][0]);
-        acc[1][c] = _mm512_load_ps(f[c][1]);
+        acc[0][c] = d ? _mm512_setzero_ps() : _mm512_load_ps(f[c][0]);
+        acc[1][c] = d ? _mm512_setzero_ps() : _mm512_load_ps(f[c][1]);
     }
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; i++) {
@@ -58,17 +65,21 @@ KERN_INLINE void tile(int C, float (*f)[2][16], const float *w0, const float *w1
         }
     }
 #pragma GCC unroll 6
-    for (int c = 0; c < C; c++) {
-        _mm512_store_ps(f[c][0], acc[0][c]);
-        _mm512_store_ps(f[c][1], acc[1][c]);
-    }
+    for (int c = 0; c < C; c++)
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; g++) {
+            if (d)
+                acc[g][c] = _mm512_fmadd_ps(acc[g][c], d[g], _mm512_load_ps(f[c][g]));
+            _mm512_store_ps(f[c][g], acc[g][c]);
+        }
 }
 
-#define TILE(C)                                                                                   \
-    static __attribute__((noinline)) void tile_##C(                                               \
-        float(*f)[2][16], const float *w0, const float *w1, size_t n, const float *a, size_t lda) \
-    {                                                                                             \
-        tile(C, f, w0, w1, n, a, lda);                                                            \
+#define TILE(C)                                                                               \
+    static __attribute__((noinline)) void tile_##C(float(*f)[2][16], const float *w0,         \
+                                                   const float *w1, size_t n, const float *a, \
+                                                   size_t lda, const __m512 *d)               \
+    {                                                                                         \
+        tile(C, f, w0, w1, n, a, lda, d);                                                     \
     }
 TILE(1)
 TILE(2)
@@ -78,8 +89,8 @@ TILE(5)
 TILE(6)
 
 static void (*const tiles[])(float (*f)[2][16], const float *w0, const float *w1, size_t n,
-                             const float *a,
-                             size_t lda) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+                             const float *a, size_t lda,
+                             const __m512 *d) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
 KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t k,
                            size_t s0, size_t s1, const struct kern_x *x, size_t col, size_t cols)
@@ -103,7 +114,112 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
             m = (cols - c) / (groups - g);
             if (t != KERN_F32) /* F32 is a plain stream, which the processor foresees */
                 fetch_next(w0 + (i + n) * size, w1 + (i + n) * size, STEP * size, g, groups);
-            tiles[m - 1](f + c, v0, v1, n, x->f + (col + c) * x->ldf + i, x->ldf);
+            tiles[m - 1](f + c, v0, v1, n, x->f + (col + c) * x->ldf + i, x->ldf, NULL);
+        }
+    }
+}
+
+/* ---- codes of floats ---- */
+
+KERN_INLINE size_t code_block(int t)
+{
+    return 128;
+}
+
+/* Bytes of a value of 16 rows, times 2. */
+KERN_INLINE size_t code_bytes2(int t)
+{
+    return 32;
+}
+
+/* Values i and i + 1 (i even) of the 16 rows. */
+KERN_INLINE void widen_codes(int t, const uint8_t *codes, size_t i, __m512 v[2])
+{
+    const uint8_t *p = codes + i / 2 * code_bytes2(t);
+    if (t == CODES_FP8) { /* the sign, spread by the widening, must leave bit 14 */
+        __m512i h = _mm512_cvtepi8_epi16(_mm256_load_si256((const void *)p));
+        h = _mm512_and_si512(_mm512_slli_epi16(h, 7), _mm512_set1_epi16((short)0xbf80));
+        v[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+        v[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+        return;
+    }
+    v[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const void *)p)));
+    v[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const void *)(p + 16))));
+}
+
+KERN_INLINE __m512 code_scale(int t, const uint8_t *w)
+{
+    __m512 d = _mm512_load_ps(w);
+    return t == CODES_FP8 ? _mm512_mul_ps(d, _mm512_set1_ps(256)) : d;
+}
+
+KERN_INLINE size_t code_group(int t)
+{
+    return 64 + code_block(t) / 2 * code_bytes2(t);
+}
+
+KERN_INLINE void gemv_codes(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
+                            size_t k, const struct kern_x *x, size_t col)
+{
+    const size_t ahead = fetch_ahead(), block = code_block(t);
+    const float *a = x->f + col * x->ldf;
+    for (size_t at = 0; at < k; at += block, a += block, w += code_group(t)) {
+        size_t n = k - at < block ? k - at : block;
+        __m512 s[GEMV_PANELS], v[2];
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++) {
+            s[g] = _mm512_setzero_ps();
+            _mm_prefetch((const char *)w + (size_t)g * panel + ahead, _MM_HINT_T0);
+        }
+#pragma GCC unroll 2
+        for (size_t i = 0; i + 2 <= n; i += 2) {
+            __m512 a0 = _mm512_set1_ps(a[i]), a1 = _mm512_set1_ps(a[i + 1]);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; g++) {
+                const uint8_t *p = w + (size_t)g * panel + 64;
+                if (i / 2 * code_bytes2(t) % 64 == 0)
+                    _mm_prefetch((const char *)p + i / 2 * code_bytes2(t) + ahead, _MM_HINT_T0);
+                widen_codes(t, p, i, v);
+                s[g] = _mm512_fmadd_ps(v[0], a0, s[g]);
+                s[g] = _mm512_fmadd_ps(v[1], a1, s[g]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++) {
+            const uint8_t *p = w + (size_t)g * panel;
+            if (n % 2) {
+                widen_codes(t, p + 64, n - 1, v);
+                s[g] = _mm512_fmadd_ps(v[0], _mm512_set1_ps(a[n - 1]), s[g]);
+            }
+            f[g] = _mm512_fmadd_ps(s[g], code_scale(t, p), f[g]);
+        }
+    }
+}
+
+KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1,
+                            size_t k, size_t s0, size_t s1, const struct kern_x *x, size_t col,
+                            size_t cols)
+{
+    _Alignas(64) float wide[2][STEP_MAX][16];
+    const size_t block = code_block(t), group = code_group(t);
+    size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    for (size_t s = s0; s < s1; s++) {
+        const uint8_t *p[2] = {w0 + s * group, w1 + s * group};
+        size_t i = s * block, n = k - i < block ? k - i : block;
+        __m512 d[2], v[2];
+        for (int g = 0; g < 2; g++) {
+            for (size_t j = 0; j < n; j += 2) {
+                widen_codes(t, p[g] + 64, j, v);
+                _mm512_store_ps(wide[g][j], v[0]);
+                _mm512_store_ps(wide[g][j + 1], v[1]);
+            }
+            d[g] = code_scale(t, p[g]);
+        }
+        for (size_t g = 0, c = 0, m; g < groups; g++, c += m) {
+            m = (cols - c) / (groups - g);
+            fetch_next(p[0] + group, p[1] + group, group, g, groups);
+            tiles[m - 1](f + c, wide[0][0], wide[1][0], n, x->f + (col + c) * x->ldf + i, x->ldf,
+                         d);
         }
     }
 }
@@ -119,13 +235,29 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
             gemm_blocks(t, gemm_pair, &m, (k + STEP - 1) / STEP, PART_STEPS);             \
     }
 
+#define MUL_CODES(name, t, layout)                                                        \
+    static void mul_##name(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
+                           const struct kern_x *x, size_t col0, size_t cols)              \
+    {                                                                                     \
+        struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};         \
+        if (cols == 1)                                                                    \
+            gemv_rows(t, gemv_codes, &m);                                                 \
+        else                                                                              \
+            gemm_blocks(t, gemm_codes, &m, (k + code_block(t) - 1) / code_block(t),       \
+                        PART_VALUES / code_block(t));                                     \
+    }
+
 MUL(f32, KERN_F32, panel_f32)
 MUL(f16, KERN_F16, panel_f16)
 MUL(bf16, KERN_BF16, panel_f16)
+MUL_CODES(fp8, CODES_FP8, panel_code8)
+MUL_CODES(i8, CODES_I8, panel_code8)
 
 void kern_init_avx512_mul(struct kern *k)
 {
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;
+    k->mul[QUANT_FP8].mul = mul_fp8;
+    k->mul[QUANT_I8].mul = mul_i8;
 }

@@ -8,23 +8,6 @@
 
 #include "kernels/x86/vnni_unpack.h"
 
-/*
- * How far ahead of the loads panels are fetched. Intel's prefetchers (Sapphire Rapids measured)
- * lose a third of the bandwidth without; on Zen 4 they keep up alone and fetching 4.6 KB ahead only
- * cost, so there the line that is loaded next anyway is named.
- */
-KERN_INLINE size_t fetch_ahead(void)
-{
-    return __builtin_cpu_is("intel") ? 1152 : 0;
-}
-
-/* Fetches part i of n of the `bytes` bytes at p. */
-KERN_INLINE void fetch_part(const uint8_t *p, size_t bytes, size_t i, size_t n)
-{
-    for (size_t b = bytes * i / n / 64 * 64; b < bytes * (i + 1) / n / 64 * 64; b += 64)
-        _mm_prefetch((const char *)p + b, _MM_HINT_T0);
-}
-
 /* Σ over n (even) dword vectors of v[i] · a[i]. */
 KERN_INLINE __m512i dot(__m512i start, const __m512i *v, const int8_t *a, int n)
 {
