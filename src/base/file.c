@@ -245,7 +245,7 @@ static int sync_folder(const char *path, struct err *e)
     return rc;
 }
 
-int file_out_commit(struct file_out *f, struct err *e)
+int file_out_sync(struct file_out *f, struct err *e)
 {
     if (f->fd < 0)
         return err_set(e, ERR_IO, "output file is not open");
@@ -256,6 +256,14 @@ int file_out_commit(struct file_out *f, struct err *e)
     f->fd = -1;
     if (close(fd) != 0 && errno != EINTR && !rc)
         rc = err_errno(e, "%s: cannot be closed", f->path);
+    return rc;
+}
+
+int file_out_commit(struct file_out *f, struct err *e)
+{
+    if (!f->part)
+        return err_set(e, ERR_IO, "output file is not open");
+    int rc = f->fd >= 0 ? file_out_sync(f, e) : 0;
     if (!rc && rename(f->part, f->path) != 0)
         rc = err_errno(e, "%s: cannot be given its name", f->path);
     if (rc)

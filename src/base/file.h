@@ -43,6 +43,9 @@ struct file_out {
 
 int file_out_open(struct file_out *f, const char *path, struct err *e);
 int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e);
+/* Syncs and closes a file that is whole; commit then only gives it its name. For files that get
+ * their names together. */
+int file_out_sync(struct file_out *f, struct err *e);
 int file_out_commit(struct file_out *f, struct err *e); /* sync, rename; closes f in any case */
 void file_out_abort(struct file_out *f);                /* removes the part; safe after commit */
 

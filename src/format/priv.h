@@ -130,6 +130,9 @@ int gguf_read(struct source *s, struct err *e);
 
 /* Adds the tensors of files[file]; with `metadata`, also its __metadata__ as values. */
 int safetensors_read(struct source *s, size_t file, bool metadata, struct err *e);
+enum { SAFETENSORS_MAX_HEADER = 32 << 20 };
+/* Bits of a value of a dtype and its name that lives forever; 0 when the format has none such. */
+unsigned safetensors_bits(const char *dtype, const char **name);
 bool safetensors_looks_like(const uint8_t *p, size_t n);
 
 /* A folder: finds out what is in it. `index` is the path of an index to use, or NULL. */

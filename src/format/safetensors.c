@@ -19,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_HEADER = 32 << 20 };
-
 /* About 300 bytes of tree per container and 100 per value: some 150 MB at worst. */
 static const struct jsonin_limits header_limits = {
     .depth = 16, .containers = 300000, .values = 1000000};
@@ -35,6 +33,16 @@ static const struct {
     {"F8_E8M0", 8},     {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"C64", 64},
     {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
 };
+
+unsigned safetensors_bits(const char *dtype, const char **name)
+{
+    for (size_t i = 0; dtype && i < NUM_COUNT(dtypes); i++)
+        if (strcmp(dtypes[i].name, dtype) == 0) {
+            *name = dtypes[i].name;
+            return dtypes[i].bits;
+        }
+    return 0;
+}
 
 bool safetensors_looks_like(const uint8_t *p, size_t n)
 {
@@ -84,11 +92,7 @@ static int get_size_of(struct source_tensor *t, const json_t *entry, struct err 
 
     if (!json_is_string(dtype))
         return err_set(e, ERR_FORMAT, "'dtype' has to be a string, it is %s", jsonin_kind(dtype));
-    for (size_t i = 0; i < NUM_COUNT(dtypes); i++)
-        if (strcmp(dtypes[i].name, json_string_value(dtype)) == 0) {
-            t->dtype = dtypes[i].name;
-            bits = dtypes[i].bits;
-        }
+    bits = safetensors_bits(json_string_value(dtype), &t->dtype);
     if (!bits)
         return err_set(e, ERR_UNSUPPORTED, "unknown dtype '%s'",
                        name_show(json_string_value(dtype), json_string_length(dtype)).text);
@@ -278,9 +282,9 @@ int safetensors_read(struct source *s, size_t file, bool metadata, struct err *e
                      (unsigned long long)len, m->size - 8);
         goto done;
     }
-    if (len > MAX_HEADER) {
+    if (len > SAFETENSORS_MAX_HEADER) {
         rc = err_set(e, ERR_LIMIT, "a header of %llu bytes, at most %d are possible",
-                     (unsigned long long)len, MAX_HEADER);
+                     (unsigned long long)len, SAFETENSORS_MAX_HEADER);
         goto done;
     }
     rc = jsonin_object(&header, (const char *)m->data + 8, (size_t)len, &header_limits, true, e);

@@ -63,6 +63,22 @@ static void test_safetensors(void **state)
     source_free(s);
 }
 
+static void test_safetensors_escapes(void **state)
+{
+    struct source *s = open_ok(temp_safetensors(
+        &tmp, "m",
+        "{\"__metadata__\":{\"k\\\"\\/\":\"\\n\\t\\\\\\u20AC\\u0041\"},"
+        "\"\\u00e9\\ud83d\\uDE00\\\"\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+        2));
+
+    assert_non_null(source_tensor(s, "\xc3\xa9\xf0\x9f\x98\x80\""));
+    assert_memory_equal(source_value(s, "__metadata__.k\"/")->s.p,
+                        "\n\t\\\xe2\x82\xac"
+                        "A",
+                        7);
+    source_free(s);
+}
+
 static void test_safetensors_refused(void **state)
 {
     static const struct {
@@ -417,6 +433,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_safetensors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_safetensors_escapes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_safetensors_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_safetensors_lengths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_folder, setup, teardown),
