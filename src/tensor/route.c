@@ -5,10 +5,11 @@
  * (arXiv:2412.19437, 2.1.2: sigmoid, a bias for the choice alone, groups by the sum of their two
  * best). Groups that lose are masked with −inf, as in DeepSeek's own code.
  *
- * The choice has no sort: experts are ordered by (value descending, index ascending), the k-th of
- * this order is the *cut*, and whoever is not after it is chosen. Reading them off by index gives
- * the ascending order that sums want. NaN is taken for −inf first, so that the order is total and
- * any input, however broken, chooses exactly k different experts.
+ * The choice has no sort: a value becomes an integer whose order is that of the floats, NaN taken
+ * for −inf. The k-th largest integer is found bit by bit from the top (so many are at least as
+ * large as a candidate, in loops without branches); all above it are chosen, and of its equals the
+ * first ones. Reading them off by index gives the ascending order that sums want, and any input,
+ * however broken, chooses exactly k different experts in a time that depends on E alone.
  *
  * Bits: softmax and exp are those of the kernel table, the rest is plain IEEE arithmetic in one
  * order, so the choice and the weights are the same at every instruction set.
@@ -21,7 +22,7 @@
 
 enum {
     ROUTE_SERIAL = 2048,    /* fewer logits than this are the caller's work */
-    ROUTE_EXPERTS = 1 << 16 /* more than any model has; the choice takes n_used × n_expert steps */
+    ROUTE_EXPERTS = 1 << 16 /* more than any model has */
 };
 
 int router_check(const struct router_args *a, struct err *e)
@@ -61,32 +62,35 @@ struct route_job {
     struct tensor logits;
     struct routing r;
     size_t per;     /* tokens a chunk */
-    float *scratch; /* per worker: scores, values to choose by, values of groups */
+    float *scratch; /* per worker: scores, values to choose by, keys, keys of groups, groups kept */
     size_t scratch_floats;
 };
 
-/* The k-th (k ≥ 1) of n values in the order of the choice. No value is NaN. */
-struct route_cut {
-    float value;
-    size_t at;
-};
-
-static bool route_after(float v, size_t i, struct route_cut c)
+/* A larger value has a larger key; NaN is −inf, −0 is 0. */
+static uint32_t route_key(float v)
 {
-    return v < c.value || (v == c.value && i > c.at);
+    uint32_t u;
+    v = isnan(v) ? -INFINITY : v + 0.0f;
+    memcpy(&u, &v, sizeof u);
+    return u >> 31 ? ~u : u | 1u << 31;
 }
 
-static struct route_cut route_cut(const float *v, size_t n, size_t k)
+/* Indices of the k (1 ≤ k ≤ n) largest keys, ascending; the first among equals. */
+static void route_best(const uint32_t *key, size_t n, size_t k, uint32_t *out)
 {
-    struct route_cut cut = {0};
-    for (size_t j = 0; j < k; j++) {
-        struct route_cut best = {.at = n};
+    uint32_t cut = 0; /* the largest key that k of them reach */
+    for (int bit = 31; bit >= 0; bit--) {
+        uint32_t next = cut | 1u << bit, reach = 0;
         for (size_t i = 0; i < n; i++)
-            if ((!j || route_after(v[i], i, cut)) && (best.at == n || v[i] > best.value))
-                best = (struct route_cut){v[i], i};
-        cut = best;
+            reach += key[i] >= next;
+        cut = reach >= k ? next : cut;
     }
-    return cut;
+    size_t equals = k, m = 0;
+    for (size_t i = 0; i < n; i++)
+        equals -= key[i] > cut;
+    for (size_t i = 0; i < n && m < k; i++)
+        if (key[i] > cut || (key[i] == cut && equals && equals--))
+            out[m++] = (uint32_t)i;
 }
 
 /* What a group is worth: its best, or the sum of its two best. */
@@ -102,8 +106,7 @@ static float route_group(const float *v, size_t n, bool top2)
         }
     if (!top2 || n < 2)
         return first;
-    float sum = first + second;
-    return isnan(sum) ? -INFINITY : sum;
+    return first + second;
 }
 
 static void route_scores(const struct route_job *j, float *s)
@@ -120,35 +123,41 @@ static void route_scores(const struct route_job *j, float *s)
         s[i] = 1.0f / (1.0f + s[i]);
 }
 
+/* Experts of the groups that lose get a key below that of −inf: even a broken one that is in goes
+ * before them. */
+static void route_groups(const struct router_args *a, const float *v, uint32_t *key,
+                         uint32_t *group, uint32_t *kept)
+{
+    size_t size = a->n_expert / a->n_group, m = 0;
+    for (size_t g = 0; g < a->n_group; g++)
+        group[g] = route_key(route_group(v + g * size, size, a->group_top2));
+    route_best(group, a->n_group, a->n_group_used, kept);
+    for (size_t g = 0; g < a->n_group; g++)
+        if (m < a->n_group_used && kept[m] == g)
+            m++;
+        else
+            memset(key + g * size, 0, size * sizeof *key);
+}
+
 static void route_row(const struct route_job *j, size_t t, float *s)
 {
     const struct router_args *a = j->a;
-    size_t n = a->n_expert, k = a->n_used, m = 0;
-    float *v = s + n, *group = v + n, sum = 0;
+    size_t n = a->n_expert, k = a->n_used;
+    float *v = s + n, sum = 0;
+    uint32_t *key = (uint32_t *)(void *)(v + n);
     memcpy(s, j->logits.data + t * n, n * sizeof *s);
     route_scores(j, s);
     for (size_t i = 0; i < n; i++) {
         v[i] = a->bias ? s[i] + a->bias->vec[i] : s[i];
-        v[i] = isnan(v[i]) ? -INFINITY : v[i];
+        key[i] = route_key(v[i]);
     }
-    if (a->n_group > 1) {
-        size_t size = n / a->n_group;
-        for (size_t g = 0; g < a->n_group; g++)
-            group[g] = route_group(v + g * size, size, a->group_top2);
-        struct route_cut cut = route_cut(group, a->n_group, a->n_group_used);
-        for (size_t i = 0; i < size * a->n_group; i++)
-            if (route_after(group[i / size], i / size, cut))
-                v[i] = -INFINITY;
-    }
-    struct route_cut cut = route_cut(v, n, k);
+    if (a->n_group > 1)
+        route_groups(a, v, key, key + n, key + n + a->n_group);
     uint32_t *expert = j->r.expert + t * k;
     float *weight = j->r.weight + t * k;
-    for (size_t i = 0; i < n; i++)
-        if (!route_after(v[i], i, cut)) {
-            expert[m] = (uint32_t)i;
-            weight[m++] = s[i];
-            sum += s[i];
-        }
+    route_best(key, n, k, expert);
+    for (size_t i = 0; i < k; i++)
+        sum += weight[i] = s[expert[i]];
     for (size_t i = 0; i < k; i++) {
         if (a->norm)
             weight[i] /= sum + 1e-20f;
@@ -172,8 +181,7 @@ struct routing op_route(struct op_ctx *c, struct tensor logits, const struct rou
     j.r.expert = op_alloc(c, n * k * sizeof *j.r.expert);
     j.r.weight = op_alloc(c, n * k * sizeof *j.r.weight);
     size_t mark = c->used, threads = (size_t)team_threads(c->team);
-    j.scratch_floats =
-        num_round_up(2 * a->n_expert + num_max(a->n_group, 1), KERN_ALIGN / sizeof(float));
+    j.scratch_floats = num_round_up(3 * a->n_expert + 2 * a->n_group, KERN_ALIGN / sizeof(float));
     j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * threads);
     c->used = mark;
     if (c->dry || !n)
