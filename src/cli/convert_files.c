@@ -231,6 +231,14 @@ static int files_write(struct cli *c, struct convert_plan *p, const char *path,
     return rc;
 }
 
+/* Notes from number `i` on; returns how many there are. */
+static size_t print_notes(const struct convert_plan *p, size_t i)
+{
+    for (; i != SIZE_MAX && convert_plan_note(p, i); i++)
+        fprintf(stderr, "ponder: note: %s\n", convert_plan_note(p, i));
+    return i;
+}
+
 int convert_files(struct cli *c, const struct convert_files_options *o, const char *verb,
                   struct err *e)
 {
@@ -249,10 +257,10 @@ int convert_files(struct cli *c, const struct convert_files_options *o, const ch
         rc = source_open(&src, path, e);
     if (!rc && (rc = convert_plan_new(&p, src, &options, e)) && rc != ERR_USAGE)
         err_ctx(e, "%.300s", path);
-    for (size_t i = 0; !rc && !o->json && convert_plan_note(p, i); i++)
-        fprintf(stderr, "ponder: note: %s\n", convert_plan_note(p, i));
+    size_t noted = rc || o->json ? SIZE_MAX : print_notes(p, 0);
     if (!rc && !o->dry_run) {
         rc = files_write(c, p, to, o, verb, e);
+        print_notes(p, noted); /* what came up only while writing */
     } else if (!rc && o->json) {
         rc = print_json(p, to, 0, e);
     } else if (!rc && !(rc = print_plan(p, e))) {

@@ -39,7 +39,7 @@ struct convert_tensor {
     bool fallback;               /* its rows are too short for the type that was meant */
     bool poor;                   /* a type that wants importance, and there is none */
     /* private to convert/ */
-    const struct convert_run *runs;
+    struct convert_run *runs;
     size_t n_runs;
     const float *values;     /* the tensor's values themselves, when there are no runs */
     const float *importance; /* (outer or 1, cols), or NULL */

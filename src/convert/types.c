@@ -206,11 +206,6 @@ static const struct quant_type *type_gguf(const struct convert_plan *p, struct m
 static int type_check(struct convert_plan *p, struct convert_tensor *t, struct err *e)
 {
     size_t row, height = plan_height(t);
-    const struct quant_type *from = source_type(t);
-    if (t->type != from && !t->type->encode)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "tensor \"%s\": the type %s cannot be written, only read", t->name,
-                       t->type->name);
     if (!quant_size(t->type, plan_cols(t), &row) || !num_mul(&t->bytes, row, height))
         return err_set(e, ERR_LIMIT, "tensor \"%s\": rows of %zu values do not fit the type %s",
                        t->name, plan_cols(t), t->type->name);

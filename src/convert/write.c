@@ -31,5 +31,12 @@ int convert_write(struct convert_plan *p, const char *path, struct team *team,
                   convert_progress *progress, void *arg, struct err *e)
 {
     int rc = check_room(p, path, e);
+    for (size_t i = 0; !rc && i < p->n; i++)
+        if (!plan_copies(&p->tensors[i]) && !p->tensors[i].type->encode)
+            rc = err_set(e, ERR_UNSUPPORTED,
+                         "tensor \"%s\": the type %s cannot be written, only read",
+                         p->tensors[i].name, p->tensors[i].type->name);
+    if (!rc && p->o.format == CONVERT_HF)
+        rc = err_set(e, ERR_UNSUPPORTED, "%.300s: only GGUF files can be written", path);
     return rc ? rc : convert_write_gguf(p, path, team, progress, arg, e);
 }

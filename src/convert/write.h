@@ -24,4 +24,8 @@ struct gguf_writer;
 /* The metadata of a GGUF file (gguf_meta.c). */
 int convert_gguf_meta(struct convert_plan *p, struct gguf_writer *w, struct err *e);
 
+/* From Hugging Face files: tokenizer.ggml.* and what generation_config.json advises
+   (gguf_vocab.c). */
+int convert_gguf_vocab(struct convert_plan *p, struct gguf_writer *w, struct err *e);
+
 #endif

@@ -211,13 +211,14 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
             goto named;
         arch = model_arch_name(cfg.arch);
     }
-    /* A model folder without a tokenizer still computes logits; it cannot chat. */
-    bool bare = source_kind(g->src) == SOURCE_HF && !o->tokenizer_only;
-    const char *text = NULL;
+    /* A model without a tokenizer still computes logits; it cannot chat. */
+    const char *text = "";
     size_t n = 0;
-    if (bare && (rc = source_text(g->src, "tokenizer.json", &text, &n, e)))
+    if (!o->tokenizer_only && source_kind(g->src) == SOURCE_GGUF)
+        text = source_value(g->src, "tokenizer.ggml.model") ? text : NULL;
+    else if (!o->tokenizer_only && (rc = source_text(g->src, "tokenizer.json", &text, &n, e)))
         goto named;
-    if (!bare || text) {
+    if (text) {
         if ((rc = tokenizer_new(&g->tok, g->src, e)))
             goto named;
         rc = o->template_text

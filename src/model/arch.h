@@ -1,5 +1,5 @@
 /*
- * What an architecture says about itself: private to model/.
+ * What an architecture says about itself: for model/, and for convert/ which translates names.
  *
  * All architectures are pre-norm decoders (decoder.c): a block is norm, attention, norm,
  * feed-forward part. They differ in the attention (gqa.c, mla.c), in the feed-forward part (ffn.c:
@@ -161,6 +161,22 @@ const struct model_arch *model_arch_find(const struct source *src, struct err *e
 
 /* Reads and checks the hyperparameters. */
 int model_config_read(struct model_config *cfg, const struct source *src, struct err *e);
+
+/* A number of the configuration with its keys: GGUF's is put behind "ARCH.", a NULL key is one that
+   the kind of files does not have. */
+struct model_key {
+    const char *gguf, *hf;
+    bool real;
+    double value;
+};
+
+/* All numbers that the architecture has, as they were read or derived; returns how many (at most
+   MODEL_KEYS). Those of the rotation's scaling are left out where there is none. */
+enum { MODEL_KEYS = 64 };
+size_t model_config_keys(const struct model_config *cfg, struct model_key out[MODEL_KEYS]);
+
+/* "linear", "yarn", …: as both kinds of files call it. */
+const char *model_rope_scaling_name(enum model_rope_scaling s);
 
 /* The size that a table's dimension stands for. */
 size_t model_dim(const struct model_config *cfg, enum model_dim d);

@@ -519,3 +519,48 @@ int model_config_read(struct model_config *cfg, const struct source *src, struct
         rc = config_vocab(cfg, src, e);
     return rc ? rc : config_derive(cfg, src, e);
 }
+
+/* ---- the other way -----------------------------------------------------------------------------
+ */
+
+static size_t config_keys_of(const struct model_config *cfg, const struct config_row *rows,
+                             size_t count, struct model_key *out, size_t n)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct config_row *r = &rows[i];
+        const void *at = (const char *)cfg + r->offset;
+        size_t k = 0;
+        while (k < n && !(r->gguf && out[k].gguf && !strcmp(r->gguf, out[k].gguf)))
+            k++;
+        if (k == MODEL_KEYS)
+            break;
+        out[k] = (struct model_key){.gguf = r->gguf,
+                                    .hf = r->hf,
+                                    .real = r->real,
+                                    .value = r->real ? *(const double *)at
+                                                     : (double)*(const size_t *)at};
+        n = k == n ? n + 1 : n;
+    }
+    return n;
+}
+
+size_t model_config_keys(const struct model_config *cfg, struct model_key out[MODEL_KEYS])
+{
+    size_t n = config_keys_of(cfg, config_rows, NUM_COUNT(config_rows), out, 0);
+    if (cfg->arch->mla) /* a key that is there already gets this row's meaning */
+        n = config_keys_of(cfg, config_mla_rows, NUM_COUNT(config_mla_rows), out, n);
+    if (cfg->arch->moe)
+        n = config_keys_of(cfg, config_moe_rows, NUM_COUNT(config_moe_rows), out, n);
+    if (cfg->rope_scaling != ROPE_NONE)
+        n = config_keys_of(cfg, config_rope_rows, NUM_COUNT(config_rope_rows), out, n);
+    return n;
+}
+
+const char *model_rope_scaling_name(enum model_rope_scaling s)
+{
+    static const char *const names[] = {[ROPE_NONE] = "none",
+                                        [ROPE_LINEAR] = "linear",
+                                        [ROPE_LLAMA3] = "llama3",
+                                        [ROPE_YARN] = "yarn"};
+    return names[s];
+}

@@ -118,17 +118,29 @@ int pretok_add_gpt2(struct pretok *p, struct err *e)
     return pretok_add(p, PAT_GPT2, strlen(PAT_GPT2), false, PRETOK_ISOLATED, false, e);
 }
 
+const char *pretok_name(size_t i)
+{
+    return i < NUM_COUNT(table) ? table[i].name : NULL;
+}
+
+const char *const *pretok_patterns(const char *name, size_t n, unsigned *flags)
+{
+    for (size_t i = 0; i < NUM_COUNT(table); i++)
+        if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0) {
+            *flags = table[i].flags;
+            return table[i].pattern;
+        }
+    return NULL;
+}
+
 int pretok_add_named(struct pretok *p, const char *name, size_t n, unsigned *flags, struct err *e)
 {
-    for (size_t i = 0; i < NUM_COUNT(table); i++) {
-        if (strlen(table[i].name) != n || memcmp(table[i].name, name, n) != 0)
-            continue;
-        *flags = table[i].flags;
-        int rc = 0;
-        for (const char *const *s = table[i].pattern; !rc && *s; s++)
-            rc = pretok_add(p, *s, strlen(*s), false, PRETOK_ISOLATED, false, e);
+    const char *const *s = pretok_patterns(name, n, flags);
+    int rc = 0;
+    for (; s && !rc && *s; s++)
+        rc = pretok_add(p, *s, strlen(*s), false, PRETOK_ISOLATED, false, e);
+    if (s)
         return rc;
-    }
     char known[ERR_TEXT_MAX] = "";
     size_t len = 0;
     for (size_t i = 0; i < NUM_COUNT(table); i++) {

@@ -51,6 +51,10 @@ int pretok_add_prefix_space(struct pretok *p, struct err *e);
 int pretok_add_gpt2(struct pretok *p, struct err *e);
 /* All stages of a name of tokenizer.ggml.pre. An unknown name is an error that lists the known. */
 int pretok_add_named(struct pretok *p, const char *name, size_t n, unsigned *flags, struct err *e);
+/* The i-th of these names; NULL after the last. */
+const char *pretok_name(size_t i);
+/* The patterns of a name in their order, NULL at the end; NULL when the name is unknown. */
+const char *const *pretok_patterns(const char *name, size_t n, unsigned *flags);
 void pretok_release(struct pretok *p);
 
 /* Memory for matching; one per thread. */

@@ -73,6 +73,10 @@ bool tokenizer_adds_bos(const struct tokenizer *t);
 /* Ends a generation: eos, eot, eom and what the files list (generation_config's eos_token_id). */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 
+/* What GGUF files call the way this tokenizer cuts text (tokenizer.ggml.pre, pretok.def);
+   ERR_UNSUPPORTED when no name does the same. */
+int tokenizer_gguf_name(const struct tokenizer *t, const char **name, struct err *e);
+
 /*
  * Streaming detokenization: bytes of tokens go in, whole characters come out. A byte that can no
  * longer become part of a character gives U+FFFD at once.
