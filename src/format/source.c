@@ -272,6 +272,18 @@ static struct source *source_alloc(const char *path, struct err *e)
     return s;
 }
 
+/* The end of opening: gives the source that was read, or frees it. */
+static int source_opened(struct source **out, struct source *s, int rc, struct err *e)
+{
+    if (!rc)
+        rc = source_finish(s, e);
+    if (rc)
+        source_free(s);
+    else
+        *out = s;
+    return rc;
+}
+
 int source_open(struct source **out, const char *path, struct err *e)
 {
     struct source *s;
@@ -292,14 +304,7 @@ int source_open(struct source **out, const char *path, struct err *e)
         rc = open_file(s, path, e);
         break;
     }
-    if (!rc)
-        rc = source_finish(s, e);
-    if (rc) {
-        source_free(s);
-        return rc;
-    }
-    *out = s;
-    return 0;
+    return source_opened(out, s, rc, e);
 }
 
 int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct err *e)
@@ -315,14 +320,7 @@ int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct e
     rc = add_map(s, s->path, &map, e);
     if (!rc)
         rc = read_file(s, "", e);
-    if (!rc)
-        rc = source_finish(s, e);
-    if (rc) {
-        source_free(s);
-        return rc;
-    }
-    *out = s;
-    return 0;
+    return source_opened(out, s, rc, e);
 }
 
 void source_free(struct source *s)

@@ -76,9 +76,13 @@ static void pack_four_bits(uint8_t *q, const uint8_t code[Q_SUPER])
             q[32 * r + i] = (uint8_t)((code[64 * r + i] & 15) | (code[64 * r + 32 + i] & 15) << 4);
 }
 
-/* The inverse of q_k_scale_min. */
-static void pack_scale_min(uint8_t p[12], const int *scale, const int *min)
+/* The first 16 bytes of Q4_K and Q5_K; scales and minima are the inverse of q_k_scale_min. */
+static void pack_affine_head(uint8_t *p, const struct q_affine_fit *fit)
 {
+    const int *scale = fit->scale, *min = fit->min;
+    q_put16(p, fit->d_half);
+    q_put16(p + 2, fit->dmin_half);
+    p += 4;
     for (int i = 0; i < 4; i++) {
         p[i] = (uint8_t)(scale[i] | scale[i + 4] >> 4 << 6);
         p[i + 4] = (uint8_t)(min[i] | min[i + 4] >> 4 << 6);
@@ -92,119 +96,121 @@ static inline const float *advance(const float *importance)
     return importance ? importance + Q_SUPER : NULL;
 }
 
-void q_q2_k_encode(void *dst, const float *src, size_t n, const float *importance)
+/* Super-blocks of one form, `bytes` each; one of zeros stays all zero. `pack` writes what was found
+   into cleared bytes. */
+static void affine_encode(const struct q_affine *g, size_t bytes,
+                          void (*pack)(uint8_t *p, const struct q_affine_fit *fit,
+                                       const uint8_t *code),
+                          uint8_t *p, const float *src, size_t n, const float *importance)
 {
-    uint8_t *p = dst;
-    for (; n >= Q_SUPER; n -= Q_SUPER, p += 84, src += Q_SUPER, importance = advance(importance)) {
+    for (; n >= Q_SUPER;
+         n -= Q_SUPER, p += bytes, src += Q_SUPER, importance = advance(importance)) {
         struct q_block b;
         struct q_affine_fit fit;
         uint8_t code[Q_SUPER];
-        memset(p, 0, 84);
+        memset(p, 0, bytes);
         q_block_load(&b, src, importance, Q_SUPER);
         if (b.unit == 0)
             continue;
-        q_affine_super(&q2_k, &b, &fit);
-        affine_codes(&q2_k, &b, &fit, code);
-        for (int j = 0; j < 16; j++)
-            p[j] = (uint8_t)(fit.scale[j] | fit.min[j] << 4);
-        pack_two_bits(p + 16, code);
-        q_put16(p + 80, fit.d_half);
-        q_put16(p + 82, fit.dmin_half);
+        q_affine_super(g, &b, &fit);
+        affine_codes(g, &b, &fit, code);
+        pack(p, &fit, code);
     }
+}
+
+static void symmetric_encode(const struct q_symmetric *g, size_t bytes,
+                             void (*pack)(uint8_t *p, uint16_t d, const int *scale,
+                                          const uint8_t *code),
+                             uint8_t *p, const float *src, size_t n, const float *importance)
+{
+    for (; n >= Q_SUPER;
+         n -= Q_SUPER, p += bytes, src += Q_SUPER, importance = advance(importance)) {
+        struct q_block b;
+        int scale[Q_SUBS_MAX];
+        uint8_t code[Q_SUPER];
+        uint16_t half;
+        memset(p, 0, bytes);
+        q_block_load(&b, src, importance, Q_SUPER);
+        if (b.unit == 0)
+            continue;
+        float d = q_symmetric_super(g, &b, scale, &half);
+        symmetric_codes(g, &b, d, scale, code);
+        pack(p, half, scale, code);
+    }
+}
+
+static void q2_k_pack(uint8_t *p, const struct q_affine_fit *fit, const uint8_t *code)
+{
+    for (int j = 0; j < 16; j++)
+        p[j] = (uint8_t)(fit->scale[j] | fit->min[j] << 4);
+    pack_two_bits(p + 16, code);
+    q_put16(p + 80, fit->d_half);
+    q_put16(p + 82, fit->dmin_half);
+}
+
+static void q3_k_pack(uint8_t *p, uint16_t d, const int *scale, const uint8_t *code)
+{
+    for (int i = 0; i < Q_SUPER; i++)
+        p[i % 32] |= (uint8_t)(code[i] >> 2 << (i / 32));
+    pack_two_bits(p + 32, code);
+    for (int j = 0; j < 16; j++) {
+        unsigned s = (unsigned)(scale[j] + 32);
+        p[96 + j % 8] |= (uint8_t)((s & 15) << 4 * (j / 8));
+        p[104 + j % 4] |= (uint8_t)(s >> 4 << 2 * (j / 4));
+    }
+    q_put16(p + 108, d);
+}
+
+static void q4_k_pack(uint8_t *p, const struct q_affine_fit *fit, const uint8_t *code)
+{
+    pack_affine_head(p, fit);
+    pack_four_bits(p + 16, code);
+}
+
+static void q5_k_pack(uint8_t *p, const struct q_affine_fit *fit, const uint8_t *code)
+{
+    pack_affine_head(p, fit);
+    pack_four_bits(p + 48, code);
+    for (int i = 0; i < Q_SUPER; i++)
+        p[16 + i % 32] |= (uint8_t)(code[i] >> 4 << (i / 32));
+}
+
+static void q6_k_pack(uint8_t *p, uint16_t d, const int *scale, const uint8_t *code)
+{
+    for (int r = 0; r < 2; r++) {
+        const uint8_t *c = code + 128 * r;
+        for (int i = 0; i < 64; i++)
+            p[64 * r + i] = (uint8_t)((c[i] & 15) | (c[64 + i] & 15) << 4);
+        for (int i = 0; i < 32; i++)
+            p[128 + 32 * r + i] = (uint8_t)(c[i] >> 4 | c[32 + i] >> 4 << 2 | c[64 + i] >> 4 << 4 |
+                                            c[96 + i] >> 4 << 6);
+    }
+    for (int j = 0; j < 16; j++)
+        p[192 + j] = (uint8_t)(int8_t)scale[j];
+    q_put16(p + 208, d);
+}
+
+void q_q2_k_encode(void *dst, const float *src, size_t n, const float *importance)
+{
+    affine_encode(&q2_k, 84, q2_k_pack, dst, src, n, importance);
 }
 
 void q_q3_k_encode(void *dst, const float *src, size_t n, const float *importance)
 {
-    uint8_t *p = dst;
-    for (; n >= Q_SUPER; n -= Q_SUPER, p += 110, src += Q_SUPER, importance = advance(importance)) {
-        struct q_block b;
-        int scale[Q_SUBS_MAX];
-        uint8_t code[Q_SUPER];
-        uint16_t half;
-        memset(p, 0, 110);
-        q_block_load(&b, src, importance, Q_SUPER);
-        if (b.unit == 0)
-            continue;
-        float d = q_symmetric_super(&q3_k, &b, scale, &half);
-        symmetric_codes(&q3_k, &b, d, scale, code);
-        for (int i = 0; i < Q_SUPER; i++)
-            p[i % 32] |= (uint8_t)(code[i] >> 2 << (i / 32));
-        pack_two_bits(p + 32, code);
-        for (int j = 0; j < 16; j++) {
-            unsigned s = (unsigned)(scale[j] + 32);
-            p[96 + j % 8] |= (uint8_t)((s & 15) << 4 * (j / 8));
-            p[104 + j % 4] |= (uint8_t)(s >> 4 << 2 * (j / 4));
-        }
-        q_put16(p + 108, half);
-    }
+    symmetric_encode(&q3_k, 110, q3_k_pack, dst, src, n, importance);
 }
 
 void q_q4_k_encode(void *dst, const float *src, size_t n, const float *importance)
 {
-    uint8_t *p = dst;
-    for (; n >= Q_SUPER; n -= Q_SUPER, p += 144, src += Q_SUPER, importance = advance(importance)) {
-        struct q_block b;
-        struct q_affine_fit fit;
-        uint8_t code[Q_SUPER];
-        memset(p, 0, 144);
-        q_block_load(&b, src, importance, Q_SUPER);
-        if (b.unit == 0)
-            continue;
-        q_affine_super(&q4_k, &b, &fit);
-        affine_codes(&q4_k, &b, &fit, code);
-        q_put16(p, fit.d_half);
-        q_put16(p + 2, fit.dmin_half);
-        pack_scale_min(p + 4, fit.scale, fit.min);
-        pack_four_bits(p + 16, code);
-    }
+    affine_encode(&q4_k, 144, q4_k_pack, dst, src, n, importance);
 }
 
 void q_q5_k_encode(void *dst, const float *src, size_t n, const float *importance)
 {
-    uint8_t *p = dst;
-    for (; n >= Q_SUPER; n -= Q_SUPER, p += 176, src += Q_SUPER, importance = advance(importance)) {
-        struct q_block b;
-        struct q_affine_fit fit;
-        uint8_t code[Q_SUPER];
-        memset(p, 0, 176);
-        q_block_load(&b, src, importance, Q_SUPER);
-        if (b.unit == 0)
-            continue;
-        q_affine_super(&q5_k, &b, &fit);
-        affine_codes(&q5_k, &b, &fit, code);
-        q_put16(p, fit.d_half);
-        q_put16(p + 2, fit.dmin_half);
-        pack_scale_min(p + 4, fit.scale, fit.min);
-        for (int i = 0; i < Q_SUPER; i++)
-            p[16 + i % 32] |= (uint8_t)(code[i] >> 4 << (i / 32));
-        pack_four_bits(p + 48, code);
-    }
+    affine_encode(&q5_k, 176, q5_k_pack, dst, src, n, importance);
 }
 
 void q_q6_k_encode(void *dst, const float *src, size_t n, const float *importance)
 {
-    uint8_t *p = dst;
-    for (; n >= Q_SUPER; n -= Q_SUPER, p += 210, src += Q_SUPER, importance = advance(importance)) {
-        struct q_block b;
-        int scale[Q_SUBS_MAX];
-        uint8_t code[Q_SUPER];
-        uint16_t half;
-        memset(p, 0, 210);
-        q_block_load(&b, src, importance, Q_SUPER);
-        if (b.unit == 0)
-            continue;
-        float d = q_symmetric_super(&q6_k, &b, scale, &half);
-        symmetric_codes(&q6_k, &b, d, scale, code);
-        for (int r = 0; r < 2; r++) {
-            const uint8_t *c = code + 128 * r;
-            for (int i = 0; i < 64; i++)
-                p[64 * r + i] = (uint8_t)((c[i] & 15) | (c[64 + i] & 15) << 4);
-            for (int i = 0; i < 32; i++)
-                p[128 + 32 * r + i] = (uint8_t)(c[i] >> 4 | c[32 + i] >> 4 << 2 |
-                                                c[64 + i] >> 4 << 4 | c[96 + i] >> 4 << 6);
-        }
-        for (int j = 0; j < 16; j++)
-            p[192 + j] = (uint8_t)(int8_t)scale[j];
-        q_put16(p + 208, half);
-    }
+    symmetric_encode(&q6_k, 210, q6_k_pack, dst, src, n, importance);
 }

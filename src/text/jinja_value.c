@@ -68,6 +68,22 @@ int vm_array(struct vm *vm, void *out, size_t count, size_t size)
     return vm_alloc(vm, out, n);
 }
 
+/* Room for one more in an array of n of *cap elements; *array is a pointer to them. */
+static int vm_room(struct vm *vm, void *array, size_t *cap, size_t n, size_t size)
+{
+    if (n < *cap)
+        return 0;
+    size_t more = *cap ? *cap * 2 : 4;
+    void *old, *grown;
+    memcpy(&old, array, sizeof old);
+    TRY(vm_array(vm, &grown, more, size));
+    if (n)
+        memcpy(grown, old, n * size);
+    memcpy(array, &grown, sizeof grown);
+    *cap = more;
+    return 0;
+}
+
 /* ---- strings ------------------------------------------------------------------------------- */
 
 int str_wrap(struct vm *vm, const char *p, size_t n, bool trusted, struct value *out)
@@ -164,29 +180,16 @@ int list_new(struct vm *vm, size_t cap, struct list **out)
 {
     struct list *l;
     *out = NULL;
-    int code = vm_alloc(vm, &l, sizeof *l);
-    if (code)
-        return code;
-    if (cap && (code = vm_array(vm, &l->v, cap, sizeof *l->v)))
-        return code;
-    l->cap = cap;
+    TRY(vm_alloc(vm, &l, sizeof *l));
+    if ((l->cap = cap))
+        TRY(vm_array(vm, &l->v, cap, sizeof *l->v));
     *out = l;
     return 0;
 }
 
 int list_push(struct vm *vm, struct list *l, struct value v)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? l->cap * 2 : 4;
-        struct value *grown;
-        int code = vm_array(vm, &grown, cap, sizeof *grown);
-        if (code)
-            return code;
-        if (l->n)
-            memcpy(grown, l->v, l->n * sizeof *grown);
-        l->v = grown;
-        l->cap = cap;
-    }
+    TRY(vm_room(vm, &l->v, &l->cap, l->n, sizeof *l->v));
     l->v[l->n++] = v;
     return 0;
 }
@@ -297,12 +300,9 @@ int dict_new(struct vm *vm, size_t cap, struct dict **out)
 {
     struct dict *d;
     *out = NULL;
-    int code = vm_alloc(vm, &d, sizeof *d);
-    if (code)
-        return code;
-    if (cap && (code = vm_array(vm, &d->v, cap, sizeof *d->v)))
-        return code;
-    d->cap = cap;
+    TRY(vm_alloc(vm, &d, sizeof *d));
+    if ((d->cap = cap))
+        TRY(vm_array(vm, &d->v, cap, sizeof *d->v));
     *out = d;
     return 0;
 }
@@ -403,16 +403,7 @@ int dict_set(struct vm *vm, struct dict *d, struct value k, struct value v)
         p->val = v;
         return 0;
     }
-    if (d->n == d->cap) {
-        size_t cap = d->cap ? d->cap * 2 : 4;
-        struct pair *grown;
-        if ((code = vm_array(vm, &grown, cap, sizeof *grown)))
-            return code;
-        if (d->n)
-            memcpy(grown, d->v, d->n * sizeof *grown);
-        d->v = grown;
-        d->cap = cap;
-    }
+    TRY(vm_room(vm, &d->v, &d->cap, d->n, sizeof *d->v));
     d->v[d->n++] = (struct pair){k, v, hash};
     if (d->nslots ? d->n * 2 > d->nslots : d->n > 8)
         return dict_index(vm, d);
