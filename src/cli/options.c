@@ -37,6 +37,10 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "draft", .kind = OPT_ENUM, .arg = "HOW", .choices = "off|mtp", .value = "off",
      .env = "PONDER_DRAFT", .offset = AT(draft),
      .help = "guess tokens ahead with the model's prediction layer (V3, R1); the answer is the same"},
+    {.name = "lora", .alias = "adapter", .kind = OPT_STRING, .arg = "PATH", .env = "PONDER_LORA", .offset = AT(lora),
+     .help = "LoRA adapter: a PEFT folder or a GGUF file"},
+    {.name = "lora-merge", .kind = OPT_FLAG, .offset = AT(lora_merge),
+     .help = "add the adapter to the weights at load, as F32, instead of to every product"},
     {.name = "isa", .kind = OPT_ENUM, .arg = "NAME", .choices = "auto|scalar|avx2|avx512|avx512vnni", .value = "auto",
      .env = "PONDER_ISA", .offset = AT(isa),
      .help = "use only these instructions; the result is the same for any"},
@@ -107,6 +111,8 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
     o.float_act = u->activations ? !strcmp(u->activations, "f32") : r->float_act;
     o.mtp = r->mtp || (u->draft && !strcmp(u->draft, "mtp"));
+    o.adapter = u->lora;
+    o.adapter_merge = u->lora_merge > 0;
     if (u->weights && strcmp(u->weights, "auto") != 0)
         o.place = !strcmp(u->weights, "packed") ? ENGINE_PACKED : ENGINE_MAPPED;
     if (cpu_isa_parse(&o.isa, u->isa, e))

@@ -171,7 +171,14 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
                                    .mtp = o->mtp,
                                    .progress = o->progress,
                                    .arg = o->progress_arg};
-    if ((rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e)) || (rc = engine_ctx(g, o, e)))
+    struct adapter *adapter = NULL;
+    if (o->adapter && (rc = adapter_open(&adapter, o->adapter, e)))
+        return rc;
+    load.adapter = adapter;
+    load.merge = o->adapter_merge;
+    rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
+    adapter_free(adapter);
+    if (rc || (rc = engine_ctx(g, o, e)))
         return rc;
     engine_facts(g);
     if ((rc = sampling_read(&g->sampling, g->src, g->info.r1_family, o->log, e)))

@@ -44,6 +44,8 @@ struct engine_opts {
     enum engine_place place;
     bool float_act;      /* products read float activations also where weights are quantized */
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
+    const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
+    bool adapter_merge;  /* keep sums instead of adding products */
     bool tokenizer_only; /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */

@@ -21,6 +21,7 @@
 #define PONDER_MODEL_ARCH_H
 
 #include "base/arena.h"
+#include "format/adapter.h"
 #include "model/model.h"
 
 enum model_dim {
@@ -196,6 +197,16 @@ struct model_view {
     bool transposed; /* its columns are the tensor's rows: cols of them, of rows values */
 };
 
+/* One spelling of a name. */
+enum model_part { PART_ALL, PART_FIRST, PART_SECOND, PART_K, PART_KT, PART_V };
+struct model_name {
+    char text[160];
+    bool each; /* a tensor for each expert: the name has its number in it */
+    enum model_part part;
+};
+/* Takes the alternative at *s, puts the numbers in, and moves *s behind it. False: too long. */
+bool model_name_next(struct model_name *out, const char **s, size_t layer, size_t index);
+
 /* True when a layer of the model has the tensor (layer: any for rows of model_top_group). */
 bool model_has(const struct model_config *cfg, const struct model_tensor *row, size_t layer);
 /* Weights behind one row: experts, heads or 1. */
@@ -208,6 +219,26 @@ int model_view_find(struct model_view *out, const struct source *src,
  * `gguf` or Hugging Face. False when it is longer than n. */
 bool model_tensor_name(char *out, size_t n, const struct model_tensor *row, bool gguf, size_t layer,
                        size_t index);
+
+/* ---- adapters (lora.c) ------------------------------------------------------------------------
+ */
+
+/* What an adapter adds to one weight: scale × b a. */
+struct lora_pair {
+    size_t rank;  /* 0: nothing */
+    float *a, *b; /* (rank, cols), (rows, rank) of the weight */
+    float scale;
+    size_t module; /* number of the adapter's module */
+};
+/* The rank that an adapter has for a weight; 0: it has nothing for it. */
+size_t model_lora_rank(const struct adapter *a, const struct model_tensor *row, size_t layer,
+                       size_t index);
+/* Finds the module for a weight and makes its matrices, in the order of the weight's rows. */
+int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct source *src,
+                    const struct model_config *cfg, const struct model_tensor *row, size_t layer,
+                    size_t index, const struct model_view *v, struct arena *arena, struct err *e);
+/* row (v->cols values of row r) += scale × b[r] a. */
+void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols);
 
 /* Calls fn for every weight that the model has: top, then layer by layer (with `mtp`, the MTP layer
  * too). Rows of the top have layer SIZE_MAX. Stops at the first error. */

@@ -68,21 +68,11 @@ size_t model_count(const struct model_config *f, const struct model_tensor *row)
 /* ---- names ------------------------------------------------------------------------------------
  */
 
-enum bind_part { PART_ALL, PART_FIRST, PART_SECOND, PART_K, PART_KT, PART_V };
-
-/* One spelling of a name. */
-struct bind_name {
-    char text[160];
-    bool each; /* a tensor for each expert: the name has its number in it */
-    enum bind_part part;
-};
-
-/* Takes the alternative at *s, puts the numbers in, and moves *s behind it. */
-static bool bind_spell(struct bind_name *out, const char **s, size_t layer, size_t index)
+bool model_name_next(struct model_name *out, const char **s, size_t layer, size_t index)
 {
     static const struct {
         const char *suffix;
-        enum bind_part part;
+        enum model_part part;
     } parts[] = {{"#0/2", PART_FIRST},
                  {"#1/2", PART_SECOND},
                  {"#kt", PART_KT},
@@ -119,9 +109,9 @@ static bool bind_spell(struct bind_name *out, const char **s, size_t layer, size
 bool model_tensor_name(char *out, size_t n, const struct model_tensor *row, bool gguf, size_t layer,
                        size_t index)
 {
-    struct bind_name name;
+    struct model_name name;
     const char *s = gguf ? row->gguf : row->hf;
-    if (!bind_spell(&name, &s, layer, index) || strlen(name.text) >= n)
+    if (!model_name_next(&name, &s, layer, index) || strlen(name.text) >= n)
         return false;
     memcpy(out, name.text, strlen(name.text) + 1);
     return true;
@@ -158,7 +148,7 @@ static bool bind_shape_is(const struct source_tensor *t, size_t count, size_t ro
 }
 
 static int bind_view(struct model_view *out, const struct source_tensor *t,
-                     const struct bind_name *name, const struct model_config *f,
+                     const struct model_name *name, const struct model_config *f,
                      const struct model_tensor *row, size_t index, struct err *e)
 {
     size_t rows = model_dim(f, row->rows), cols = model_dim(f, row->cols);
@@ -197,11 +187,11 @@ static int bind_view(struct model_view *out, const struct source_tensor *t,
 int model_view_find(struct model_view *out, const struct source *src, const struct model_config *f,
                     const struct model_tensor *row, size_t layer, size_t index, struct err *e)
 {
-    struct bind_name name = {.text = ""}, first = {.text = ""};
+    struct model_name name = {.text = ""}, first = {.text = ""};
     const char *s = source_kind(src) == SOURCE_GGUF ? row->gguf : row->hf;
     *out = (struct model_view){.t = NULL};
     while (*s) {
-        if (!bind_spell(&name, &s, layer, index))
+        if (!model_name_next(&name, &s, layer, index))
             return err_set(e, ERR_LIMIT, "the name of a tensor of layer %zu is too long", layer);
         if (!first.text[0])
             first = name;

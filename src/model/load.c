@@ -19,6 +19,7 @@ struct load {
     const struct model_load_opts *o;
     size_t store_bytes, expert_bytes; /* packed: without experts; the experts */
     bool pack, pack_experts;
+    bool *used; /* modules of the adapter that have found their weight */
     uint64_t done, total;
 };
 
@@ -47,6 +48,7 @@ struct load_turned {
 
 enum {
     LOAD_WIDTH_MAX = 8192,    /* values of a row that is transposed: kv_lora */
+    LOAD_ROW_MAX = 1 << 17,   /* bytes of a row that an adapter is merged into */
     LOAD_ARENA_MAX = 1 << 29, /* arrays of weights: 12 MB for R1 */
 };
 
@@ -102,6 +104,94 @@ static int view_rows(struct weight_rows *out, struct arena *arena, const struct 
     return 0;
 }
 
+/* ---- adapters ---------------------------------------------------------------------------------
+ */
+
+/* A weight with an adapter's product added to it, as F32. */
+struct load_merged {
+    struct weight base; /* lazy */
+    struct lora_pair pair;
+};
+
+static void rows_merged(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
+{
+    const struct load_merged *j = arg;
+    uint8_t tmp[LOAD_ROW_MAX];
+    for (size_t i = 0; i < n; i++) {
+        float *row = (float *)(void *)(dst + i * stride);
+        weight_row(&j->base, (size_t)r + i, row, tmp);
+        model_lora_add(&j->pair, (size_t)r + i, row, j->base.cols);
+    }
+}
+
+/* True when the sum of weight and adapter is kept instead of both. */
+static bool load_merges(const struct load *l, const struct model_tensor *row)
+{
+    return l->o->merge || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP));
+}
+
+/* A matrix of floats in the arena as a packed weight. */
+static int load_floats(struct load *l, struct weight *w, const char *name, size_t rows, size_t cols,
+                       const float *v, struct err *e)
+{
+    struct weight_rows from = {.at = (const uint8_t *)v};
+    return weight_matrix(w, name, quant_by_id(QUANT_F32), rows, cols, &from, l->c->kern, l->c->team,
+                         &l->m->store, e);
+}
+
+/*
+ * Applies the adapter to a weight that `from` gives: the weight is changed to the sum (then *from
+ * and *type change), or *lora becomes what is added to its products.
+ */
+static int load_adapt(struct load *l, const struct model_tensor *row, size_t layer, size_t index,
+                      const struct model_view *v, struct weight_rows *from,
+                      const struct quant_type **type, const struct weight_lora **lora,
+                      struct err *e)
+{
+    struct model *m = l->m;
+    struct lora_pair pair;
+    *lora = NULL;
+    int rc =
+        model_lora_pair(&pair, l->o->adapter, m->src, &m->cfg, row, layer, index, v, &m->arena, e);
+    if (rc || !pair.rank)
+        return rc;
+    l->used[pair.module] = true;
+    if (load_merges(l, row)) {
+        struct load_merged *j = arena_alloc(&m->arena, sizeof *j, e);
+        if (!j)
+            return ERR_NOMEM;
+        j->pair = pair;
+        rc = weight_matrix(&j->base, v->t->name, *type, v->rows, v->cols, from, l->c->kern,
+                           l->c->team, NULL, e);
+        if (!rc && j->base.row_bytes > LOAD_ROW_MAX)
+            rc = err_set(e, ERR_LIMIT, "tensor \"%s\": its rows are too long for an adapter",
+                         v->t->name);
+        *from = (struct weight_rows){.make = rows_merged, .arg = j};
+        *type = quant_by_id(QUANT_F32);
+        return rc;
+    }
+    struct weight_lora *w = arena_alloc(&m->arena, sizeof *w, e);
+    if (!w)
+        return ERR_NOMEM;
+    w->scale = pair.scale;
+    rc = load_floats(l, &w->a, v->t->name, pair.rank, v->cols, pair.a, e);
+    if (!rc)
+        rc = load_floats(l, &w->b, v->t->name, v->rows, pair.rank, pair.b, e);
+    *lora = w;
+    return rc;
+}
+
+/* Every module has to belong to the model. */
+static int load_adapter_check(const struct load *l, struct err *e)
+{
+    const struct adapter *a = l->o ? l->o->adapter : NULL;
+    for (size_t i = 0; a && i < adapter_count(a); i++)
+        if (!l->used[i])
+            return err_set(e, ERR_FORMAT, "%s: the model has no matrix for module '%s'",
+                           adapter_path(a), adapter_at(a, i)->name);
+    return 0;
+}
+
 /* ---- the two walks ----------------------------------------------------------------------------
  */
 
@@ -113,8 +203,16 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
                : load_looked_up(l, row)
                    ? 0
                    : weight_matrix_bytes(l->c->kern, view_type(v), v->rows, v->cols);
+    if (l->o && l->o->adapter && row->rows != DIM_ONE) {
+        size_t rank = model_lora_rank(l->o->adapter, row, layer, index);
+        const struct quant_type *t = quant_by_id(QUANT_F32);
+        if (rank && load_merges(l, row))
+            n = weight_matrix_bytes(l->c->kern, t, v->rows, v->cols);
+        else if (rank)
+            n += weight_matrix_bytes(l->c->kern, t, rank, v->cols) +
+                 weight_matrix_bytes(l->c->kern, t, v->rows, rank);
+    }
     size_t *sum = row->flags & TENSOR_EXPERTS ? &l->expert_bytes : &l->store_bytes;
-    (void)layer, (void)index;
     l->total += (uint64_t)v->rows * v->cols;
     if (!num_add(sum, *sum, n))
         return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
@@ -187,19 +285,25 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     if (load_same_head(l, row, layer, v))
         return 0;
-    bool pack =
-        !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
-    rc = row->rows == DIM_ONE
-             ? weight_vector(w, v->t->name, v->t->type, v->cols, &from, &m->store, e)
-             : weight_matrix(w, v->t->name, view_type(v), v->rows, v->cols, &from, l->c->kern,
-                             l->c->team, pack ? &m->store : NULL, e);
+    const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(v);
+    const struct weight_lora *lora = NULL;
+    if (l->o && l->o->adapter)
+        rc = load_adapt(l, row, layer, index, v, &from, &type, &lora, e);
     if (rc)
         return rc;
+    bool pack =
+        !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
+    rc = row->rows == DIM_ONE ? weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e)
+                              : weight_matrix(w, v->t->name, type, v->rows, v->cols, &from,
+                                              l->c->kern, l->c->team, pack ? &m->store : NULL, e);
+    if (rc)
+        return rc;
+    w->lora = lora;
     load_count(l, row, layer, w);
     if (row->rows != DIM_ONE && !w->panels && !load_looked_up(l, row))
         m->mapped_bytes += (uint64_t)w->rows * w->row_bytes;
     /* The file's pages go when the last weight in them is packed. */
-    if (w->panels && index + 1 == model_count(&m->cfg, row))
+    if (w->panels && type == v->t->type && index + 1 == model_count(&m->cfg, row))
         source_tensor_drop(m->src, v->t);
     l->done += (uint64_t)v->rows * v->cols;
     if (l->o && l->o->progress)
@@ -239,19 +343,22 @@ int model_load(struct model **out, const struct source *src, const struct model_
     m->n_block = m->cfg.n_layer + (mtp ? m->cfg.n_mtp : 0);
     m->block = calloc(m->n_block, sizeof *m->block);
     m->rope = calloc(m->cfg.d_rope / 2, sizeof *m->rope);
-    if (!m->block || !m->rope) {
+    if (o && o->adapter)
+        l.used = calloc(adapter_count(o->adapter), sizeof *l.used);
+    if (!m->block || !m->rope || (o && o->adapter && !l.used)) {
         rc = err_nomem(e, m->n_block * sizeof *m->block, "the model");
         goto out;
     }
     if ((rc = model_rope_freqs(m->rope, &m->cfg, src, e)) ||
         (rc = model_walk(src, &m->cfg, mtp, load_size, &l, e)) || (rc = load_plan(&l, e)) ||
-        (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)))
+        (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)) || (rc = load_adapter_check(&l, e)))
         goto out;
     if (m->cfg.tied)
         m->top.head = m->top.embed;
     *out = m;
     m = NULL;
 out:
+    free(l.used);
     model_free(m);
     return rc;
 }

@@ -9,6 +9,7 @@
 #define PONDER_MODEL_MODEL_H
 
 #include "base/team.h"
+#include "format/adapter.h"
 #include "format/source.h"
 #include "tensor/kv.h"
 #include "tensor/ops.h"
@@ -74,6 +75,13 @@ struct model_load_opts {
     enum model_place place;
     size_t memory; /* bytes that packed weights may take with MODEL_AUTO */
     bool mtp;      /* load the multi-token prediction layer too */
+    /*
+     * An adapter to apply (NULL: none), which may be freed afterwards. Its products are added to
+     * those of the base weights; with `merge`, and for experts and slices of kv_b_proj in any case,
+     * the sum of both is kept as F32 instead.
+     */
+    const struct adapter *adapter;
+    bool merge;
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *arg;
 };

@@ -198,6 +198,22 @@ static void linear_run(struct op_ctx *c, struct linear_job *j)
     team_run(c->team, linear_chunk, j, chunks);
 }
 
+/* y += scale × b (a x), for a weight with an adapter. */
+static void linear_adapt(struct op_ctx *c, struct tensor x, const struct weight *w, struct tensor y)
+{
+    const struct weight_lora *l = w->lora;
+    if (!l)
+        return;
+    size_t mark = op_begin(c);
+    struct tensor low = op_linear(c, x, &l->a, NULL);   /* (n, rank) */
+    struct tensor add = op_linear(c, low, &l->b, NULL); /* (n, rows) */
+    for (size_t r = 0; r < x.rows && !c->dry; r++)
+        c->kern->merge(y.data + r * y.cols, 1, add.data + r * y.cols, l->scale, y.cols);
+    if (!c->dry && x.rows)
+        op_record(c, &(struct op_record){.kind = OP_LORA, .out = y, .in = {add}, .w = {w}});
+    op_end(c, mark);
+}
+
 void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct weight *const w[],
                 const struct weight *const b[], struct tensor y[])
 {
@@ -222,6 +238,8 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
         op_record(c, &(struct op_record){
                          .kind = OP_LINEAR, .out = y[i], .in = {x}, .w = {w[i], b ? b[i] : NULL}});
     c->used = mark; /* the prepared input is never part of a record */
+    for (size_t i = 0; i < count; i++)
+        linear_adapt(c, x, w[i], y[i]);
 }
 
 struct tensor op_linear(struct op_ctx *c, struct tensor x, const struct weight *w,
@@ -282,9 +300,28 @@ static void swiglu_chunk(void *arg, size_t chunk, int worker)
                         r1 - r0);
 }
 
+/* With adapters the two products are made whole before they meet. */
+static struct tensor swiglu_adapted(struct op_ctx *c, struct tensor x, const struct weight *gate,
+                                    const struct weight *up)
+{
+    const struct weight *w[] = {gate, up};
+    struct tensor y = op_tensor(c, x.rows, gate->rows), part[2];
+    size_t mark = op_begin(c);
+    op_linears(c, x, 2, w, NULL, part);
+    for (size_t r = 0; r < x.rows && !c->dry; r++)
+        c->kern->swiglu(y.data + r * y.cols, part[0].data + r * y.cols, part[1].data + r * y.cols,
+                        y.cols);
+    if (!c->dry && x.rows)
+        op_record(c, &(struct op_record){.kind = OP_GLU, .out = y, .in = {part[0], part[1]}});
+    op_end(c, mark);
+    return y;
+}
+
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up)
 {
+    if (gate->lora || up->lora)
+        return swiglu_adapted(c, x, gate, up);
     struct linear_x in;
     struct swiglu_job j = {.kern = c->kern,
                            .x = &in,

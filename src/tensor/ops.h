@@ -40,11 +40,13 @@ enum op_kind {
     OP_HEAD_NORM,
     OP_LINEAR,
     OP_LINEAR_HEADS,
+    OP_LORA,
     OP_ROPE,
     OP_LATENT,
     OP_CONCAT,
     OP_ATTENTION,
     OP_SWIGLU,
+    OP_GLU, /* silu(in[0]) ⊙ in[1] */
     OP_ROUTE,
     OP_EXPERT,
     OP_MOE,

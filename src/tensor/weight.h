@@ -32,15 +32,24 @@ struct weight_rows {
     uint64_t row0;   /* added to r: a slice of a larger tensor */
 };
 
+struct weight_lora;
+
 struct weight {
     const char *name; /* as in the file; for errors and tapes */
     const struct quant_type *type;
     size_t rows, cols; /* a vector has rows = 1 */
     struct weight_rows from;
-    size_t row_bytes;      /* of a row in its type's form */
-    const uint8_t *panels; /* packed, or NULL: then products read `from` */
-    size_t panel_bytes;    /* of one panel */
-    const float *vec;      /* vectors: F32 values */
+    size_t row_bytes;               /* of a row in its type's form */
+    const uint8_t *panels;          /* packed, or NULL: then products read `from` */
+    size_t panel_bytes;             /* of one panel */
+    const float *vec;               /* vectors: F32 values */
+    const struct weight_lora *lora; /* what an adapter adds to products; NULL: nothing */
+};
+
+/* The product of an adapted weight is w x + scale × b (a x). */
+struct weight_lora {
+    struct weight a, b; /* (rank, cols), (rows, rank), F32 */
+    float scale;
 };
 
 struct weight_store {

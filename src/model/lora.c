@@ -1,0 +1,151 @@
+/*
+ * LoRA adapters on the weights of a model (format/adapter.h): which module belongs to which weight,
+ * and its two matrices in the order of that weight's rows.
+ *
+ * An adapter's file and the model's may differ in spelling, and in the order of rows: GGUF files of
+ * llama have the rows of q and k of a head in pairs (first half and second half interleaved),
+ * Hugging Face's have the halves one after the other. Slices of kv_b_proj take their rows of B;
+ * where the slice is transposed, so is the product: (B A)ᵀ = Aᵀ Bᵀ.
+ */
+#include "model/arch.h"
+
+#include "base/num.h"
+
+#include <string.h>
+
+/* Values of a matrix as F32. */
+static float *lora_floats(const struct source_tensor *t, struct arena *arena, struct err *e)
+{
+    size_t rows = (size_t)t->shape[0], cols = (size_t)t->shape[1], n;
+    if (!num_mul(&n, rows, cols)) {
+        err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", t->name);
+        return NULL;
+    }
+    float *out = arena_array(arena, n, sizeof *out, e);
+    uint8_t *row = out ? arena_alloc(arena, source_row_bytes(t), e) : NULL;
+    if (!row)
+        return NULL;
+    for (size_t r = 0; r < rows; r++) {
+        source_rows(t, r, 1, row, source_row_bytes(t));
+        t->type->decode(out + r * cols, row, cols);
+    }
+    return out;
+}
+
+/* The module that any spelling of the row's name means. */
+static const struct adapter_module *lora_module(const struct adapter *a,
+                                                const struct model_tensor *row, size_t layer,
+                                                size_t index, struct model_name *name)
+{
+    const char *s = adapter_is_gguf(a) ? row->gguf : row->hf;
+    while (*s && model_name_next(name, &s, layer, index)) {
+        size_t n = strlen(name->text), k = strlen(".weight");
+        if (n > k && !strcmp(name->text + n - k, ".weight"))
+            name->text[n - k] = 0;
+        const struct adapter_module *m = adapter_find(a, name->text);
+        if (m)
+            return m;
+    }
+    return NULL;
+}
+
+size_t model_lora_rank(const struct adapter *a, const struct model_tensor *row, size_t layer,
+                       size_t index)
+{
+    struct model_name name;
+    const struct adapter_module *m = lora_module(a, row, layer, index, &name);
+    return m ? (size_t)m->a->shape[0] : 0;
+}
+
+/* The adapter's row that belongs to row r of a head of d rows. */
+static size_t lora_turn(size_t r, size_t d, bool to_pairs)
+{
+    size_t head = r / d * d, i = r % d;
+    return head + (to_pairs ? i % 2 * (d / 2) + i / 2 : i % (d / 2) * 2 + i / (d / 2));
+}
+
+static int lora_plain(struct lora_pair *out, const struct lora_pair *in,
+                      const struct model_config *f, const struct model_tensor *row, bool turn,
+                      bool to_pairs, size_t row0, const struct model_view *v, struct arena *arena,
+                      struct err *e)
+{
+    *out = *in;
+    out->b = arena_array(arena, v->rows * in->rank, sizeof *out->b, e);
+    if (!out->b)
+        return ERR_NOMEM;
+    turn = turn && (row->offset == BLOCK(q) || row->offset == BLOCK(k)) && !f->arch->mla;
+    for (size_t r = 0; r < v->rows; r++)
+        memcpy(out->b + r * in->rank,
+               in->b + (row0 + (turn ? lora_turn(r, f->d_head, to_pairs) : r)) * in->rank,
+               in->rank * sizeof *out->b);
+    return 0;
+}
+
+/* The weight's columns are rows [row0, row0 + cols) of B: a' = that part of Bᵀ, b' = Aᵀ. */
+static int lora_turned(struct lora_pair *out, const struct lora_pair *in, size_t row0,
+                       const struct model_view *v, struct arena *arena, struct err *e)
+{
+    *out = *in;
+    out->a = arena_array(arena, in->rank * v->cols, sizeof *out->a, e);
+    out->b = arena_array(arena, v->rows * in->rank, sizeof *out->b, e);
+    if (!out->a || !out->b)
+        return ERR_NOMEM;
+    for (size_t k = 0; k < in->rank; k++) {
+        for (size_t c = 0; c < v->cols; c++)
+            out->a[k * v->cols + c] = in->b[(row0 + c) * in->rank + k];
+        for (size_t r = 0; r < v->rows; r++)
+            out->b[r * in->rank + k] = in->a[k * v->rows + r];
+    }
+    return 0;
+}
+
+int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct source *src,
+                    const struct model_config *f, const struct model_tensor *row, size_t layer,
+                    size_t index, const struct model_view *v, struct arena *arena, struct err *e)
+{
+    struct model_name name;
+    *out = (struct lora_pair){.rank = 0};
+    const struct adapter_module *m =
+        row->rows == DIM_ONE ? NULL : lora_module(a, row, layer, index, &name);
+    if (!m)
+        return 0;
+    size_t heads = model_count(f, row), wide = v->cols, tall = v->rows, row0 = 0, all;
+    if (name.part == PART_K || name.part == PART_V) {
+        tall = f->d_nope + f->d_v;
+        wide = f->kv_lora;
+        row0 = index * tall + (name.part == PART_V ? f->d_nope : 0);
+        all = heads * tall;
+    } else if (name.part == PART_ALL && (name.each || heads == 1)) {
+        all = tall;
+    } else {
+        return err_set(e, ERR_UNSUPPORTED, "%s: module '%s' covers several matrices",
+                       adapter_path(a), m->name);
+    }
+    if (m->a->shape[1] != wide || m->b->shape[0] != all)
+        return err_set(e, ERR_FORMAT,
+                       "%s: module '%s' is for a matrix of %llu x %llu, the model has %zu x %zu",
+                       adapter_path(a), m->name, (unsigned long long)m->b->shape[0],
+                       (unsigned long long)m->a->shape[1], all, wide);
+    struct lora_pair in = {.rank = (size_t)m->a->shape[0],
+                           .a = lora_floats(m->a, arena, e),
+                           .b = lora_floats(m->b, arena, e),
+                           .scale = (float)m->scale,
+                           .module = (size_t)(m - adapter_at(a, 0))};
+    if (!in.a || !in.b)
+        return e ? e->code : ERR_NOMEM;
+    if (name.part == PART_K)
+        return lora_turned(out, &in, row0, v, arena, e);
+    bool base_gguf = source_kind(src) == SOURCE_GGUF;
+    bool turn = base_gguf != adapter_is_gguf(a) && !f->arch->gguf_rope_half;
+    return lora_plain(out, &in, f, row, turn, base_gguf, row0, v, arena, e);
+}
+
+void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols)
+{
+    for (size_t k = 0; k < p->rank; k++) {
+        float b = p->scale * p->b[r * p->rank + k];
+        const float *a = p->a + k * cols;
+        for (size_t c = 0; c < cols; c++)
+            row[c] += b * a[c];
+    }
+}
