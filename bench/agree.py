@@ -1,9 +1,13 @@
 """Holds ponder's logits against llama.cpp's along llama.cpp's own greedy path.
 
-usage: agree.py PONDER MODEL.gguf
+usage: agree.py PONDER MODEL.gguf [FLOAT.gguf]
 
 For each prompt llama.cpp writes 32 tokens greedily; ponder scores the same tokens. Where the two disagree about the best
 token, llama.cpp's two best logits must be closer than 0.05 (a near tie). Exit status 1 otherwise.
+
+FLOAT.gguf is the same model with its weights decoded to F32. Both engines round the inputs of quantized products to int8,
+each in its own order; ponder's logits of the float file have none of that, so they tell who is nearer where the two differ.
+They change neither the threshold nor the exit status.
 """
 import array, ctypes, json, subprocess, sys, tempfile
 
@@ -25,11 +29,27 @@ PROMPTS = [
 STEPS, TIE = 32, 0.05
 
 
+def score(ponder, model, ids):
+    """ponder's logits after each of the ids."""
+    with tempfile.NamedTemporaryFile() as f:
+        subprocess.run([ponder, "logits", model, "--ids", ",".join(map(str, ids)), "--out", f.name],
+                       check=True, stdout=subprocess.DEVNULL)
+        return np.fromfile(f.name, "<f4").reshape(len(ids), -1)
+
+
+def log_softmax(x):
+    x = x.astype(np.float64) - x.max()
+    return x - np.log(np.exp(x).sum())
+
+
 def main():
     ponder, model = sys.argv[1:3]
+    exact = sys.argv[3] if len(sys.argv) > 3 else None
     llm = llama_cpp.Llama(model, n_ctx=512, n_threads=2, verbose=False, logits_all=True)
     bad = near = total = 0
     worst = 0.0
+    follows = {"llama.cpp": 0, "ponder": 0, "neither": 0}  # where the two disagree
+    float_same, float_kl = {"llama.cpp": 0, "ponder": 0}, {"llama.cpp": 0.0, "ponder": 0.0}
     for p in PROMPTS:
         ids = llm.tokenize(p.encode(), add_bos=True, special=False)
         llm.reset()
@@ -39,24 +59,38 @@ def main():
             path.append(int(llm.scores[len(path) - 1].argmax()))
             llm.eval(path[-1:])
         peer = np.array(llm.scores[len(ids) - 1:len(path) - 1])
-        with tempfile.NamedTemporaryFile() as f:
-            subprocess.run([ponder, "logits", model, "--ids", ",".join(map(str, path[:-1])), "--out", f.name],
-                           check=True, stdout=subprocess.DEVNULL)
-            own = np.fromfile(f.name, "<f4").reshape(len(path) - 1, -1)[len(ids) - 1:]
+        own = score(ponder, model, path[:-1])[len(ids) - 1:]
+        truth = score(ponder, exact, path[:-1])[len(ids) - 1:] if exact else None
         for k in range(STEPS):
             a, b = int(peer[k].argmax()), int(own[k].argmax())
-            worst = max(worst, float(np.abs(np.log(np.exp(peer[k] - peer[k].max()).sum()) + peer[k].max() - peer[k][a]
-                                           - (np.log(np.exp(own[k] - own[k].max()).sum()) + own[k].max() - own[k][a]))))
+            lp, lo = log_softmax(peer[k]), log_softmax(own[k])
+            worst = max(worst, abs(lp[a] - lo[a]))
             total += 1
+            said = ""
+            if exact:
+                lt, t = log_softmax(truth[k]), int(truth[k].argmax())
+                for name, token, other in ("llama.cpp", a, lp), ("ponder", b, lo):
+                    float_same[name] += token == t
+                    float_kl[name] += float((np.exp(lt) * (lt - other)).sum())
+                if a != b:
+                    who = "llama.cpp" if t == a else "ponder" if t == b else "neither"
+                    follows[who] += 1
+                    said = f"; float {t} ({who}), its gap {lt[a] - lt[b]:+.3f}"
             if a != b:
                 gap = float(peer[k][a] - peer[k][b])
                 if gap < TIE:
                     near += 1
                 else:
                     bad += 1
-                    print(f"  {p!r} token {k}: llama.cpp {a}, ponder {b}, gap {gap:.3f}")
+                if gap >= TIE or exact:
+                    tie = " (near tie)" if gap < TIE else ""
+                    print(f"  {p!r} token {k}: llama.cpp {a}, ponder {b}, gap {gap:.3f}{tie}{said}")
     print(f"{model.split('/')[-1]}: {total - bad - near}/{total} equal, {near} near ties, {bad} different; "
           f"largest difference of a best token's log-probability {worst:.3f}")
+    if exact:
+        print("  where they disagree, float follows " + ", ".join(f"{k} {v}" for k, v in follows.items()))
+        for name in float_same:
+            print(f"  {name} against float: {float_same[name]}/{total} equal, mean KL {float_kl[name] / total:.6f}")
     sys.exit(bad > 0)
 
 

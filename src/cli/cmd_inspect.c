@@ -55,9 +55,14 @@ static const char *inspect_kind(const struct source *s)
     return names[source_kind(s)];
 }
 
-/* Whether the files claim to be a whole model. */
+/* Whether the files claim to be a whole model: a GGUF file may also say that it is something else,
+ * like an adapter or an importance matrix. */
 static bool inspect_is_model(const struct source *s)
 {
+    const struct source_value *type = source_value(s, "general.type");
+    if (source_kind(s) == SOURCE_GGUF && type && type->type == SOURCE_STRING &&
+        (type->s.n != 5 || memcmp(type->s.p, "model", 5)))
+        return false;
     return source_kind(s) == SOURCE_GGUF ||
            (source_kind(s) == SOURCE_HF && file_kind(source_path(s)) == FILE_DIR);
 }

@@ -284,24 +284,50 @@ const struct chat *engine_chat(const struct engine *g)
 /* ---- looking inside
  * -------------------------------------------------------------------------------- */
 
+/* One matrix of a record, number in.mat of its stack. What no table of names knows keeps the file's
+ * name. */
+static void engine_tell(const struct engine *g, const struct weight *w, struct engine_input in)
+{
+    char name[160];
+    in.name = model_gguf_name(g->model, w, name, sizeof name, &(size_t){0}) ? name : w->name;
+    in.cols = w->cols;
+    if (in.name && in.rows)
+        g->observer(g->observer_arg, &in);
+}
+
 static void engine_watch(void *arg, const struct op_record *r)
 {
     const struct engine *g = arg;
-    char name[160];
-    size_t index;
-    if (r->kind != OP_LINEAR && r->kind != OP_SWIGLU)
-        return;
-    struct engine_input in = {.name = name,
-                              .cols = r->in[0].cols,
-                              .rows = r->in[0].rows,
-                              .mats = 1,
-                              .x = r->in[0].data,
-                              .ld = r->in[0].cols};
-    /* The second weight of a linear is its bias, which multiplies nothing. */
-    size_t n = r->kind == OP_SWIGLU ? 2 : 1;
-    for (size_t i = 0; i < n; i++)
-        if (model_gguf_name(g->model, r->w[i], name, sizeof name, &index))
-            g->observer(g->observer_arg, &in);
+    struct engine_input x = {
+        .rows = r->in[0].rows, .mats = 1, .x = r->in[0].data, .ld = r->in[0].cols};
+    switch (r->kind) {
+    case OP_LINEAR: /* w[1] is the bias, which multiplies nothing */
+        engine_tell(g, r->w[0], x);
+        break;
+    case OP_SWIGLU:
+        engine_tell(g, r->w[0], x);
+        engine_tell(g, r->w[1], x);
+        break;
+    case OP_LINEAR_HEADS: /* a matrix for each head's part of a row */
+        x.mats = r->heads;
+        for (; x.mat < x.mats; x.mat++, x.x += r->in[0].cols / x.mats)
+            engine_tell(g, &r->w[0][x.mat], x);
+        break;
+    case OP_EXPERT: {
+        struct engine_input h = {
+            .rows = r->in[1].rows, .mats = 1, .x = r->in[1].data, .ld = r->in[1].cols};
+        x.rows = h.rows;
+        x.index = r->rows;
+        x.mat = h.mat = r->expert;
+        x.mats = h.mats = r->n_expert;
+        engine_tell(g, r->w[0], x);
+        engine_tell(g, r->w[1], x);
+        engine_tell(g, r->w[2], h);
+        break;
+    }
+    default:
+        break;
+    }
 }
 
 void engine_observe(struct engine *g, void (*fn)(void *arg, const struct engine_input *in),

@@ -91,15 +91,16 @@ void engine_sampling(const struct engine *g, struct sampler_params *out);
 
 /*
  * What goes into the matrix products of an engine's sessions, matrix by matrix: `rows` inputs of
- * `cols` values. Matrices that share an input report it each. A stack of
- * experts is one name with `mats` matrices, of which this is number `mat`, with the inputs routed
- * to it. Everything is valid during the call only.
+ * `cols` values. Matrices that share an input report it each. A stack of experts (or of heads) is
+ * one name with `mats` matrices, of which this is number `mat`, with the inputs routed to it.
+ * Everything is valid during the call only.
  */
 struct engine_input {
     const char *name; /* of the weight as GGUF files call it, whatever files the model came from */
     size_t cols, rows, mat, mats;
-    const float *x; /* row r: cols values at x + r * ld */
+    const float *x; /* row r: cols values at x + (index ? index[r] : r) * ld */
     size_t ld;
+    const uint32_t *index; /* (rows) or NULL */
 };
 
 /* From now on `fn` sees every input, in the order of computation and in the caller's thread; NULL

@@ -272,7 +272,8 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
     }
     linear_run(c, &j);
     if (!c->dry && x.rows)
-        op_record(c, &(struct op_record){.kind = OP_LINEAR_HEADS, .out = y, .in = {x}, .w = {w}});
+        op_record(c, &(struct op_record){
+                         .kind = OP_LINEAR_HEADS, .out = y, .in = {x}, .w = {w}, .heads = heads});
     c->used = mark;
     return y;
 }

@@ -82,6 +82,7 @@ struct op_record {
     enum op_kind kind;
     struct tensor out, in[3]; /* a tensor is known by its data pointer */
     const struct weight *w[3];
+    size_t heads; /* OP_LINEAR_HEADS: matrices at w[0] */
     /* OP_ROUTE: what was asked, and the answer, whose weights are `out`. OP_MOE: the answer that
        was followed, its weights are in[1]; w: gate, up, down, each an array of n_expert. */
     struct router_args router;

@@ -309,6 +309,66 @@ exits 1 && oneline
 holds test ! -e "$tmp/none"
 is 'logits of what there is not'
 
+# ---- eval, imatrix ---------------------------------------------------------------------------------
+
+i=0
+while [ $i -lt 60 ]; do
+    echo "The quick brown fox number $i jumps over the lazy dog."
+    i=$((i + 1))
+done >"$tmp/text"
+run eval perplexity "$model" "$tmp/text" --ctx 64 --save-logits "$tmp/ref" --top 16
+exits 0 && says 'perplexity' && says 'windows of 64' && says 'scored' && quiet
+run eval perplexity "$model" "$tmp/text" --ctx 64 --json
+exits 0 && says '"perplexity"' && hides '"kl"'
+grep '"value"' "$tmp/out" >"$tmp/a"
+"$ponder" eval perplexity "$model" - --ctx 64 --json -t 1 <"$tmp/text" 2>&1 | grep '"value"' >"$tmp/b"
+same "$tmp/a" "$tmp/b"
+run eval perplexity "$model" --kl "$tmp/ref"
+exits 0 && says 'mean 0.000000 ± 0.000000' && says 'the same at 100.000%' && quiet
+run eval perplexity "$model" "$tmp/text" --kl "$tmp/ref" --json --kv-type f32
+exits 0 && says '"same_best"'
+run eval perplexity "$model" "$tmp/text" --ctx 64 --stride 32
+exits 0 && says 'one every 32' && quiet
+is 'perplexity and divergence of a text'
+
+run eval perplexity "$model"
+exits 2 && oneline && tells 'a text is missing'
+run eval beauty "$model"
+exits 2 && oneline && tells 'perplexity'
+run eval perplexity "$model" "$tmp/text" --ctx 64 --stride 65
+exits 2 && oneline && tells 'stride of 65'
+run eval perplexity "$model" "$tmp/text" --ctx 400000
+exits 1 && oneline && tells 'tokens'
+run eval perplexity "$model" "$tmp/text" --ctx 32 --kl "$tmp/ref"
+exits 2 && oneline && tells 'leave'
+run eval perplexity "$llama" --kl "$tmp/ref"
+exits 1 && oneline && tells 'vocabulary'
+head -c 3000 "$tmp/ref" >"$tmp/cut"
+run eval perplexity "$model" --kl "$tmp/cut"
+exits 1 && oneline && tells 'truncated'
+run eval perplexity "$model" --kl "$tmp/text"
+exits 1 && oneline && tells 'no file of saved logits'
+run eval perplexity "$model" "$tmp/text" --ctx 64 --save-logits "$tmp/none/ref"
+exits 1 && oneline && tells 'none/ref'
+run eval perplexity "$golden/models/qwen2_untied" "$tmp/text"
+exits 1 && oneline && tells 'no tokenizer'
+is 'eval refuses what cannot be'
+
+run imatrix "$model" "$tmp/text" --ctx 64 -o "$tmp/im.gguf" --chunks 4
+exits 0 && says 'wrote' && says '21 matrices' && quiet
+run imatrix "$model" "$tmp/text" --ctx 64 -o "$tmp/im2.gguf" --from-chunk 4 --chunks 2 --in "$tmp/im.gguf" --head
+exits 0 && says '22 matrices' && says '6 chunks' && quiet
+run inspect "$tmp/im2.gguf" --json
+exits 0 && says 'blk.2.ffn_down.weight.in_sum2' && says 'blk.0.attn_q.weight.counts' && says 'token_embd.weight.in_sum2'
+run imatrix "$model" "$tmp/text" --ctx 32 --in "$tmp/im.gguf" -o "$tmp/none.gguf"
+exits 2 && oneline && tells '--ctx 64'
+run imatrix "$model" "$tmp/text" --in "$tmp/text" -o "$tmp/none.gguf"
+exits 1 && oneline
+run imatrix "$model" "$tmp/none"
+exits 1 && oneline && tells 'none'
+holds [ ! -e "$tmp/none.gguf" ]
+is 'imatrix is written, added to, looked at'
+
 run inspect "$model"
 exits 0 && says 'model.embed_tokens.weight' && says '512 × 64' && says 'qwen2' && quiet
 run inspect "$model" --json
