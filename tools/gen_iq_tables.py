@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes src/quant/q_iq_tables.{h,c}: the codebooks of the IQ weight types.
+"""Writes src/quant/q_iq_tables.{h,c}, the codebooks of the IQ weight types, and q_iq_index.c, the
+order in which their encoder searches them (q_book.h says what its numbers are).
 
 The values are constants of the format: a file written with other ones could not be read. They are
 taken from the Python package `gguf` (pip install gguf), which holds them packed.
@@ -30,16 +31,56 @@ HEAD = """/*
  */
 """
 
+INDEX_HEAD = """/*
+ * The codebooks of q_iq_tables.c in the order of the search (struct q_book).
+ *
+ * Written by tools/gen_iq_tables.py; do not edit.
+ */
+#include "quant/q_book.h"
+
+// clang-format off
+"""
+
+
+def listing(kind, name, values, form, per):
+    lines = [", ".join(form % v for v in values[i:i + per]) for i in range(0, len(values), per)]
+    return f"static const {kind} {name}[{len(values)}] = {{\n    " + ",\n    ".join(lines) + ",\n};\n"
+
+
+def index(name, rows):
+    """The tables of one struct q_book."""
+    levels = sorted({int(v) for v in rows.flatten()}, key=lambda v: v - 256 if v > 127 else v)
+    digits = [[levels.index(int(v)) for v in r] for r in rows]
+    if len(levels) == 3:
+        digits = [[3 * r[i] + r[i + 1] for i in range(0, 8, 2)] for r in digits]
+    radix = 9 if len(levels) == 3 else 8
+    cells = sorted((radix * r[0] + r[1], radix * r[2] + r[3], code) for code, r in enumerate(digits))
+    member = [0] * (2 * radix * radix)
+    for a, b, _ in cells:
+        member[2 * a + b // 64] |= 1 << b % 64
+    first = [sum(c[0] < a for c in cells) for a in range(radix * radix + 1)]
+    short = name[2:]
+    levels = [v - 256 if v > 127 else v for v in levels]
+    return ("\n" + listing("uint16_t", f"first_{short}", first, "%d", 20)
+            + listing("uint8_t", f"second_{short}", [c[1] for c in cells], "%d", 25)
+            + listing("uint16_t", f"code_{short}", [c[2] for c in cells], "%d", 20)
+            + listing("uint64_t", f"member_{short}", member, "0x%016x", 5)
+            + f"const struct q_book {name.replace('grid', 'book')} = {{\n"
+            + f"    .radix = {radix},\n    .first = first_{short},\n    .second = second_{short},\n"
+            + f"    .code = code_{short},\n    .member = member_{short},\n"
+            + f"    .level = {{{', '.join(map(str, levels))}}},\n}};\n")
+
 
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "..", "src", "quant")
-    decl, body = [], []
+    decl, body, order = [], [], []
     for name, cls, width, what in TABLES:
         cls.init_grid()
         rows = cls.grid.reshape(cls.grid_shape).astype(np.int64) & 0xFF
         assert rows.shape[1] == width
         words = [sum(int(v) << 8 * i for i, v in enumerate(r)) for r in rows]
+        order.append(index(name, rows))
         kind = "uint64_t" if width == 8 else "uint32_t"
         decl.append((f"extern const {kind} {name}[{len(words)}];", what))
         per, digits = (5, 16) if width == 8 else (8, 8)
@@ -54,6 +95,8 @@ def main():
     with open(os.path.join(out, "q_iq_tables.c"), "w") as f:
         f.write(HEAD + '#include "quant/q_iq_tables.h"\n\n// clang-format off\n' + "".join(body)
                 + "// clang-format on\n")
+    with open(os.path.join(out, "q_iq_index.c"), "w") as f:
+        f.write(INDEX_HEAD + "".join(order) + "// clang-format on\n")
 
 
 main()

@@ -15,7 +15,7 @@
  * to a codebook of −1, 0, 1. The order of the multiplications is that of the reference
  * implementations, so that results agree to the bit.
  *
- * Left out: encoding, which searches the codebooks and is of use only with importance statistics.
+ * Encoding: q_iq_encode.c.
  */
 #include "quant/q_impl.h"
 #include "quant/q_iq_tables.h"

@@ -43,6 +43,13 @@ static const struct expectation {
     {QUANT_Q4_K, 0.14189, 0.075, true},
     {QUANT_Q5_K, 0.0707284, 0.037, true},
     {QUANT_Q6_K, 0.0368023, 0.019, true},
+    {QUANT_IQ1_S, 0.987215, 0.47, true},
+    {QUANT_IQ1_M, 1.08682, 0.445, true},
+    {QUANT_IQ2_XXS, 0.8184, 0.35, true},
+    {QUANT_IQ2_XS, 0.662065, 0.31, true},
+    {QUANT_IQ2_S, 0.624606, 0.26, true},
+    {QUANT_IQ3_XXS, 0.429488, 0.196, true},
+    {QUANT_IQ3_S, 1.02903, 0.142, true},
     {QUANT_IQ4_NL, 0.157218, 0.080, true},
     {QUANT_IQ4_XS, 0.158547, 0.080, true},
     {QUANT_TQ1_0, 1.47335, 0.95, false},
@@ -286,6 +293,58 @@ static void rows_are_encoded_block_by_block(void **state)
     }
 }
 
+/* Values that a block can hold exactly come back almost so: the codebooks are searched right. */
+static void what_a_block_can_hold_comes_back(void **state)
+{
+    static const enum quant_id ids[] = {QUANT_IQ1_S, QUANT_IQ1_M,   QUANT_IQ2_XXS, QUANT_IQ2_XS,
+                                        QUANT_IQ2_S, QUANT_IQ3_XXS, QUANT_IQ3_S};
+    float x[256], back[256];
+    random_state = 23;
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        const struct quant_type *t = quant_by_id(ids[i]);
+        double off = 0, all = 0;
+        for (int round = 0; round < 40; round++) {
+            uint8_t bytes[128];
+            for (size_t k = 0; k < t->bytes; k++)
+                bytes[k] = (uint8_t)(uniform() * 256);
+            /* the half: in the first two bytes, or in the top nibbles of the last eight */
+            bytes[0] = 0x55, bytes[1] = 0x2A;
+            for (size_t k = 0; k < 4 && t->id == QUANT_IQ1_M; k++)
+                bytes[49 + 2 * k] = (uint8_t)((bytes[49 + 2 * k] & 15) | (k == 3 ? 0x20 : 0x50));
+            t->decode(x, bytes, 256);
+            round_trip(t, back, x, 256, NULL);
+            off += pow(error(back, x, NULL, 256), 2);
+            for (size_t k = 0; k < 256; k++)
+                all += (double)x[k] * (double)x[k] / 256;
+        }
+        if (sqrt(off / all) > 0.05)
+            fail_msg("%s: relative error %g", t->name, sqrt(off / all));
+    }
+}
+
+/* Blocks of few values: whatever is written is no worse than zeros. */
+static void sparse_blocks_are_no_worse_than_zeros(void **state)
+{
+    float x[N], back[N], zero[N] = {0}, importance[N];
+    random_state = 29;
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct quant_type *t = quant_by_id(expected[i].id);
+        for (size_t every = 1; every <= 256; every *= 2) {
+            for (size_t k = 0; k < N; k++) {
+                x[k] = k % every == (every > 3 ? 3 : 0) ? gaussian() : 0;
+                importance[k] = x[k] != 0 || k % 3 ? 0 : 1; /* says the wrong thing */
+            }
+            round_trip(t, back, x, N, NULL);
+            if (error(back, x, NULL, N) > error(zero, x, NULL, N))
+                fail_msg("%s: one value in %zu: error %g, zeros %g", t->name, every,
+                         error(back, x, NULL, N), error(zero, x, NULL, N));
+            round_trip(t, back, x, N, importance);
+            for (size_t k = 0; k < N; k++)
+                assert_true(isfinite(back[k]));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +358,8 @@ int main(void)
         cmocka_unit_test(importance_lowers_the_weighted_error),
         cmocka_unit_test(only_ratios_of_importance_count),
         cmocka_unit_test(rows_are_encoded_block_by_block),
+        cmocka_unit_test(what_a_block_can_hold_comes_back),
+        cmocka_unit_test(sparse_blocks_are_no_worse_than_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
