@@ -25,7 +25,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { PACKED_BLOCK = 32, Q4Z_BYTES = 20, Q8Z_BYTES = 36 };
+enum { PACKED_BLOCK = 32, PACKED_GROUPS = 512, Q4Z_BYTES = 20, Q8Z_BYTES = 36 };
 
 /* Which nibble of a word output 8j + c has in AWQ. */
 static const uint8_t awq_slot[8] = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -55,58 +55,78 @@ static inline int zero_at(const struct source_parts *p, size_t group, size_t o, 
     return along(p->part[PART_ZEROS], &p->packed, group, o, outs) + p->packed.zero_shift;
 }
 
-/* The codes of inputs [i, i + n) of output o; i is a multiple of 32, n at most that. */
-static void codes_at(const struct source_parts *p, size_t o, size_t outs, size_t i, size_t n,
-                     uint8_t code[PACKED_BLOCK])
+/*
+ * The words that hold inputs [i, i + n) of output o, n up to 32: with AWQ one for each input, the
+ * same for 8 outputs. Missing inputs have the code 0, or 128 where codes take a byte.
+ */
+static void words_at(const struct source_parts *p, size_t o, size_t outs, size_t i, size_t n,
+                     uint32_t words[PACKED_BLOCK])
 {
     const struct source_tensor *w = p->part[PART_WEIGHT];
-    unsigned bits = (unsigned)p->packed.bits;
-    size_t per = 32 / bits;
+    size_t per = p->packed.awq ? 1 : 32 / (size_t)p->packed.bits, k = 0;
+    size_t row = p->packed.awq ? outs / 8 : outs, at = i / per * row + (p->packed.awq ? o / 8 : o);
 
-    if (p->packed.awq) {
-        for (size_t k = 0; k < n; k++)
-            code[k] = (uint8_t)along(w, &p->packed, i + k, o, outs);
-        return;
-    }
-    for (size_t k = 0; k < n; k += per) {
-        uint32_t word = word_at(w, (i + k) / per * outs + o);
-        for (size_t j = 0; j < per; j++, word >>= bits)
-            code[k + j] = (uint8_t)(word & ((1u << bits) - 1));
-    }
+    for (; k < n / per; k++)
+        words[k] = word_at(w, at + k * row);
+    for (; k < PACKED_BLOCK; k++)
+        words[k] = p->packed.bits == 8 ? 0x80808080u : 0;
 }
 
-/* One block of Q4Z or Q8Z. */
-static void put_block(const struct source_parts *p, size_t o, size_t outs, size_t i, size_t n,
+/* The eight nibbles of a word as bytes, the lowest first. */
+static inline uint64_t spread(uint32_t word)
+{
+    uint64_t x = word;
+
+    x = (x | x << 16) & 0x0000FFFF0000FFFFu;
+    x = (x | x << 8) & 0x00FF00FF00FF00FFu;
+    return (x | x << 4) & 0x0F0F0F0F0F0F0F0Fu;
+}
+
+/* The codes of 32 inputs of output o as they lie in a block of Q8Z (8 bits) or Q4Z. */
+static void put_codes(const struct parts_packed *p, const uint32_t words[PACKED_BLOCK], size_t o,
                       uint8_t *to)
 {
-    size_t group = i / p->packed.group;
-    bool wide = p->packed.bits == 8;
-    int bias = wide ? 128 : 0;
-    uint16_t zero = quant_f32_to_f16((float)(zero_at(p, group, o, outs) - bias));
-    uint8_t code[PACKED_BLOCK];
-
-    memset(code, bias, sizeof code);
-    codes_at(p, o, outs, i, n, code);
-    memcpy(to, p->part[PART_SCALES]->data + 2 * (group * outs + o), 2);
-    memcpy(to + 2, &zero, 2);
-    for (size_t k = 0; k < PACKED_BLOCK && wide; k++)
-        to[4 + k] = code[k] ^ 0x80; /* minus 128 */
-    for (size_t k = 0; k < PACKED_BLOCK / 2 && !wide; k++)
-        to[4 + k] = (uint8_t)(code[k] | code[k + PACKED_BLOCK / 2] << 4);
+    if (p->awq) {
+        unsigned shift = 4u * awq_slot[o % 8];
+        for (size_t k = 0; k < 16; k++)
+            to[k] = (uint8_t)((words[k] >> shift & 15) | (words[k + 16] >> shift & 15) << 4);
+    } else if (p->bits == 8) {
+        for (size_t k = 0; k < 8; k++) {
+            uint32_t v = words[k] ^ 0x80808080u; /* minus 128 */
+            memcpy(to + 4 * k, &v, sizeof v);
+        }
+    } else if (p->bits == 4) {
+        for (size_t k = 0; k < 2; k++) {
+            uint64_t v = spread(words[k]) | spread(words[k + 2]) << 4;
+            memcpy(to + 8 * k, &v, sizeof v);
+        }
+    } else {
+        for (size_t k = 0; k < 16; k++)
+            to[k] = (uint8_t)((words[0] >> 2 * k & 3) | (words[1] >> 2 * k & 3) << 4);
+    }
 }
 
-/* Blocks outside, rows inside: the words of neighbouring outputs lie side by side. */
+/* Blocks outside, rows inside: the words of neighbouring outputs lie side by side, or are one. */
 static void rows_blocks(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
                         size_t stride)
 {
     const struct source_parts *p = t->parts;
     size_t outs = (size_t)t->shape[0], ins = (size_t)t->shape[1];
     size_t block = p->packed.bits == 8 ? Q8Z_BYTES : Q4Z_BYTES;
+    int bias = p->packed.bits == 8 ? 128 : 0;
+    uint32_t words[PACKED_BLOCK];
 
     for (size_t i = 0; i < ins; i += PACKED_BLOCK)
-        for (size_t r = 0; r < n; r++)
-            put_block(p, (size_t)r0 + r, outs, i, num_min(PACKED_BLOCK, ins - i),
-                      dst + r * stride + i / PACKED_BLOCK * block);
+        for (size_t r = 0; r < n; r++) {
+            size_t o = (size_t)r0 + r, group = i / p->packed.group;
+            uint16_t zero = quant_f32_to_f16((float)(zero_at(p, group, o, outs) - bias));
+            uint8_t *to = dst + r * stride + i / PACKED_BLOCK * block;
+            if (r == 0 || !p->packed.awq || o % 8 == 0)
+                words_at(p, o, outs, i, num_min(PACKED_BLOCK, ins - i), words);
+            memcpy(to, p->part[PART_SCALES]->data + 2 * (group * outs + o), 2);
+            memcpy(to + 2, &zero, 2);
+            put_codes(&p->packed, words, o, to + 4);
+        }
 }
 
 static inline size_t group_at(const struct parts_packed *p, size_t i)
@@ -119,24 +139,56 @@ static inline size_t group_at(const struct parts_packed *p, size_t i)
     return g;
 }
 
+/* Scales and zero points of an output, as many as fit. */
+struct groups {
+    float scale[PACKED_GROUPS], zero[PACKED_GROUPS];
+};
+
+static void groups_at(const struct source_parts *p, size_t o, size_t outs, size_t first,
+                      struct groups *g)
+{
+    size_t n = num_min((size_t)p->part[PART_SCALES]->shape[0] - first, PACKED_GROUPS);
+
+    for (size_t i = 0; i < n; i++) {
+        g->scale[i] = part_float(p->part[PART_SCALES], (first + i) * outs + o);
+        g->zero[i] = (float)zero_at(p, first + i, o, outs);
+    }
+}
+
 static void rows_f32(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
                      size_t stride)
 {
     const struct source_parts *p = t->parts;
     size_t outs = (size_t)t->shape[0], ins = (size_t)t->shape[1];
-    uint8_t code[PACKED_BLOCK];
+    bool wide = p->packed.bits == 8;
+    uint32_t words[PACKED_BLOCK];
+    uint8_t codes[PACKED_BLOCK];
+    struct groups groups;
 
-    for (size_t i = 0; i < ins; i += PACKED_BLOCK)
-        for (size_t r = 0; r < n; r++) {
-            size_t o = (size_t)r0 + r, take = num_min(PACKED_BLOCK, ins - i);
-            codes_at(p, o, outs, i, take, code);
+    for (size_t r = 0; r < n && ins; r++) {
+        size_t o = (size_t)r0 + r, first = 0; /* of the groups that are at hand */
+        groups_at(p, o, outs, first, &groups);
+        for (size_t i = 0; i < ins; i += PACKED_BLOCK) {
+            size_t take = num_min(PACKED_BLOCK, ins - i);
+            words_at(p, o, outs, i, take, words);
+            put_codes(&p->packed, words, o, codes);
             for (size_t k = 0; k < take; k++) {
                 size_t g = group_at(&p->packed, i + k);
-                float w = part_float(p->part[PART_SCALES], g * outs + o) *
-                          (float)(code[k] - zero_at(p, g, o, outs));
+                int q = wide ? codes[k] ^ 0x80 : k < 16 ? codes[k] & 15 : codes[k - 16] >> 4;
+                float w;
+                if (g - first >= PACKED_GROUPS && !p->packed.index) { /* they come in order */
+                    first = g;
+                    groups_at(p, o, outs, first, &groups);
+                }
+                if (g - first < PACKED_GROUPS)
+                    w = groups.scale[g - first] * ((float)q - groups.zero[g - first]);
+                else
+                    w = part_float(p->part[PART_SCALES], g * outs + o) *
+                        (float)(q - zero_at(p, g, o, outs));
                 memcpy(dst + r * stride + 4 * (i + k), &w, sizeof w);
             }
         }
+    }
 }
 
 /* ---- opening ------------------------------------------------------------------------------------

@@ -360,8 +360,8 @@ static void test_gptq_golden(void **state)
 }
 
 /* Layouts that have no golden: what the words say, taken apart here once more. */
-static void gptq_case(int bits, size_t ins, size_t outs, int group, const char *scale_dtype,
-                      const char *form)
+static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed,
+                      const char *scale_dtype, const char *form)
 {
     size_t per = 32 / (size_t)bits, g = group < 0 ? ins : (size_t)group, groups = (ins + g - 1) / g;
     size_t wide = strcmp(scale_dtype, "F32") ? 2 : 4;
@@ -371,7 +371,11 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, const char *
     struct st f = {0};
     struct source *s;
     char config[256];
+    uint32_t *index = malloc(4 * ins);
     uint64_t x = 5;
+
+    for (size_t i = 0; i < ins; i++)
+        index[i] = (uint32_t)(mixed ? i * 7919 % groups : i / g);
 
     for (size_t i = 0; i < ins / per * outs; i++)
         words[i] = (uint32_t)((x = x * 6364136223846793005u + 1442695040888963407u) >> 32);
@@ -386,15 +390,17 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, const char *
         for (size_t i = 0; i < ins; i++) {
             uint32_t mask = (1u << bits) - 1, sh = (uint32_t)bits;
             uint32_t q = words[i / per * outs + o] >> (sh * (i % per)) & mask;
-            uint32_t z = zeros[(i / g * outs + o) / per] >> (sh * (o % per)) & mask;
+            uint32_t z = zeros[(index[i] * outs + o) / per] >> (sh * (o % per)) & mask;
             want[o * ins + i] =
-                0.0078125f * (float)((i / g * outs + o) % 13 + 1) * ((float)q - (float)(z + 1));
+                0.0078125f * (float)((index[i] * outs + o) % 13 + 1) * ((float)q - (float)(z + 1));
         }
     st_add(&f, "x.qweight", "I32", 2, (uint64_t[]){ins / per, outs}, words, 4 * ins / per * outs);
     st_add(&f, "x.qzeros", "I32", 2, (uint64_t[]){groups, outs / per}, zeros,
            4 * groups * outs / per);
     st_add(&f, "x.scales", scale_dtype, 2, (uint64_t[]){groups, outs}, scales,
            wide * groups * outs);
+    if (mixed)
+        st_add(&f, "x.g_idx", "I32", 1, (uint64_t[]){ins}, index, 4 * ins);
     temp_text(&tmp, "hf/config.json", gptq_config(config, bits, group, "gptq"));
     st_write(&f, &tmp, "hf/model.safetensors");
     s = open_ok(temp_path(&tmp, "hf"));
@@ -404,18 +410,22 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, const char *
     free(zeros);
     free(scales);
     free(want);
+    free(index);
 }
 
 static void test_gptq_layouts(void **state)
 {
-    gptq_case(4, 128, 16, 32, "F16", "Q4Z");
-    gptq_case(4, 72, 8, -1, "F16", "Q4Z");
-    gptq_case(4, 128, 8, 16, "F16", "F32");
-    gptq_case(4, 96, 8, 64, "BF16", "F32");
-    gptq_case(4, 96, 8, 64, "F32", "F32");
-    gptq_case(8, 100, 4, 64, "F16", "Q8Z");
-    gptq_case(8, 100, 4, 10, "F16", "F32");
-    gptq_case(2, 112, 16, 64, "F16", "Q4Z");
+    gptq_case(4, 128, 16, 32, false, "F16", "Q4Z");
+    gptq_case(4, 72, 8, -1, false, "F16", "Q4Z");
+    gptq_case(4, 128, 8, 16, false, "F16", "F32");
+    gptq_case(4, 96, 8, 64, false, "BF16", "F32");
+    gptq_case(4, 96, 8, 64, false, "F32", "F32");
+    gptq_case(8, 100, 4, 64, false, "F16", "Q8Z");
+    gptq_case(8, 100, 4, 10, false, "F16", "F32");
+    gptq_case(2, 112, 16, 64, false, "F16", "Q4Z");
+    gptq_case(8, 5200, 4, 4, false, "F16", "F32"); /* many groups */
+    gptq_case(8, 5200, 4, 4, true, "F16", "F32");
+    gptq_case(4, 128, 8, 32, true, "BF16", "F32");
 }
 
 static void test_gptq_refused(void **state)
