@@ -11,11 +11,15 @@
 static int check_room(const struct convert_plan *p, const char *path, struct err *e)
 {
     char dir[4096] = ".", need[32], have[32];
-    const char *slash = strrchr(path, '/');
     struct statvfs v;
-    if (slash && (size_t)(slash - path) + 1 < sizeof dir) {
-        memcpy(dir, path, (size_t)(slash - path) + 1);
-        dir[slash - path + 1] = 0;
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') /* of the folder itself */
+        n--;
+    while (n && path[n - 1] != '/')
+        n--;
+    if (n && n < sizeof dir) {
+        memcpy(dir, path, n);
+        dir[n] = 0;
     }
     if (statvfs(dir, &v) != 0)
         return err_errno(e, "%.300s", dir);
@@ -36,7 +40,8 @@ int convert_write(struct convert_plan *p, const char *path, struct team *team,
             rc = err_set(e, ERR_UNSUPPORTED,
                          "tensor \"%s\": the type %s cannot be written, only read",
                          p->tensors[i].name, p->tensors[i].type->name);
-    if (!rc && p->o.format == CONVERT_HF)
-        rc = err_set(e, ERR_UNSUPPORTED, "%.300s: only GGUF files can be written", path);
-    return rc ? rc : convert_write_gguf(p, path, team, progress, arg, e);
+    if (rc)
+        return rc;
+    return (p->o.format == CONVERT_HF ? convert_write_hf : convert_write_gguf)(p, path, team,
+                                                                               progress, arg, e);
 }

@@ -19,6 +19,10 @@ int convert_stream(struct convert_plan *p, const struct convert_sink *sink, stru
 int convert_write_gguf(struct convert_plan *p, const char *path, struct team *team,
                        convert_progress *progress, void *arg, struct err *e);
 
+/* Writes a Hugging Face folder (hf_out.c). */
+int convert_write_hf(struct convert_plan *p, const char *path, struct team *team,
+                     convert_progress *progress, void *arg, struct err *e);
+
 struct gguf_writer;
 
 /* The metadata of a GGUF file (gguf_meta.c). */

@@ -406,6 +406,22 @@ run convert "$gguf" "$tmp/c.gguf" --force
 exits 0 && says "wrote $tmp/c.gguf"
 run convert "$tmp/c.gguf" "$tmp/c.gguf" --force
 exits 2 && tells 'is the source itself' && oneline
+run convert "$model" "$tmp/m.gguf"
+exits 0 && says 'bits a weight' && quiet
+run quantize "$model" "$tmp/mq.gguf" --type Q8_0 --json
+exits 0 && says '"type": "Q8_0"'
+run convert "$tmp/m.gguf" "$tmp/back/"
+exits 0 && quiet
+run logits "$tmp/m.gguf" --ids 5,6,7 --out "$tmp/a.f32"
+exits 0
+run logits "$tmp/back" --ids 5,6,7 --out "$tmp/b.f32"
+exits 0
+same "$tmp/a.f32" "$tmp/b.f32"
+run convert "$tmp/m.gguf" "$tmp/back" --force
+exits 2 && tells 'never replaced' && oneline
+run quantize "$tmp/m.gguf" "$tmp/q" --type Q8_0
+exits 2 && tells 'cannot hold Q8_0' && oneline
+holds test -z "$(find "$tmp" -name '*.part-*')"
 is 'other files: quantize and convert'
 
 run bench "$model" -p 16 -n 4 -r 2 -t 1,2

@@ -1,6 +1,6 @@
 /*
- * Hugging Face folders to GGUF: the model computes the same bits (llama's rotated rows lie in
- * another order there, so attention adds up in another order), drafts too, and text is cut the
+ * Hugging Face folders to GGUF and back: the model computes the same bits (llama's rotated rows lie
+ * in another order there, so attention adds up in another order), drafts too, and text is cut the
  * same.
  */
 #include "base/file.h"
@@ -15,6 +15,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 // clang-format on
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,21 @@ static int setup(void **state)
     snprintf(dir, sizeof dir, "%s/ponder-convert-XXXXXX",
              base && strlen(base) < 32 ? base : "/tmp");
     return mkdtemp(dir) ? 0 : -1;
+}
+
+/* Removes a folder of plain files. */
+static void remove_folder(const char *path)
+{
+    char file[600];
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *x; (x = readdir(d));) {
+        snprintf(file, sizeof file, "%s/%.200s", path, x->d_name);
+        if (x->d_name[0] != '.')
+            unlink(file);
+    }
+    closedir(d);
+    assert_int_equal(rmdir(path), 0);
 }
 
 static int teardown(void **state)
@@ -168,6 +184,81 @@ static void same_tokenizer(const char *a, const char *b)
     source_free(sb);
 }
 
+/* The tensors of a folder that came back have the values they had. */
+static void same_values(const char *a, const char *b)
+{
+    struct source *x, *y;
+    struct err e = {0};
+    good(source_open(&x, a, &e), &e);
+    good(source_open(&y, b, &e), &e);
+    assert_int_equal(source_tensor_count(x), source_tensor_count(y));
+    for (size_t i = 0; i < source_tensor_count(x); i++) {
+        const struct source_tensor *t = source_tensor_at(x, i), *u = source_tensor(y, t->name);
+        if (!u)
+            fail_msg("%s is missing", t->name);
+        assert_int_equal(t->dims, u->dims);
+        assert_memory_equal(t->shape, u->shape, sizeof t->shape);
+        size_t cols = (size_t)t->shape[t->dims - 1];
+        uint8_t *row = malloc(source_row_bytes(t) + source_row_bytes(u));
+        float *v = malloc(2 * cols * sizeof *v);
+        assert_true(row && v);
+        for (uint64_t r = 0; r < source_row_count(t); r++) {
+            source_rows(t, r, 1, row, source_row_bytes(t));
+            t->type->decode(v, row, cols);
+            source_rows(u, r, 1, row, source_row_bytes(u));
+            u->type->decode(v + cols, row, cols);
+            assert_memory_equal(v, v + cols, cols * sizeof *v);
+        }
+        free(row);
+        free(v);
+    }
+    source_free(x);
+    source_free(y);
+}
+
+/* To GGUF and back: the values, the numbers and the tokenizer are what they were. */
+static void test_back(void **state)
+{
+    const struct golden_model *m = *state;
+    char in[512], out[160], back[160];
+    snprintf(in, sizeof in, "%s/models/%s", GOLDEN_DIR, m->name);
+    snprintf(out, sizeof out, "%s/m.gguf", dir);
+    snprintf(back, sizeof back, "%s/back", dir);
+    convert(in, out, CONVERT_GGUF, m->type);
+    convert(out, back, CONVERT_HF, NULL);
+    same_values(in, back);
+    same_logits(in, back, m->type ? 1e-4f : 0, m->name);
+    if (m->tokenizer)
+        same_tokenizer(in, back);
+    unlink(out);
+    remove_folder(back);
+}
+
+/* From folder to folder: another type, the other files come along. */
+static void test_folder(void **state)
+{
+    char in[512], out[160], text[600];
+    snprintf(in, sizeof in, "%s/models/qwen2_tied", GOLDEN_DIR);
+    snprintf(out, sizeof out, "%s/folder/", dir);
+    convert(in, out, CONVERT_HF, "F32");
+    same_values(in, out);
+    same_logits(in, out, 0, "F32");
+    same_tokenizer(in, out);
+    snprintf(text, sizeof text, "%s/generation_config.json", out);
+    assert_int_equal(file_kind(text), FILE_REGULAR);
+    struct convert_options o = {.format = CONVERT_HF, .force = true};
+    struct err e = {0};
+    struct source *src;
+    struct convert_plan *p;
+    good(source_open(&src, in, &e), &e);
+    good(convert_plan_new(&p, src, &o, &e), &e);
+    assert_int_equal(convert_write(p, out, NULL, NULL, NULL, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "never replaced"));
+    convert_plan_free(p);
+    source_free(src);
+    remove_folder(out);
+}
+
 static void test_gguf(void **state)
 {
     const struct golden_model *m = *state;
@@ -179,6 +270,46 @@ static void test_gguf(void **state)
     if (m->tokenizer)
         same_tokenizer(in, out);
     unlink(out);
+}
+
+static bool stop(void *arg, uint64_t done, uint64_t total, size_t tensors)
+{
+    return false;
+}
+
+/* A folder that is stopped, or whose allocations fail, is not there. */
+static void test_folder_stop(void **state)
+{
+    char in[512], gguf[160], out[160];
+    struct convert_options o = {.format = CONVERT_HF};
+    struct team *team;
+    struct err e = {0};
+    snprintf(in, sizeof in, "%s/models/llama_rope_llama3", GOLDEN_DIR);
+    snprintf(gguf, sizeof gguf, "%s/m.gguf", dir);
+    snprintf(out, sizeof out, "%s/folder", dir);
+    convert(in, gguf, CONVERT_GGUF, NULL);
+    good(team_new(&team, 1, &e), &e);
+    for (size_t n = 0;; n += 1 + n / 40) {
+        struct source *src = NULL;
+        struct convert_plan *p = NULL;
+        good(source_open(&src, gguf, &e), &e);
+        if (n)
+            fail_alloc_at(n);
+        int rc = convert_plan_new(&p, src, &o, &e);
+        if (!rc)
+            rc = convert_write(p, out, team, n ? NULL : stop, NULL, &e);
+        bool failed = n ? fail_alloc_stop() : true;
+        convert_plan_free(p);
+        source_free(src);
+        assert_int_equal(n || rc == ERR_CANCELLED, 1);
+        assert_int_equal(file_kind(out) == FILE_NONE, rc != 0);
+        if (!rc)
+            remove_folder(out);
+        if (!failed)
+            break;
+    }
+    team_free(team);
+    unlink(gguf);
 }
 
 /* Allocations that fail while names, metadata and vocabulary are translated. */
@@ -218,10 +349,15 @@ static void test_alloc(void **state)
 int main(void)
 {
     enum { N = sizeof models / sizeof *models };
-    struct CMUnitTest tests[N + 1];
-    for (size_t i = 0; i < N; i++)
+    struct CMUnitTest tests[2 * N + 3];
+    for (size_t i = 0; i < N; i++) {
+        tests[N + i] = (struct CMUnitTest){models[i].name, test_back, NULL, NULL,
+                                           (void *)(uintptr_t)&models[i]};
         tests[i] = (struct CMUnitTest){models[i].name, test_gguf, NULL, NULL,
                                        (void *)(uintptr_t)&models[i]};
-    tests[N] = (struct CMUnitTest)cmocka_unit_test(test_alloc);
+    }
+    tests[2 * N] = (struct CMUnitTest)cmocka_unit_test(test_folder);
+    tests[2 * N + 1] = (struct CMUnitTest)cmocka_unit_test(test_folder_stop);
+    tests[2 * N + 2] = (struct CMUnitTest)cmocka_unit_test(test_alloc);
     return cmocka_run_group_tests(tests, setup, teardown);
 }
