@@ -533,15 +533,13 @@ static void test_moe_double(void **state)
 }
 
 /* A dry run says exactly what is needed, wherever tokens go, and more tokens never need less. */
-static void test_dry_run(void **state)
+static void check_dry_run(size_t width, size_t n_types, const size_t *counts, size_t n_counts)
 {
-    (void)state;
-    static const size_t counts[] = {0, 1, 2, 7, 64, 511, 512, 513, 600, TOKENS_MAX};
     struct bench f;
     bench_init(&f, cpu_best(), 2);
-    struct mix *m = mix_new(&f, 256, 256, TYPES, 64);
+    struct mix *m = mix_new(&f, width, width, n_types, 64);
     size_t before = 0;
-    for (size_t i = 0; i < NUM_COUNT(counts); i++) {
+    for (size_t i = 0; i < n_counts; i++) {
         size_t n = counts[i];
         struct op_ctx dry = f.c;
         struct router_args a = {64, 8, 8, 4, ROUTER_SIGMOID, true, true, 2.5f, NULL};
@@ -570,6 +568,14 @@ static void test_dry_run(void **state)
     }
     mix_free(m);
     bench_release(&f);
+}
+
+static void test_dry_run(void **state)
+{
+    (void)state;
+    static const size_t counts[] = {0, 1, 2, 7, 64, 511, 512, 513, 600, TOKENS_MAX};
+    check_dry_run(32, 4, counts, NUM_COUNT(counts));
+    check_dry_run(256, TYPES, counts, 5);
 }
 
 static void keep_record(void *arg, const struct op_record *r)
