@@ -37,6 +37,9 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "draft", .kind = OPT_ENUM, .arg = "HOW", .choices = "off|mtp", .value = "off",
      .env = "PONDER_DRAFT", .offset = AT(draft),
      .help = "guess tokens ahead with the model's prediction layer (V3, R1); the answer is the same"},
+    {.name = "mla", .kind = OPT_ENUM, .arg = "FORM", .choices = "absorbed|mixed", .value = "absorbed",
+     .env = "PONDER_MLA", .offset = AT(mla),
+     .help = "latent attention (V2, V3, R1): absorbed is exact however a prompt is cut; mixed expands long prompts, faster, other last bits"},
     {.name = "lora", .alias = "adapter", .kind = OPT_STRING, .arg = "PATH", .env = "PONDER_LORA", .offset = AT(lora),
      .help = "LoRA adapter: a PEFT folder or a GGUF file"},
     {.name = "lora-merge", .kind = OPT_FLAG, .offset = AT(lora_merge),
@@ -112,6 +115,7 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
     o.float_act = u->activations ? !strcmp(u->activations, "f32") : r->float_act;
     o.mtp = r->mtp || (u->draft && !strcmp(u->draft, "mtp"));
+    o.mla_expanded = u->mla && !strcmp(u->mla, "mixed");
     o.adapter = u->lora;
     o.adapter_merge = u->lora_merge > 0;
     if (u->weights && strcmp(u->weights, "auto") != 0)

@@ -176,6 +176,7 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
         return rc;
     load.adapter = adapter;
     load.merge = o->adapter_merge;
+    load.mla_expanded = o->mla_expanded;
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
     adapter_free(adapter);
     if (rc || (rc = engine_ctx(g, o, e)))

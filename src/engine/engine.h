@@ -46,6 +46,7 @@ struct engine_opts {
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
     const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
     bool adapter_merge;  /* keep sums instead of adding products */
+    bool mla_expanded;   /* latent attention: expanded form for long chunks; else one exact form */
     bool tokenizer_only; /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */

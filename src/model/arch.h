@@ -61,7 +61,8 @@ enum model_when {
     WHEN_BIAS,    /* these, when the router has a bias */
     WHEN_Q_LORA,
     WHEN_NO_Q_LORA,
-    WHEN_MTP, /* layers from n_layer on */
+    WHEN_EXPANDED, /* latent attention that also has the expanded form */
+    WHEN_MTP,      /* layers from n_layer on */
 };
 
 struct model_tensor {
@@ -96,6 +97,7 @@ struct model_block {
     struct weight kv_a, kv_a_norm;    /* (kv_lora + d_rope, d_model), (kv_lora) */
     struct weight *k_b;               /* n_head × (kv_lora, d_nope) */
     struct weight *v_b;               /* n_head × (d_v, kv_lora) */
+    struct weight *k_up;              /* n_head × (d_nope, kv_lora): k_b transposed */
 
     /* ffn.c */
     struct weight gate, up, down;                      /* (d_ff, d_model); (d_model, d_ff) */
@@ -198,7 +200,7 @@ struct model_view {
 };
 
 /* One spelling of a name. */
-enum model_part { PART_ALL, PART_FIRST, PART_SECOND, PART_K, PART_KT, PART_V };
+enum model_part { PART_ALL, PART_FIRST, PART_SECOND, PART_K, PART_KT, PART_V, PART_T };
 struct model_name {
     char text[160];
     bool each; /* a tensor for each expert: the name has its number in it */

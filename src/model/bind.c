@@ -54,6 +54,8 @@ bool model_has(const struct model_config *f, const struct model_tensor *row, siz
         return f->q_lora != 0;
     case WHEN_NO_Q_LORA:
         return f->q_lora == 0;
+    case WHEN_EXPANDED:
+        return f->mla_expanded;
     case WHEN_MTP:
         return layer >= f->n_layer;
     }
@@ -73,11 +75,8 @@ bool model_name_next(struct model_name *out, const char **s, size_t layer, size_
     static const struct {
         const char *suffix;
         enum model_part part;
-    } parts[] = {{"#0/2", PART_FIRST},
-                 {"#1/2", PART_SECOND},
-                 {"#kt", PART_KT},
-                 {"#k", PART_K},
-                 {"#v", PART_V}};
+    } parts[] = {{"#0/2", PART_FIRST}, {"#1/2", PART_SECOND}, {"#kt", PART_KT},
+                 {"#k", PART_K},       {"#v", PART_V},        {"#t", PART_T}};
     const char *p = *s, *end = strchr(p, '|');
     size_t at = 0, holes = 0;
     if (!end)
@@ -170,6 +169,8 @@ static int bind_view(struct model_view *out, const struct source_tensor *t,
     size_t tall = rows, wide = cols; /* of one matrix in the tensor */
     if (name->part == PART_FIRST || name->part == PART_SECOND)
         tall = 2 * rows;
+    else if (name->part == PART_T)
+        tall = cols, wide = rows;
     else if (name->part >= PART_K)
         tall = f->d_nope + f->d_v, wide = f->kv_lora;
     if (name->each || count == 1 ? t->dims != 2 || !bind_shape_is(t, 1, tall, wide)
@@ -180,7 +181,7 @@ static int bind_view(struct model_view *out, const struct source_tensor *t,
         out->row0 += rows;
     else if (name->part == PART_V)
         out->row0 += f->d_nope;
-    out->transposed = name->part == PART_K;
+    out->transposed = name->part == PART_K || name->part == PART_T;
     return 0;
 }
 

@@ -336,6 +336,7 @@ int model_load(struct model **out, const struct source *src, const struct model_
     arena_init(&m->arena, LOAD_ARENA_MAX);
     int rc = 0;
     m->cfg = *cfg;
+    m->cfg.mla_expanded = o && o->mla_expanded && cfg->arch->mla;
     if (mtp && !m->cfg.n_mtp) {
         rc = err_set(e, ERR_UNSUPPORTED, "the model has no multi-token prediction layer");
         goto out;

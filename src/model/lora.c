@@ -110,7 +110,7 @@ int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct
     if (!m)
         return 0;
     size_t heads = model_count(f, row), wide = v->cols, tall = v->rows, row0 = 0, all;
-    if (name.part == PART_K || name.part == PART_V) {
+    if (name.part == PART_K || name.part == PART_KT || name.part == PART_V) {
         tall = f->d_nope + f->d_v;
         wide = f->kv_lora;
         row0 = index * tall + (name.part == PART_V ? f->d_nope : 0);

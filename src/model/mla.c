@@ -12,9 +12,11 @@
  * V_h is applied to the result. The cache holds kv_lora + d_rope values a token and layer and
  * nothing else.
  *
- * The expanded form (keys and values of every head made from the latents) takes 3.4 times fewer
- * operations for a long chunk of R1's shape but rounds in other places: which of the two ran would
- * show in the bits. One form everywhere keeps a token's bits the same however a prompt was cut.
+ * The expanded form (keys and values of every head made from the latents; tensor/attention_mla.c)
+ * takes 3.4 times fewer operations for a long chunk of R1's shape but rounds in other places: which
+ * of the two ran would show in the bits. One form everywhere keeps a token's bits the same however
+ * a prompt was cut, so that is the default; the other is a choice (mla_expanded), and then for
+ * batches whose runs are all of MLA_EXPAND tokens or more.
  */
 #include "model/arch.h"
 
@@ -30,10 +32,21 @@ static const struct model_tensor mla_rows[] = {
     {BLOCK(kv_a_norm), "blk.%zu.attn_kv_a_norm.weight", "model.layers.%zu.self_attn.kv_a_layernorm.weight",     DIM_ONE, DIM_KV_LORA, 0, 0},
     {BLOCK(k_b),       "blk.%zu.attn_k_b.weight|blk.%zu.attn_kv_b.weight#k", "model.layers.%zu.self_attn.kv_b_proj.weight#k", DIM_KV_LORA, DIM_NOPE, TENSOR_HEADS, 0},
     {BLOCK(v_b),       "blk.%zu.attn_v_b.weight|blk.%zu.attn_kv_b.weight#v", "model.layers.%zu.self_attn.kv_b_proj.weight#v", DIM_V, DIM_KV_LORA, TENSOR_HEADS, 0},
+    {BLOCK(k_up),      "blk.%zu.attn_k_b.weight#t|blk.%zu.attn_kv_b.weight#kt", "model.layers.%zu.self_attn.kv_b_proj.weight#kt", DIM_NOPE, DIM_KV_LORA, TENSOR_HEADS, WHEN_EXPANDED},
     {BLOCK(o),         "blk.%zu.attn_output.weight",    "model.layers.%zu.self_attn.o_proj.weight",             DIM_MODEL, DIM_O, 0, 0},
 };
 // clang-format on
 const struct model_group model_mla_group = {mla_rows, sizeof mla_rows / sizeof *mla_rows};
+
+enum { MLA_EXPAND = 64 };
+
+static bool mla_expands(const struct model_config *f, const struct batch *b)
+{
+    for (size_t i = 0; i < b->n_runs; i++)
+        if (b->runs[i].n < MLA_EXPAND)
+            return false;
+    return f->mla_expanded;
+}
 
 struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct model_block *l,
                         size_t layer, struct tensor x, struct tensor rope, const struct batch *b)
@@ -51,6 +64,18 @@ struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct mo
     q = op_rope(c, q, f->n_head, f->d_nope, rope, f->rope_half);
     /* (n, kv_lora + d_rope) */
     struct tensor latent = op_latent(c, y[1], &l->kv_a_norm, (float)f->rms_eps, rope, f->rope_half);
+    if (mla_expands(f, b)) {
+        struct mla_args form = {.layer = layer,
+                                .n_head = f->n_head,
+                                .d_nope = f->d_nope,
+                                .d_rope = f->d_rope,
+                                .d_v = f->d_v,
+                                .kv_lora = f->kv_lora,
+                                .scale = f->attn_scale,
+                                .k_up = l->k_up,
+                                .v_b = l->v_b};
+        return op_linear(c, op_attention_expanded(c, q, latent, &form, b), &l->o, NULL);
+    }
     q = op_linear_heads(c, q, f->n_head, l->k_b); /* (n, n_head × (kv_lora + d_rope)) */
     struct attention_args a = {.layer = layer,
                                .n_head = f->n_head,

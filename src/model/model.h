@@ -41,9 +41,10 @@ struct model_config {
     float attn_scale; /* of the attention scores: 1 / sqrt(d_head), MLA: × yarn's correction² */
 
     /* Multi-head latent attention (DeepSeek-V2, V3). 0: grouped-query attention. */
-    size_t kv_lora; /* width of the latent that keys and values come from */
-    size_t q_lora;  /* width of the query's bottleneck; 0: none */
-    size_t d_nope;  /* values of a head of q and k that are not rotated */
+    size_t kv_lora;    /* width of the latent that keys and values come from */
+    size_t q_lora;     /* width of the query's bottleneck; 0: none */
+    size_t d_nope;     /* values of a head of q and k that are not rotated */
+    bool mla_expanded; /* long chunks take the expanded form (mla.c); set by model_load */
 
     /* Mixture of experts: in layers from n_dense on. n_expert = 0: none. */
     size_t n_dense; /* leading layers with a dense feed-forward part */
@@ -73,8 +74,9 @@ enum model_place {
 
 struct model_load_opts {
     enum model_place place;
-    size_t memory; /* bytes that packed weights may take with MODEL_AUTO */
-    bool mtp;      /* load the multi-token prediction layer too */
+    size_t memory;     /* bytes that packed weights may take with MODEL_AUTO */
+    bool mla_expanded; /* expanded form of latent attention for long chunks */
+    bool mtp;          /* load the multi-token prediction layer too */
     /*
      * An adapter to apply (NULL: none), which may be freed afterwards. Its products are added to
      * those of the base weights; with `merge`, and for experts and slices of kv_b_proj in any case,

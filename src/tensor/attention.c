@@ -16,7 +16,7 @@
  * o), and the fold runs afterwards in the same order.
  */
 #include "base/num.h"
-#include "tensor/ops.h"
+#include "tensor/attention_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -98,15 +98,16 @@ static void attn_store_chunk(void *arg, size_t chunk, int worker)
     }
 }
 
-/* ---- one page -------------------------------------------------------------------------------- */
+void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct attention_args *a,
+                const struct batch *b)
+{
+    struct attn_job j = {
+        .c = c, .a = a, .b = b, .k = k, .v = v, .shape = kv_pool_shape(b->runs[0].seq->pool)};
+    j.dv_pad = num_round_up(a->d_v, 16);
+    team_run(c->team, attn_store_chunk, &j, (b->n + ATTN_STORE - 1) / ATTN_STORE);
+}
 
-/* A worker's memory for `cols` columns. */
-struct attn_work {
-    float *q, *s, *o, *acc; /* (cols, d_k), (cols, 64), (cols, d_v), (cols, d_v) */
-    float *m, *l, *pm, *pl; /* (cols) running and of the page */
-    float *f;               /* (2 × cols) factors of a fold */
-    float *kd, *vd;         /* a decoded page: (4, d_k, 16), (64, d_k or d_v padded) */
-};
+/* ---- one page -------------------------------------------------------------------------------- */
 
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
@@ -142,20 +143,28 @@ static void attn_gather(const struct attn_job *j, const struct batch_run *r, siz
                row * sizeof(float));
 }
 
-/* Rows of a page as F32: into w->vd as they are, into w->kd as panels of 16 positions. */
-static void attn_decode_k(const struct quant_type *t, const uint8_t *rows, size_t seen, size_t dk,
-                          struct attn_work *w)
+void attn_decode_k(const struct quant_type *t, const uint8_t *rows, size_t seen, size_t dk,
+                   float *kd, float *vd)
 {
     for (size_t p = 0; p < seen; p++)
-        t->decode(w->vd + p * dk, rows + p * dk / t->block * t->bytes, dk);
+        t->decode(vd + p * dk, rows + p * dk / t->block * t->bytes, dk);
     for (size_t p = 0; p < seen; p += 16) {
-        const float *src = w->vd + p * dk;
-        float *dst = w->kd + p * dk;
+        const float *src = vd + p * dk;
+        float *dst = kd + p * dk;
         size_t n = num_min(16, seen - p);
         for (size_t d = 0; d < dk; d++)
             for (size_t i = 0; i < n; i++)
                 dst[d * 16 + i] = src[i * dk + d];
     }
+}
+
+void attn_weights(const struct kern *kern, struct attn_work *w, size_t c, size_t n, size_t seen,
+                  float scale)
+{
+    float *s = w->s + c * KV_PAGE;
+    w->pm[c] = kern->softmax_part(s, n, scale, &w->pl[c]);
+    for (size_t i = n; i < seen; i++)
+        s[i] = 0;
 }
 
 /*
@@ -176,7 +185,7 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     size_t v_step = j->dv_pad;
     if (j->shape->latent || j->shape->type == QUANT_Q8_0) {
         const struct quant_type *t = quant_by_id(j->shape->type);
-        attn_decode_k(t, kp, seen, dk, w);
+        attn_decode_k(t, kp, seen, dk, w->kd, w->vd);
         if (j->shape->latent)
             v_step = dk; /* the rows that attn_decode_k left */
         else
@@ -200,10 +209,7 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     for (size_t c = 0; c < cols; c++) {
         size_t last = r->pos + t0 + c / j->group; /* position of the query */
         size_t n = last < first ? 0 : num_min(seen, last - first + 1);
-        float *s = w->s + c * KV_PAGE;
-        w->pm[c] = kern->softmax_part(s, n, j->a->scale, &w->pl[c]);
-        for (size_t i = n; i < seen; i++)
-            s[i] = 0;
+        attn_weights(kern, w, c, n, seen, j->a->scale);
     }
     tile = (struct kern_tile){.w = vp,
                               .panel_step = 16,
@@ -218,15 +224,9 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
     kern->tile[f](&tile);
 }
 
-/*
- * Folds a page's (pm, pl, o) into (m, l, acc), for all columns. The factors of all columns are
- * computed together: 2 × cols values of w->f.
- */
-static void attn_fold(const struct attn_job *j, struct attn_work *w, size_t cols, const float *pm,
-                      const float *pl, const float *o)
+void attn_fold(const struct kern *kern, struct attn_work *w, size_t cols, size_t dv,
+               const float *pm, const float *pl, const float *o)
 {
-    const struct kern *kern = j->c->kern;
-    size_t dv = j->a->d_v;
     float *a = w->f, *b = w->f + cols;
     for (size_t c = 0; c < cols; c++) {
         float top = w->m[c] > pm[c] ? w->m[c] : pm[c];
@@ -243,7 +243,7 @@ static void attn_fold(const struct attn_job *j, struct attn_work *w, size_t cols
     }
 }
 
-static void attn_start(struct attn_work *w, size_t cols, size_t dv)
+void attn_start(struct attn_work *w, size_t cols, size_t dv)
 {
     for (size_t c = 0; c < cols; c++) {
         w->m[c] = -INFINITY;
@@ -327,7 +327,7 @@ static void attn_chunk(void *arg, size_t chunk, int worker)
     attn_start(&w, cols, dv);
     for (size_t p = 0; p * KV_PAGE < r->pos + t1; p++) {
         attn_page(j, r, t0, t1, h, p, &w);
-        attn_fold(j, &w, cols, w.pm, w.pl, w.o);
+        attn_fold(j->c->kern, &w, cols, dv, w.pm, w.pl, w.o);
     }
     for (size_t c = 0; c < cols; c++)
         attn_write(j, r, t0 + c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);
@@ -342,7 +342,7 @@ static void attn_finish(const struct attn_job *j, size_t run, size_t h)
     attn_start(&w, cols, dv);
     for (size_t p = 0; p < attn_pages(r); p++) {
         const float *part = attn_part(j, run, p, h);
-        attn_fold(j, &w, cols, part, part + cols, part + 2 * cols);
+        attn_fold(j->c->kern, &w, cols, dv, part, part + cols, part + 2 * cols);
     }
     for (size_t c = 0; c < cols; c++)
         attn_write(j, r, c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);
@@ -379,8 +379,7 @@ struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, s
         return out;
     }
     j.shape = kv_pool_shape(b->runs[0].seq->pool);
-    size_t store = (b->n + ATTN_STORE - 1) / ATTN_STORE;
-    team_run(c->team, attn_store_chunk, &j, store);
+    attn_store(c, k, v, a, b);
     j.task0[0] = 0;
     for (size_t i = 0; i < b->n_runs; i++)
         j.task0[i + 1] = j.task0[i] + attn_tasks(&j, &b->runs[i]) * a->n_kv_head;

@@ -301,6 +301,28 @@ static void swiglu_chunk(void *arg, size_t chunk, int worker)
                         r1 - r0);
 }
 
+struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
+                             const struct weight *w)
+{
+    struct tensor y = op_tensor(c, x.rows, heads * w->rows);
+    size_t mark = c->used;
+    struct linear_mat *mat = op_alloc(c, heads * sizeof *mat);
+    struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = heads, .mat = mat};
+    struct linear_x in;
+    unsigned forms = 0;
+    for (size_t h = 0; h < heads; h++) {
+        forms |= linear_form(c->kern, &w[h]);
+        j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
+        if (!c->dry)
+            mat[h] =
+                (struct linear_mat){.w = &w[h], .x = &in, .y = y.data + h * w->rows, .ldy = y.cols};
+    }
+    linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows, forms);
+    linear_run(c, &j);
+    c->used = mark;
+    return y;
+}
+
 /* With adapters the two products are made whole before they meet. */
 static struct tensor swiglu_adapted(struct op_ctx *c, struct tensor x, const struct weight *gate,
                                     const struct weight *up)

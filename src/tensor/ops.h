@@ -45,6 +45,7 @@ enum op_kind {
     OP_LATENT,
     OP_CONCAT,
     OP_ATTENTION,
+    OP_ATTENTION_EXPANDED,
     OP_SWIGLU,
     OP_GLU, /* silu(in[0]) ⊙ in[1] */
     OP_ROUTE,
@@ -170,6 +171,11 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
 struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
                               const struct weight *w);
 
+/* Matrices of many heads with one input: x (n, w->cols) → (n, heads × w->rows). Inside of other
+ * ops: no tape sees it. */
+struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
+                             const struct weight *w);
+
 /* silu(x Wgᵀ) ⊙ (x Wuᵀ): (n, d) → (n, d_ff), one region. */
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up);
@@ -252,6 +258,20 @@ struct attention_args {
  */
 struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
                            const struct attention_args *a, const struct batch *b);
+
+struct mla_args {
+    size_t layer, n_head, d_nope, d_rope, d_v, kv_lora;
+    float scale;
+    const struct weight *k_up, *v_b; /* n_head × (d_nope, kv_lora), n_head × (d_v, kv_lora) */
+};
+
+/*
+ * Causal attention over latents whose keys and values are expanded for every head:
+ * q (n, n_head × (d_nope + d_rope)), latent (n, kv_lora + d_rope), which are written into the
+ * sequences' pages first → (n, n_head × d_v). For long chunks.
+ */
+struct tensor op_attention_expanded(struct op_ctx *c, struct tensor q, struct tensor latent,
+                                    const struct mla_args *a, const struct batch *b);
 
 /* Rows of x: (n_rows, cols). */
 struct tensor op_rows(struct op_ctx *c, struct tensor x, const uint32_t *rows, size_t n);

@@ -35,7 +35,8 @@ static void die(int rc, const struct err *e)
         fail_msg("%s", e->text);
 }
 
-static void load_with(struct loaded *l, const char *name, int threads, enum model_place place)
+static void load_with(struct loaded *l, const char *name, int threads, enum model_place place,
+                      bool expanded)
 {
     struct err e = {0};
     struct kv_shape shape;
@@ -48,7 +49,7 @@ static void load_with(struct loaded *l, const char *name, int threads, enum mode
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(source_open(&l->src, path, &e), &e);
     die(model_check(l->src, &cfg, &e), &e);
-    struct model_load_opts o = {.place = place, .mtp = cfg.n_mtp != 0};
+    struct model_load_opts o = {.place = place, .mla_expanded = expanded, .mtp = cfg.n_mtp != 0};
     die(model_load(&l->model, l->src, &cfg, &l->ops, &o, &e), &e);
     model_kv_shape(l->model, &shape);
     shape.type = QUANT_F32;
@@ -59,7 +60,7 @@ static void load_with(struct loaded *l, const char *name, int threads, enum mode
 
 static void load(struct loaded *l, const char *name)
 {
-    load_with(l, name, 2, MODEL_PACKED);
+    load_with(l, name, 2, MODEL_PACKED, false);
 }
 
 static void unload(struct loaded *l)
@@ -276,7 +277,7 @@ static void test_cuts(void **state)
     memcpy(want, y.data, N * row);
     unload(&l);
     for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
-        load_with(&l, *state, ways[k].threads, ways[k].place);
+        load_with(&l, *state, ways[k].threads, ways[k].place, false);
         for (size_t at = 0; at < N;) {
             size_t n = N - at < ways[k].cut ? N - at : ways[k].cut;
             y = forward(&l, ids + at, at, n);
@@ -288,6 +289,51 @@ static void test_cuts(void **state)
         unload(&l);
     }
     free(want);
+}
+
+/* The expanded form of latent attention: the longest prompt at once, and in two long pieces of
+ * which the second sees several blocks of the first. */
+static void test_expanded(void **state)
+{
+    const char *name = *state;
+    struct loaded l;
+    char path[128], what[160];
+    size_t bytes;
+    enum { LONG = 400, CUT = 330 };
+    load_with(&l, name, 2, MODEL_PACKED, true);
+    snprintf(path, sizeof path, "models/%s/expected.json", name);
+    char *text = golden_file(path, &bytes);
+    json_t *root = json_loads(text, 0, NULL), *prompts = json_object_get(root, "prompts");
+    snprintf(path, sizeof path, "models/%s/logits.safetensors", name);
+    struct golden *g = golden_load(path);
+    size_t p = json_array_size(prompts) - 1;
+    int32_t ids[MAX_TOKENS];
+    size_t n = read_ids(ids, json_object_get(json_array_get(prompts, p), "ids"));
+    assert_in_range(n, 64, MAX_TOKENS); /* long enough for the form */
+    struct tensor y = forward(&l, ids, 0, n);
+    snprintf(what, sizeof what, "%s, expanded, prompt %zu", name, p);
+    near(golden_get(g, "logits.%zu", p), y.data, what);
+
+    for (size_t i = 0; i < LONG; i++)
+        ids[i] = (int32_t)((i * 2654435761u) % model_config(l.model)->n_vocab);
+    size_t row = y.cols;
+    float *want = malloc(LONG * row * sizeof *want);
+    assert_non_null(want);
+    kv_seq_truncate(&l.seq, 0);
+    for (size_t i = 0; i < LONG; i++) /* token by token: the absorbed form */
+        memcpy(want + i * row, forward(&l, ids + i, i, 1).data, row * sizeof *want);
+    kv_seq_truncate(&l.seq, 0);
+    forward(&l, ids, 0, CUT);
+    y = forward(&l, ids + CUT, CUT, LONG - CUT);
+    for (size_t i = 0; i < (LONG - CUT) * row; i++)
+        if (!(fabsf(y.data[i] - want[CUT * row + i]) <= 1e-3f))
+            fail_msg("%s: value %zu behind the cut is %g, absorbed %g", name, i, (double)y.data[i],
+                     (double)want[CUT * row + i]);
+    free(want);
+    golden_free(g);
+    json_decref(root);
+    free(text);
+    unload(&l);
 }
 
 /* A state is the name of the folder in tests/golden/models. */
@@ -325,6 +371,10 @@ int main(void)
         MODEL(test_cuts, "dsv3_qlora_yarn_mtp"),
         MODEL(test_cuts, "dsv3_fp8_mtp"),
         MODEL(test_cuts, "llama_rope_llama3"),
+        MODEL(test_expanded, "dsv2_lite_greedy"),
+        MODEL(test_expanded, "dsv2_group_limited"),
+        MODEL(test_expanded, "dsv3_qlora_yarn_mtp"),
+        MODEL(test_expanded, "dsv3_fp8_mtp"),
         MODEL(test_mtp, "dsv3_qlora_yarn_mtp"),
         MODEL(test_mtp, "dsv3_fp8_mtp"),
     };
