@@ -30,7 +30,9 @@ static const struct {
     {".weight.quant_state.bitsandbytes__fp4", compose_fp4},
 };
 
-/* Values of quantization_config.quant_method that the schemes above cover. */
+/* Values of quantization_config.quant_method that the schemes above cover; first those with scales.
+ */
+enum { METHODS_SCALED = 3 };
 static const char *const methods[] = {"fp8",  "fbgemm_fp8", "compressed-tensors",
                                       "gptq", "awq",        "bitsandbytes"};
 
@@ -166,13 +168,18 @@ bool compose_config_is(const struct source *s, const char *key, const char *text
 /* FP8 of a model that says it has scales: without them the weights mean something else. */
 static int check_bare(const struct compose *c, struct err *e)
 {
-    if (!compose_config_is(c->s, "quant_method", "fp8"))
+    bool scaled = false;
+
+    for (size_t i = 0; i < METHODS_SCALED; i++)
+        scaled |= compose_config_is(c->s, "quant_method", methods[i]);
+    if (!scaled)
         return 0;
     for (size_t i = 0; i < c->s->n_tensors; i++) {
         const struct source_tensor *t = &c->s->tensors[i];
-        if (c->state[i] == STATE_PLAIN && t->dims > 1 && t->type && t->type->id == QUANT_E4M3)
+        if (c->state[i] == STATE_PLAIN && t->dims > 1 && t->type &&
+            (t->type->id == QUANT_E4M3 || t->type->id == QUANT_E5M2))
             return err_set(e, ERR_FORMAT,
-                           "%s: tensor '%s' is FP8, but its scales (…_scale_inv) are missing: "
+                           "%s: tensor '%s' is FP8, but its scales are missing: "
                            "download all files of the model",
                            source_where(c->s, t), name_show(t->name, strlen(t->name)).text);
     }

@@ -382,6 +382,16 @@ run inspect "$golden/format/gguf_py.gguf" --raw
 exits 2 && oneline
 is 'what is in a file'
 
+run inspect "$golden/quant/fp8.safetensors"
+exits 0 && says 'kv_a.weight' && says 'FP8' && hides 'weight_scale_inv' && quiet
+"$ponder" inspect "$golden/quant/fp8.safetensors" --tensor kv_a.weight --raw >"$tmp/a"
+"$ponder" inspect "$golden/quant/fp8.safetensors" --tensor kv_a.expected --raw >"$tmp/b"
+same "$tmp/a" "$tmp/b"
+sed 's/"model_type"/"quantization_config": {"quant_method": "hqq"}, "model_type"/' "$model/config.json" >"$tmp/alien/config.json"
+run inspect "$tmp/alien"
+exits 1 && tells '"hqq"' && tells 'gptq' && oneline
+is 'weights in several tensors'
+
 gguf=$golden/format/gguf_py.gguf
 run quantize "$gguf" "$tmp/q.gguf"
 exits 2 && tells '--type is missing' && oneline
