@@ -34,7 +34,7 @@ static inline unsigned read_values(const struct source *s)
     for (size_t i = 0; i < source_value_count(s); i++) {
         const struct source_value *v;
         const char *key = source_value_at(s, i, &v);
-        must(key && *key && source_value(s, key) == v);
+        must(key && (*key || source_kind(s) == SOURCE_HF) && source_value(s, key) == v);
         if (v->type == SOURCE_STRING)
             sum += touch(v->s.p, v->s.n);
         for (uint64_t k = 0; v->type == SOURCE_ARRAY && k < v->count && k < 10000; k++) {
