@@ -33,10 +33,10 @@ const struct kern_type kern_types[] = {
     {QUANT_Q6_K,   KERN_ACT_Q256, &panel_q6_k},
     {QUANT_FP8,    KERN_ACT_F32,  &panel_code8},
     {QUANT_I8,     KERN_ACT_F32,  &panel_code8},
-//    {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
-//    {QUANT_FP4,    KERN_ACT_F32,  &panel_code4},
-//    {QUANT_Q4Z,    KERN_ACT_Q32,  &panel_q4_1},
-//    {QUANT_Q8Z,    KERN_ACT_Q32,  &panel_q8z},
+    {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
+    {QUANT_FP4,    KERN_ACT_F32,  &panel_code4},
+    {QUANT_Q4Z,    KERN_ACT_Q32,  &panel_q4_1},
+    {QUANT_Q8Z,    KERN_ACT_Q32,  &panel_q8z},
 };
 // clang-format on
 const size_t kern_type_count = NUM_COUNT(kern_types);

@@ -28,7 +28,8 @@ static const struct {
 } halves[] = {
     {QUANT_Q8_0, 1, {0}},    {QUANT_Q4_0, 1, {0}},    {QUANT_Q5_0, 1, {0}},
     {QUANT_Q4_1, 2, {0, 2}}, {QUANT_Q5_1, 2, {0, 2}}, {QUANT_IQ4_NL, 1, {0}},
-    {QUANT_Q4_K, 2, {0, 2}}, {QUANT_Q5_K, 2, {0, 2}}, {QUANT_Q6_K, 1, {208}},
+    {QUANT_Q4Z, 2, {0, 2}},  {QUANT_Q8Z, 2, {0, 2}},  {QUANT_Q4_K, 2, {0, 2}},
+    {QUANT_Q5_K, 2, {0, 2}}, {QUANT_Q6_K, 1, {208}},
 };
 
 static void put_half(uint8_t *p, uint16_t h)
@@ -57,6 +58,15 @@ static void plain_float_scale(struct checkasm *c, const struct quant_type *t, ui
             block[i] ^= 1;
 }
 
+/* Zero points are integers. */
+static void plain_zero(struct checkasm *c, const struct quant_type *t, uint8_t *block)
+{
+    bool nibble = t->id == QUANT_Q4Z;
+    if (nibble || t->id == QUANT_Q8Z)
+        put_half(block + 2, quant_f32_to_f16(nibble ? (float)check_range(c, 0, 15)
+                                                    : (float)check_range(c, 0, 255) - 128));
+}
+
 static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t bytes,
                           enum kind kind)
 {
@@ -71,9 +81,11 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
         plain_float_scale(c, t, p + b);
     for (size_t h = 0; h < NUM_COUNT(halves); h++)
         if (halves[h].id == t->id)
-            for (size_t b = 0; b + t->bytes <= bytes; b += t->bytes)
+            for (size_t b = 0; b + t->bytes <= bytes; b += t->bytes) {
                 for (size_t i = 0; i < halves[h].count; i++)
                     put_half(p + b + halves[h].at[i], plain_half(c));
+                plain_zero(c, t, p + b);
+            }
 }
 
 /* Rows of a type in file order. */
@@ -300,7 +312,7 @@ void check_mul(struct checkasm *c)
             for (size_t n = 0; n < 8; n++)
                 check_problem(c, t, check_range(c, 1, 50), unit * check_range(c, 1, 5),
                               check_range(c, 1, 14), (enum kind)kind);
-        for (size_t n = 0; n < NUM_COUNT(real); n++)
+        for (size_t n = 0; n < NUM_COUNT(real) && c->isa > CPU_SCALAR; n++)
             check_problem(c, t, real[n][0], real[n][1], real[n][2], KIND_PLAIN);
         check_problem(c, t, 40, 1536, 131, KIND_PLAIN);
         for (size_t n = 0; n < 40 && t->partial; n++) /* rows that end within a block */

@@ -68,14 +68,19 @@ static void nibbles(struct block32 *b, const uint8_t *q, const uint8_t *fifth,
             }
 }
 
+static void bytes(struct block32 *b, const uint8_t *q)
+{
+    for (size_t i = 0; i < 8; i++)
+        for (size_t r = 0; r < 16; r++)
+            for (size_t j = 0; j < 4; j++)
+                b->q[4 * i + j][r] = (int8_t)byte_at(q, i, r, j);
+}
+
 /* Block `half` (0, 1) of a pair at w. */
 static void unpack_q8_0(struct block32 *b, const uint8_t *w, size_t half)
 {
     halves(b->d, w + 32 * half);
-    for (size_t i = 0; i < 8; i++)
-        for (size_t r = 0; r < 16; r++)
-            for (size_t j = 0; j < 4; j++)
-                b->q[4 * i + j][r] = (int8_t)byte_at(w + 64 + 512 * half, i, r, j);
+    bytes(b, w + 64 + 512 * half);
 }
 
 static void unpack_q4_0(struct block32 *b, const uint8_t *w, size_t half)
@@ -104,6 +109,28 @@ static void unpack_q4_1(struct block32 *b, const uint8_t *w, size_t half)
     halves(b->d, w);
     halves(b->m, w + 32);
     nibbles(b, w + 64, NULL, NULL, 0);
+}
+
+/* The minimum that a zero point means. */
+static void zeros_to_minima(struct block32 *b)
+{
+    for (size_t r = 0; r < 16; r++)
+        b->m[r] = -(b->d[r] * b->m[r]);
+}
+
+static void unpack_q4z(struct block32 *b, const uint8_t *w, size_t half)
+{
+    unpack_q4_1(b, w, half);
+    zeros_to_minima(b);
+}
+
+static void unpack_q8z(struct block32 *b, const uint8_t *w, size_t half)
+{
+    w += 576 * half;
+    halves(b->d, w);
+    halves(b->m, w + 32);
+    bytes(b, w + 64);
+    zeros_to_minima(b);
 }
 
 static void unpack_q5_1(struct block32 *b, const uint8_t *w, size_t half)
@@ -327,6 +354,22 @@ static void row_i8(float out[16], const uint8_t *codes, size_t i)
         out[r] = (float)(int8_t)codes[16 * i + r];
 }
 
+static void row_levels(float out[16], const float *levels, const uint8_t *codes, size_t i)
+{
+    for (size_t r = 0; r < 16; r++)
+        out[r] = levels[codes[i / 2 * 16 + r] >> (i % 2 ? 0 : 4) & 15];
+}
+
+static void row_nf4(float out[16], const uint8_t *codes, size_t i)
+{
+    row_levels(out, quant_levels(QUANT_NF4), codes, i);
+}
+
+static void row_fp4(float out[16], const uint8_t *codes, size_t i)
+{
+    row_levels(out, quant_levels(QUANT_FP4), codes, i);
+}
+
 static void tile_codes(const struct codes *t, float f[COLS][16], const uint8_t *w, size_t k,
                        const struct kern_x *x, size_t col, size_t cols)
 {
@@ -371,6 +414,8 @@ MUL(q4_0, panel_q4_0, tile_q32, TYPE32(576, unpack_q4_0, false))
 MUL(q5_0, panel_q5_0, tile_q32, TYPE32(704, unpack_q5_0, false))
 MUL(q4_1, panel_q4_1, tile_q32, TYPE32(640, unpack_q4_1, true))
 MUL(q5_1, panel_q5_1, tile_q32, TYPE32(768, unpack_q5_1, true))
+MUL(q4z, panel_q4_1, tile_q32, TYPE32(640, unpack_q4z, true))
+MUL(q8z, panel_q8z, tile_q32, TYPE32(1152, unpack_q8z, true))
 MUL(iq4_nl, panel_q4_0, tile_q32, TYPE32(576, unpack_iq4_nl, false))
 MUL(q4_k, panel_q4_k, tile_q256, TYPE256(32, unpack_q4_k, true))
 MUL(q5_k, panel_q5_k, tile_q256, TYPE256(32, unpack_q5_k, true))
@@ -380,6 +425,8 @@ MUL(f16, panel_f16, tile_float, row_f16)
 MUL(bf16, panel_f16, tile_float, row_bf16)
 MUL(fp8, panel_code8, tile_codes, CODES(128, 2112, row_fp8, 256))
 MUL(i8, panel_code8, tile_codes, CODES(128, 2112, row_i8, 1))
+MUL(nf4, panel_code4, tile_codes, CODES(64, 576, row_nf4, 1))
+MUL(fp4, panel_code4, tile_codes, CODES(64, 576, row_fp4, 1))
 
 void kern_init_scalar_mul(struct kern *k)
 {
@@ -388,6 +435,8 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_Q5_0].mul = mul_q5_0;
     k->mul[QUANT_Q4_1].mul = mul_q4_1;
     k->mul[QUANT_Q5_1].mul = mul_q5_1;
+    k->mul[QUANT_Q4Z].mul = mul_q4z;
+    k->mul[QUANT_Q8Z].mul = mul_q8z;
     k->mul[QUANT_IQ4_NL].mul = mul_iq4_nl;
     k->mul[QUANT_Q4_K].mul = mul_q4_k;
     k->mul[QUANT_Q5_K].mul = mul_q5_k;
@@ -397,4 +446,6 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_BF16].mul = mul_bf16;
     k->mul[QUANT_FP8].mul = mul_fp8;
     k->mul[QUANT_I8].mul = mul_i8;
+    k->mul[QUANT_NF4].mul = mul_nf4;
+    k->mul[QUANT_FP4].mul = mul_fp4;
 }

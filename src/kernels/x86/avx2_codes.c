@@ -1,9 +1,11 @@
 /*
- * Products of codes of floats (FP8, I8) on AVX2: a scale per block of up to 128 values, activations
- * in F32. The bits are those of scalar/mul.c: within a block one chain of FMAs per row and column,
- * which the scale then adds to the output's chain.
+ * Products of codes of floats (FP8, I8, NF4, FP4) on AVX2: a scale per block of up to 128 values,
+ * activations in F32. The bits are those of scalar/mul.c: within a block one chain of FMAs per row
+ * and column, which the scale then adds to the output's chain.
  *
- * Codes become floats four values of K at a time, 16 rows in two vectors. One column takes them
+ * Codes become floats four values of K at a time, 16 rows in two vectors: FP8 by way of halves, the
+ * levels of nibbles byte by byte from four shuffles, which interleaving puts together; that leaves
+ * rows 0-3 and 8-11 in one vector and 4-7 and 12-15 in the other ("mixed"). One column takes them
  * straight from registers, PANELS panels side by side so that chains do not wait for each other.
  * Several columns: a block of a panel is unpacked once to at most 8 KiB of stack, and all columns
  * pass over it in register tiles of 16 rows × up to 6 columns. Outside of that, columns go in
@@ -43,23 +45,98 @@ KERN_INLINE size_t group_bytes(struct codes t)
     return 64 + t.block / UNIT * t.unit;
 }
 
-KERN_INLINE void fetch(struct codes t, const uint8_t *p, struct rows16 out[UNIT])
+/* e4m3 bits go to where a half has them; the sign, spread by the widening, must leave bit 14. They
+   pass through memory, whence the conversion to float takes them without a shuffle. */
+KERN_INLINE void fetch_fp8(const uint8_t *p, struct rows16 out[UNIT])
 {
+    _Alignas(32) uint16_t half[UNIT][16];
 #pragma GCC unroll 4
-    for (size_t i = 0; i < UNIT; i++, p += 16) {
-        if (t.id == QUANT_FP8) { /* bits to where a half has them; the sign must leave bit 14 */
-            __m256i h = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)p));
-            h = _mm256_and_si256(_mm256_slli_epi16(h, 7), _mm256_set1_epi16((short)0xbf80));
-            out[i].v[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
-            out[i].v[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
-        } else {
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m128i b = _mm_loadl_epi64((const __m128i *)(p + 8 * h));
-                out[i].v[h] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
-            }
-        }
+    for (size_t i = 0; i < UNIT; i++) {
+        __m256i h = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(p + 16 * i)));
+        h = _mm256_and_si256(_mm256_slli_epi16(h, 7), _mm256_set1_epi16((short)0xbf80));
+        _mm256_store_si256((__m256i *)half[i], h);
     }
+    __asm__("" : "+m"(half)); /* else gcc keeps them in registers and splits those */
+#pragma GCC unroll 4
+    for (size_t i = 0; i < UNIT; i++) {
+        out[i].v[0] = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)half[i]));
+        out[i].v[1] = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(half[i] + 8)));
+    }
+}
+
+KERN_INLINE bool nibbles(struct codes t)
+{
+    return t.id == QUANT_NF4 || t.id == QUANT_FP4;
+}
+
+/* Byte b of the 16 levels in each half of p[b]. */
+struct levels {
+    __m256i p[4];
+};
+
+KERN_INLINE struct levels levels_of(struct codes t)
+{
+    struct levels l;
+    const uint8_t *level = (const uint8_t *)quant_levels(t.id);
+    for (size_t b = 0; b < 4; b++) {
+        uint8_t plane[16] = {0};
+        for (size_t i = 0; i < 16 && nibbles(t); i++)
+            plane[i] = level[4 * i + b];
+        l.p[b] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)plane));
+    }
+    return l;
+}
+
+/* The levels of 32 indices, mixed: bytes 0-7 of both halves are a value, 8-15 another. */
+KERN_INLINE void look_up(const struct levels *l, __m256i at, struct rows16 *a, struct rows16 *b)
+{
+    __m256i p0 = _mm256_shuffle_epi8(l->p[0], at), p1 = _mm256_shuffle_epi8(l->p[1], at);
+    __m256i p2 = _mm256_shuffle_epi8(l->p[2], at), p3 = _mm256_shuffle_epi8(l->p[3], at);
+    __m256i lo = _mm256_unpacklo_epi8(p0, p1), hi = _mm256_unpacklo_epi8(p2, p3);
+    a->v[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(lo, hi));
+    a->v[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(lo, hi));
+    lo = _mm256_unpackhi_epi8(p0, p1);
+    hi = _mm256_unpackhi_epi8(p2, p3);
+    b->v[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(lo, hi));
+    b->v[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(lo, hi));
+}
+
+KERN_INLINE void fetch_nibbles(const struct levels *l, const uint8_t *p, struct rows16 out[UNIT])
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i v = _mm256_permute4x64_epi64(_mm256_load_si256((const __m256i *)p), 0xd8);
+    look_up(l, _mm256_and_si256(_mm256_srli_epi16(v, 4), low), &out[0], &out[2]);
+    look_up(l, _mm256_and_si256(v, low), &out[1], &out[3]);
+}
+
+/* Rows in their order again, if the type's are mixed. */
+KERN_INLINE struct rows16 in_order(struct codes t, struct rows16 r)
+{
+    if (!nibbles(t))
+        return r;
+    return (struct rows16){{_mm256_permute2f128_ps(r.v[0], r.v[1], 0x20),
+                            _mm256_permute2f128_ps(r.v[0], r.v[1], 0x31)}};
+}
+
+/* Four values of K at p. */
+KERN_INLINE void fetch(struct codes t, const struct levels *l, const uint8_t *p,
+                       struct rows16 out[UNIT])
+{
+    if (nibbles(t)) {
+        fetch_nibbles(l, p, out);
+        return;
+    }
+    if (t.id == QUANT_FP8) {
+        fetch_fp8(p, out);
+        return;
+    }
+#pragma GCC unroll 4
+    for (size_t i = 0; i < UNIT; i++, p += 16)
+#pragma GCC unroll 2
+        for (size_t h = 0; h < 2; h++) {
+            __m128i b = _mm_loadl_epi64((const __m128i *)(p + 8 * h));
+            out[i].v[h] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+        }
 }
 
 KERN_INLINE struct rows16 scale(struct codes t, const uint8_t *block)
@@ -88,6 +165,7 @@ KERN_INLINE void gemv(struct codes t, float *f, const uint8_t *w, size_t panel, 
                       const float *x, size_t P)
 {
     struct rows16 y[PANELS], s[PANELS], v[UNIT];
+    const struct levels l = levels_of(t);
 #pragma GCC unroll 2
     for (size_t p = 0; p < P; p++)
         y[p].v[0] = y[p].v[1] = _mm256_setzero_ps();
@@ -101,7 +179,7 @@ KERN_INLINE void gemv(struct codes t, float *f, const uint8_t *w, size_t panel, 
             for (size_t p = 0; p < P; p++) {
                 const uint8_t *c = w + p * panel + 64 + i / UNIT * t.unit;
                 _mm_prefetch((const char *)c + AHEAD, _MM_HINT_T0);
-                fetch(t, c, v);
+                fetch(t, &l, c, v);
 #pragma GCC unroll 4
                 for (size_t j = 0; j < UNIT; j++)
                     add(&s[p], &v[j], x + i + j);
@@ -109,15 +187,15 @@ KERN_INLINE void gemv(struct codes t, float *f, const uint8_t *w, size_t panel, 
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; p++) {
             if (i < n) {
-                fetch(t, w + p * panel + 64 + i / UNIT * t.unit, v);
+                fetch(t, &l, w + p * panel + 64 + i / UNIT * t.unit, v);
 #pragma GCC unroll 3
                 for (size_t j = 0; j < UNIT - 1; j++)
                     if (i + j < n)
                         add(&s[p], &v[j], x + i + j);
             }
-            struct rows16 d = scale(t, w + p * panel);
-            y[p].v[0] = _mm256_fmadd_ps(s[p].v[0], d.v[0], y[p].v[0]);
-            y[p].v[1] = _mm256_fmadd_ps(s[p].v[1], d.v[1], y[p].v[1]);
+            struct rows16 d = scale(t, w + p * panel), sum = in_order(t, s[p]);
+            y[p].v[0] = _mm256_fmadd_ps(sum.v[0], d.v[0], y[p].v[0]);
+            y[p].v[1] = _mm256_fmadd_ps(sum.v[1], d.v[1], y[p].v[1]);
         }
     }
 #pragma GCC unroll 2
@@ -134,10 +212,15 @@ struct wide {
     struct rows16 w[BLOCK_MAX], d;
 };
 
-KERN_INLINE void unpack(struct codes t, struct wide *o, const uint8_t *block, size_t n)
+KERN_INLINE void unpack(struct codes t, const struct levels *l, struct wide *o,
+                        const uint8_t *block, size_t n)
 {
-    for (size_t i = 0; i < n; i += UNIT)
-        fetch(t, block + 64 + i / UNIT * t.unit, o->w + i);
+    for (size_t i = 0; i < n; i += UNIT) {
+        fetch(t, l, block + 64 + i / UNIT * t.unit, o->w + i);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < UNIT; j++)
+            o->w[i + j] = in_order(t, o->w[i + j]);
+    }
     o->d = scale(t, block);
 }
 
@@ -184,9 +267,10 @@ KERN_INLINE void gemm(struct codes t, float *f, const uint8_t *panel, size_t k0,
                       const float *x, size_t ldx, size_t cols)
 {
     struct wide w;
+    const struct levels l = levels_of(t);
     for (size_t k = k0; k < k1; k += t.block) {
         size_t n = num_min(t.block, k1 - k), groups = (cols + TILE_COLS - 1) / TILE_COLS;
-        unpack(t, &w, panel + k / t.block * group_bytes(t), n);
+        unpack(t, &l, &w, panel + k / t.block * group_bytes(t), n);
         for (size_t c = 0, m; groups; c += m, groups--) {
             m = (cols - c + groups - 1) / groups; /* even, so that none is ragged */
             tiles[m - 1](f + 16 * c, &w, n, x + c * ldx + k, ldx);
@@ -263,9 +347,13 @@ static void mul_many(const struct kernels *kn, float *y, size_t ldy, const uint8
 
 TYPE(fp8, panel_code8, QUANT_FP8, 128, 64)
 TYPE(i8, panel_code8, QUANT_I8, 128, 64)
+TYPE(nf4, panel_code4, QUANT_NF4, 64, 32)
+TYPE(fp4, panel_code4, QUANT_FP4, 64, 32)
 
 void kern_init_avx2_codes(struct kern *k)
 {
     k->mul[QUANT_FP8].mul = fp8_mul;
     k->mul[QUANT_I8].mul = i8_mul;
+    k->mul[QUANT_NF4].mul = nf4_mul;
+    k->mul[QUANT_FP4].mul = fp4_mul;
 }

@@ -42,12 +42,18 @@ enum form { DIRECT, WIDE };
 
 KERN_INLINE bool is_signed(enum quant_id t)
 {
-    return t == QUANT_Q8_0 || t == QUANT_IQ4_NL;
+    return t == QUANT_Q8_0 || t == QUANT_IQ4_NL || t == QUANT_Q8Z;
 }
 
 KERN_INLINE bool has_min(enum quant_id t)
 {
-    return t == QUANT_Q4_1 || t == QUANT_Q5_1;
+    return t == QUANT_Q4_1 || t == QUANT_Q5_1 || t == QUANT_Q4Z || t == QUANT_Q8Z;
+}
+
+/* Whether the minimum is stored as a zero point z: −(d × z). */
+KERN_INLINE bool has_zero(enum quant_id t)
+{
+    return t == QUANT_Q4Z || t == QUANT_Q8Z;
 }
 
 KERN_INLINE bool has_fifth(enum quant_id t)
@@ -125,7 +131,9 @@ KERN_INLINE size_t pair_bytes(enum quant_id t)
     return t == QUANT_Q8_0   ? 1088
            : t == QUANT_Q5_0 ? 704
            : t == QUANT_Q4_1 ? 640
+           : t == QUANT_Q4Z  ? 640
            : t == QUANT_Q5_1 ? 768
+           : t == QUANT_Q8Z  ? 1152
                              : 576;
 }
 
@@ -139,11 +147,18 @@ KERN_INLINE struct place place_of(enum quant_id t, const uint8_t *panel, size_t 
     return (struct place){p + 64 + b % 2 * (pair_bytes(t) / 2 - 32), p + b % 2 * 32};
 }
 
+/* Minima of the rows of half h, whose scales are d. */
+KERN_INLINE __m256 minima(enum quant_id t, struct place p, size_t h, __m256 d)
+{
+    __m256 m = halves(p.d + 32 + 16 * h);
+    return has_zero(t) ? _mm256_xor_ps(_mm256_mul_ps(d, m), _mm256_set1_ps(-0.0f)) : m;
+}
+
 /* Values 4i..4i+3 of the rows of half h: unsigned, or signed for the signed types. */
 KERN_INLINE __m256i fetch_32(enum quant_id t, const uint8_t *q, size_t i, size_t h)
 {
     q += 32 * h;
-    if (t == QUANT_Q8_0)
+    if (t == QUANT_Q8_0 || t == QUANT_Q8Z)
         return load(q + 64 * i);
     if (has_fifth(t))
         q += 64;
@@ -387,7 +402,7 @@ KERN_INLINE void unpack_32(struct wide_32 *o, enum quant_id t, const uint8_t *pa
         for (size_t h = 0; h < 2; h++) {
             o->d[b][h] = halves(p.d + 16 * h);
             if (has_min(t))
-                o->m[b][h] = halves(p.d + 32 + 16 * h);
+                o->m[b][h] = minima(t, p, h, o->d[b][h]);
         }
     }
 }
@@ -448,7 +463,7 @@ KERN_INLINE void direct_32(float *f, enum quant_id t, const uint8_t *panel, cons
             prefetch(p.d, pair_bytes(t));
         for (size_t h = 0; h < 2; h++) {
             d[h] = halves(p.d + 16 * h);
-            m[h] = has_min(t) ? halves(p.d + 32 + 16 * h) : d[h];
+            m[h] = has_min(t) ? minima(t, p, h, d[h]) : d[h];
         }
         block_32(f, t, DIRECT, p.q, d, m, x, b * x->cols + col, C);
     }
@@ -655,12 +670,15 @@ static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w
     }
 
 #define panel_iq4_nl panel_q4_0
+#define panel_q4z panel_q4_1
 TYPE(q8_0, 32, QUANT_Q8_0, GROUP)
 TYPE(q4_0, 32, QUANT_Q4_0, GROUP)
 TYPE(q4_1, 32, QUANT_Q4_1, GROUP)
 TYPE(q5_0, 32, QUANT_Q5_0, GROUP)
 TYPE(q5_1, 32, QUANT_Q5_1, GROUP)
 TYPE(iq4_nl, 32, QUANT_IQ4_NL, GROUP)
+TYPE(q4z, 32, QUANT_Q4Z, GROUP)
+TYPE(q8z, 32, QUANT_Q8Z, GROUP)
 TYPE(q4_k, 256, QUANT_Q4_K, 1)
 TYPE(q5_k, 256, QUANT_Q5_K, 1)
 TYPE(q6_k, 256, QUANT_Q6_K, 1)
@@ -673,6 +691,8 @@ void kern_init_avx2_mul(struct kern *k)
     k->mul[QUANT_Q5_0].mul = q5_0_mul;
     k->mul[QUANT_Q5_1].mul = q5_1_mul;
     k->mul[QUANT_IQ4_NL].mul = iq4_nl_mul;
+    k->mul[QUANT_Q4Z].mul = q4z_mul;
+    k->mul[QUANT_Q8Z].mul = q8z_mul;
     k->mul[QUANT_Q4_K].mul = q4_k_mul;
     k->mul[QUANT_Q5_K].mul = q5_k_mul;
     k->mul[QUANT_Q6_K].mul = q6_k_mul;

@@ -1,7 +1,7 @@
 /*
  * Products of the float types with AVX-512: F32, F16, BF16, and of codes of floats with a scale per
- * block: FP8, I8. An output is one chain of FMAs over K (or a block), so speed comes from many
- * chains at once: panels side by side for one column, tiles of 2 panels × up to 6 columns for
+ * block: FP8, I8, NF4, FP4. An output is one chain of FMAs over K (or a block), so speed comes from
+ * many chains at once: panels side by side for one column, tiles of 2 panels × up to 6 columns for
  * several.
  *
  * For several columns, weights are widened to float once per step of K, in a scratch that stays in
@@ -17,6 +17,8 @@ enum {
     PART_VALUES = 512, /* the same in values */
     CODES_FP8 = KERN_FLOAT_COUNT,
     CODES_I8,
+    CODES_NF4,
+    CODES_FP4,
 };
 
 /* Value i of the 16 rows of a panel. */
@@ -121,21 +123,46 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
 
 /* ---- codes of floats ---- */
 
-KERN_INLINE size_t code_block(int t)
+KERN_INLINE bool nibbles(int t)
 {
-    return 128;
+    return t == CODES_NF4 || t == CODES_FP4;
 }
 
-/* Bytes of a value of 16 rows, times 2. */
-KERN_INLINE size_t code_bytes2(int t)
+KERN_INLINE size_t code_block(int t)
 {
-    return 32;
+    return nibbles(t) ? 64 : 128;
+}
+
+/* Values of K in 64 bytes of a panel. */
+KERN_INLINE size_t code_line(int t)
+{
+    return nibbles(t) ? 8 : 4;
+}
+
+/* Bytes of a block of a panel. */
+KERN_INLINE size_t code_group(int t)
+{
+    return 64 + code_block(t) / code_line(t) * 64;
+}
+
+/* The values of all nibbles, for the types that need them. */
+KERN_INLINE __m512 code_levels(int t)
+{
+    if (!nibbles(t))
+        return _mm512_setzero_ps();
+    return _mm512_loadu_ps(quant_levels(t == CODES_NF4 ? QUANT_NF4 : QUANT_FP4));
 }
 
 /* Values i and i + 1 (i even) of the 16 rows. */
-KERN_INLINE void widen_codes(int t, const uint8_t *codes, size_t i, __m512 v[2])
+KERN_INLINE void widen_codes(int t, __m512 levels, const uint8_t *codes, size_t i, __m512 v[2])
 {
-    const uint8_t *p = codes + i / 2 * code_bytes2(t);
+    const uint8_t *p = codes + i * 64 / code_line(t);
+    if (nibbles(t)) { /* the permutation reads the low four bits of an index */
+        __m512i b = _mm512_cvtepu8_epi32(_mm_load_si128((const void *)p));
+        v[0] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), levels);
+        v[1] = _mm512_permutexvar_ps(b, levels);
+        return;
+    }
     if (t == CODES_FP8) { /* the sign, spread by the widening, must leave bit 14 */
         __m512i h = _mm512_cvtepi8_epi16(_mm256_load_si256((const void *)p));
         h = _mm512_and_si512(_mm512_slli_epi16(h, 7), _mm512_set1_epi16((short)0xbf80));
@@ -153,46 +180,48 @@ KERN_INLINE __m512 code_scale(int t, const uint8_t *w)
     return t == CODES_FP8 ? _mm512_mul_ps(d, _mm512_set1_ps(256)) : d;
 }
 
-KERN_INLINE size_t code_group(int t)
+/* s[g] += values i, i + 1 of G panels × a[i], a[i + 1]; without the second of them if it is `one`.
+ */
+KERN_INLINE void gemv_pair(int t, int G, __m512 s[GEMV_PANELS], __m512 levels, const uint8_t *codes,
+                           size_t panel, size_t i, const float *a, bool one)
 {
-    return 64 + code_block(t) / 2 * code_bytes2(t);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++) {
+        __m512 v[2];
+        widen_codes(t, levels, codes + (size_t)g * panel, i, v);
+        s[g] = _mm512_fmadd_ps(v[0], _mm512_set1_ps(a[i]), s[g]);
+        if (!one)
+            s[g] = _mm512_fmadd_ps(v[1], _mm512_set1_ps(a[i + 1]), s[g]);
+    }
 }
 
 KERN_INLINE void gemv_codes(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
                             size_t k, const struct kern_x *x, size_t col)
 {
-    const size_t ahead = fetch_ahead(), block = code_block(t);
+    const size_t ahead = fetch_ahead(), block = code_block(t), line = code_line(t);
+    const __m512 levels = code_levels(t);
     const float *a = x->f + col * x->ldf;
     for (size_t at = 0; at < k; at += block, a += block, w += code_group(t)) {
-        size_t n = k - at < block ? k - at : block;
-        __m512 s[GEMV_PANELS], v[2];
+        size_t n = k - at < block ? k - at : block, i = 0;
+        __m512 s[GEMV_PANELS];
 #pragma GCC unroll 4
         for (int g = 0; g < G; g++) {
             s[g] = _mm512_setzero_ps();
             _mm_prefetch((const char *)w + (size_t)g * panel + ahead, _MM_HINT_T0);
         }
-#pragma GCC unroll 2
-        for (size_t i = 0; i + 2 <= n; i += 2) {
-            __m512 a0 = _mm512_set1_ps(a[i]), a1 = _mm512_set1_ps(a[i + 1]);
+        for (const uint8_t *p = w + 64 + ahead; i + line <= n; i += line, p += 64) {
 #pragma GCC unroll 4
-            for (int g = 0; g < G; g++) {
-                const uint8_t *p = w + (size_t)g * panel + 64;
-                if (i / 2 * code_bytes2(t) % 64 == 0)
-                    _mm_prefetch((const char *)p + i / 2 * code_bytes2(t) + ahead, _MM_HINT_T0);
-                widen_codes(t, p, i, v);
-                s[g] = _mm512_fmadd_ps(v[0], a0, s[g]);
-                s[g] = _mm512_fmadd_ps(v[1], a1, s[g]);
-            }
-        }
+            for (int g = 0; g < G; g++)
+                _mm_prefetch((const char *)p + (size_t)g * panel, _MM_HINT_T0);
 #pragma GCC unroll 4
-        for (int g = 0; g < G; g++) {
-            const uint8_t *p = w + (size_t)g * panel;
-            if (n % 2) {
-                widen_codes(t, p + 64, n - 1, v);
-                s[g] = _mm512_fmadd_ps(v[0], _mm512_set1_ps(a[n - 1]), s[g]);
-            }
-            f[g] = _mm512_fmadd_ps(s[g], code_scale(t, p), f[g]);
+            for (size_t j = 0; j < line; j += 2)
+                gemv_pair(t, G, s, levels, w + 64, panel, i + j, a, false);
         }
+        for (; i < n; i += 2)
+            gemv_pair(t, G, s, levels, w + 64, panel, i, a, i + 1 == n);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++)
+            f[g] = _mm512_fmadd_ps(s[g], code_scale(t, w + (size_t)g * panel), f[g]);
     }
 }
 
@@ -202,6 +231,7 @@ KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const u
 {
     _Alignas(64) float wide[2][STEP_MAX][16];
     const size_t block = code_block(t), group = code_group(t);
+    const __m512 levels = code_levels(t);
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
     for (size_t s = s0; s < s1; s++) {
         const uint8_t *p[2] = {w0 + s * group, w1 + s * group};
@@ -209,7 +239,7 @@ KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const u
         __m512 d[2], v[2];
         for (int g = 0; g < 2; g++) {
             for (size_t j = 0; j < n; j += 2) {
-                widen_codes(t, p[g] + 64, j, v);
+                widen_codes(t, levels, p[g] + 64, j, v);
                 _mm512_store_ps(wide[g][j], v[0]);
                 _mm512_store_ps(wide[g][j + 1], v[1]);
             }
@@ -252,6 +282,8 @@ MUL(f16, KERN_F16, panel_f16)
 MUL(bf16, KERN_BF16, panel_f16)
 MUL_CODES(fp8, CODES_FP8, panel_code8)
 MUL_CODES(i8, CODES_I8, panel_code8)
+MUL_CODES(nf4, CODES_NF4, panel_code4)
+MUL_CODES(fp4, CODES_FP4, panel_code4)
 
 void kern_init_avx512_mul(struct kern *k)
 {
@@ -260,4 +292,6 @@ void kern_init_avx512_mul(struct kern *k)
     k->mul[QUANT_BF16].mul = mul_bf16;
     k->mul[QUANT_FP8].mul = mul_fp8;
     k->mul[QUANT_I8].mul = mul_i8;
+    k->mul[QUANT_NF4].mul = mul_nf4;
+    k->mul[QUANT_FP4].mul = mul_fp4;
 }

@@ -102,13 +102,15 @@ KERN_INLINE void tile_dot(int C, __m512i acc[2][TILE_COLS], const __m512i (*w)[2
     }
 }
 
-/* `blocks` blocks of 32 of C columns from `col` on; block0 is the number of the first. */
-KERN_INLINE void tile_q32(bool min, int C, int offset, float f[][2][16], const struct step *s,
-                          size_t blocks, const struct kern_x *x, size_t block0, size_t col)
+/* `blocks` blocks of 32 of C columns from `col` on; block0 is the number of the first. off: weights
+   are too large by `offset`; min: they have minima. */
+KERN_INLINE void tile_q32(bool off, bool min, int C, int offset, float f[][2][16],
+                          const struct step *s, size_t blocks, const struct kern_x *x,
+                          size_t block0, size_t col)
 {
     __m512 acc[2][TILE_COLS];
     int32_t start[8][8]; /* -offset × Σ a, [block][column] */
-    for (size_t b = 0; b < blocks && !min; b++) {
+    for (size_t b = 0; b < blocks && off; b++) {
         const int32_t *sum = x->sum + (block0 + b) * x->cols + col;
         __m256i v = _mm256_maskz_loadu_epi32((__mmask8)((1 << C) - 1), sum);
         _mm256_storeu_si256((void *)start[b], _mm256_mullo_epi32(v, _mm256_set1_epi32(-offset)));
@@ -124,7 +126,7 @@ KERN_INLINE void tile_q32(bool min, int C, int offset, float f[][2][16], const s
         __m512i t[2][TILE_COLS];
 #pragma GCC unroll 6
         for (int c = 0; c < C; c++)
-            t[0][c] = t[1][c] = min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[b][c]);
+            t[0][c] = t[1][c] = off ? _mm512_set1_epi32(start[b][c]) : _mm512_setzero_si512();
         tile_dot(C, t, s->w + 8 * b, x->q + at * 32, 8);
 #pragma GCC unroll 6
         for (int c = 0; c < C; c++) {
@@ -267,8 +269,11 @@ struct tile_args {
     static void (*const name[])(const struct tile_args *) = {name##_1, name##_2, name##_3, \
                                                              name##_4, name##_5, name##_6};
 
-TILES(tile_plain, tile_q32(false, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
-TILES(tile_min, tile_q32(true, COLS, 0, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_off,
+      tile_q32(true, false, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_min, tile_q32(false, true, COLS, 0, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_both,
+      tile_q32(true, true, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
 TILES(tile_q4k, tile_q256(Q4_K, COLS, a->f, a->s, a->x, a->block, a->col))
 TILES(tile_q5k, tile_q256(Q5_K, COLS, a->f, a->s, a->x, a->block, a->col))
 TILES(tile_q6k, tile_q256(Q6_K, COLS, a->f, a->s, a->x, a->block, a->col))
@@ -293,11 +298,12 @@ KERN_INLINE void step_unpack(enum kind t, struct step *s, const uint8_t *panel, 
 KERN_INLINE void step_columns(enum kind t, struct tile_args *a, float (*f)[2][16], size_t col,
                               size_t cols, const uint8_t *next0, const uint8_t *next1, size_t bytes)
 {
-    void (*const *tile)(const struct tile_args *) = t == Q4_K    ? tile_q4k
-                                                    : t == Q5_K  ? tile_q5k
-                                                    : t == Q6_K  ? tile_q6k
-                                                    : has_min(t) ? tile_min
-                                                                 : tile_plain;
+    void (*const *tile)(const struct tile_args *) = t == Q4_K     ? tile_q4k
+                                                    : t == Q5_K   ? tile_q5k
+                                                    : t == Q6_K   ? tile_q6k
+                                                    : !has_min(t) ? tile_off
+                                                    : unsign(t)   ? tile_both
+                                                                  : tile_min;
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
     for (size_t i = 0, c = 0; i < groups; i++) {
         size_t n = (cols - c) / (groups - i);

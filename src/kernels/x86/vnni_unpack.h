@@ -3,33 +3,39 @@
  * activation), lanes are rows. Shared by the one-column and the many-column products, so that a
  * type's bit layout is written once per instruction set.
  *
- * Signed weights get an offset that makes them unsigned (Q8_0 and IQ4_NL 128, Q4_0 8, Q5_0 16, Q6_K
- * 32); the products take offset × Σ activations off again, in integers.
+ * Signed weights get an offset that makes them unsigned (Q8_0, Q8Z and IQ4_NL 128, Q4_0 8, Q5_0 16,
+ * Q6_K 32); the products take offset × Σ activations off again, in integers.
  */
 #ifndef PONDER_KERNELS_X86_VNNI_UNPACK_H
 #define PONDER_KERNELS_X86_VNNI_UNPACK_H
 
 #include "kernels/x86/avx512_blocks.h"
 
-enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q4_K, Q5_K, Q6_K };
+enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q4Z, Q8Z, Q4_K, Q5_K, Q6_K };
 
 /* Bytes of a pair of blocks of 32, or of a block of 256. */
 KERN_INLINE size_t unit_bytes(enum kind t)
 {
-    static const uint16_t bytes[] = {1088, 576, 640, 704, 768, 576, 2304, 2816, 3328};
+    static const uint16_t bytes[] = {1088, 576, 640, 704, 768, 576, 640, 1152, 2304, 2816, 3328};
     return bytes[t];
 }
 
 /* What was added to make weights unsigned. */
 KERN_INLINE int unsign(enum kind t)
 {
-    static const uint8_t offset[] = {128, 8, 0, 16, 0, 128, 0, 0, 32};
+    static const uint8_t offset[] = {128, 8, 0, 16, 0, 128, 0, 128, 0, 0, 32};
     return offset[t];
 }
 
 KERN_INLINE bool has_min(enum kind t)
 {
-    return t == Q4_1 || t == Q5_1 || t == Q4_K || t == Q5_K;
+    return t == Q4_1 || t == Q5_1 || t == Q4Z || t == Q8Z || t == Q4_K || t == Q5_K;
+}
+
+/* From one block of a pair to the other: of scales and, in types that have them, minima. */
+KERN_INLINE size_t half_step(enum kind t)
+{
+    return has_min(t) ? unit_bytes(t) / 2 : 32;
 }
 
 KERN_INLINE __m512i load(const void *p)
@@ -69,16 +75,16 @@ KERN_INLINE __m512 half16(const uint8_t *p)
 /* v[i]: values 4i..4i+3. */
 KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[8])
 {
-    if (t == Q8_0) {
+    /* one with a minimum is a half of its pair; else the scales of both lie in front */
+    const uint8_t *q = w + 64 + (has_min(t) ? half_step(t) : unit_bytes(t) / 2 - 32) * half;
+    if (t == Q8_0 || t == Q8Z) {
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++)
-            v[i] = _mm512_xor_si512(load(w + 64 + 512 * half + 64 * i), ones8(-128));
+            v[i] = _mm512_xor_si512(load(q + 64 * i), ones8(-128));
         return;
     }
-    const uint8_t *q = w + (t == Q4_1   ? 64 + 320 * half
-                            : t == Q5_0 ? 128 + 320 * half
-                            : t == Q5_1 ? 128 + 384 * half
-                                        : 64 + 256 * half);
+    if (t == Q5_0 || t == Q5_1)
+        q += 64;
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         __m512i x = load(q + 64 * i);
@@ -106,12 +112,15 @@ KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[
 
 KERN_INLINE __m512 scale32(enum kind t, const uint8_t *w, size_t half)
 {
-    return half16(w + (t == Q4_1 ? 320 : t == Q5_1 ? 384 : 32) * half);
+    return half16(w + half_step(t) * half);
 }
 
 KERN_INLINE __m512 min32(enum kind t, const uint8_t *w, size_t half)
 {
-    return half16(w + 32 + (t == Q4_1 ? 320 : 384) * half);
+    __m512 m = half16(w + 32 + half_step(t) * half);
+    if (t == Q4Z || t == Q8Z) /* a zero point */
+        return _mm512_xor_ps(_mm512_mul_ps(scale32(t, w, half), m), _mm512_set1_ps(-0.0f));
+    return m;
 }
 
 /* ---- blocks of 256
