@@ -79,8 +79,9 @@ static void eval_print(const char *name, const char *reference, const struct per
                        const struct perplexity *x)
 {
     char a[32], b[32];
-    printf("%s: %s tokens in %zu windows of %zu", name,
-           term_group(a, sizeof a, x->windows * p->cut.ctx < p->n ? x->windows * p->cut.ctx : p->n),
+    size_t step = p->cut.stride ? p->cut.stride : p->cut.ctx;
+    size_t covered = num_min(p->n, x->windows ? (x->windows - 1) * step + p->cut.ctx : 0);
+    printf("%s: %s tokens in %zu windows of %zu", name, term_group(a, sizeof a, covered),
            x->windows, p->cut.ctx);
     if (p->cut.stride)
         printf(", one every %zu", p->cut.stride);

@@ -131,6 +131,10 @@ static int imatrix_command(struct cli *c, const void *opts, struct err *e)
     eo.ctx = OPT_UNSET;
     r.ctx = (size_t)o->ctx;
     r.want = IMATRIX_WANT;
+    if (!rc && eo.mla && !strcmp(eo.mla, "mixed"))
+        rc = err_set(e, ERR_USAGE,
+                     "--mla mixed: the expanded form does not show what goes into "
+                     "each head's matrices; leave it out here");
     if (!rc)
         rc = options_open(&g, &r, e);
     if (!rc)
