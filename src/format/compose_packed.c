@@ -15,7 +15,9 @@
  * matrices lie transposed, inputs by outputs, and become outputs by inputs here.
  *
  * Where inputs are in the order of their groups (not with "desc_act"), groups are whole blocks and
- * scales are halves, rows have the form Q4Z or Q8Z, in the memory of the file. Else they are F32.
+ * every scale is a half, whatever its dtype, rows have the form Q4Z or Q8Z, in the memory of the
+ * file. Else they are F32. Scales that are not stored as halves are looked at when opening: what is
+ * rounded to bfloat16 nearly always is a half too, and F32 takes eight times the memory.
  * Left out: GPTQ with 3 bits (values across words), AWQ's "gemv" order, other packings of kernels.
  */
 #include "format/parts.h"
@@ -106,6 +108,17 @@ static void put_codes(const struct parts_packed *p, const uint32_t words[PACKED_
     }
 }
 
+/* A scale that was found to be a half. */
+static inline uint16_t scale_half(const struct source_tensor *t, size_t i)
+{
+    uint16_t h;
+
+    if (t->type->id != QUANT_F16)
+        return quant_f32_to_f16(part_float(t, i));
+    memcpy(&h, t->data + 2 * i, sizeof h);
+    return h;
+}
+
 /* Blocks outside, rows inside: the words of neighbouring outputs lie side by side, or are one. */
 static void rows_blocks(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
                         size_t stride)
@@ -120,10 +133,11 @@ static void rows_blocks(const struct source_tensor *t, uint64_t r0, size_t n, ui
         for (size_t r = 0; r < n; r++) {
             size_t o = (size_t)r0 + r, group = i / p->packed.group;
             uint16_t zero = quant_f32_to_f16((float)(zero_at(p, group, o, outs) - bias));
+            uint16_t scale = scale_half(p->part[PART_SCALES], group * outs + o);
             uint8_t *to = dst + r * stride + i / PACKED_BLOCK * block;
             if (r == 0 || !p->packed.awq || o % 8 == 0)
                 words_at(p, o, outs, i, num_min(PACKED_BLOCK, ins - i), words);
-            memcpy(to, p->part[PART_SCALES]->data + 2 * (group * outs + o), 2);
+            memcpy(to, &scale, 2);
             memcpy(to + 2, &zero, 2);
             put_codes(&p->packed, words, o, to + 4);
         }
@@ -261,13 +275,31 @@ static int check_index(struct source_parts *p, const struct source_tensor *index
     return 0;
 }
 
+/* Whether all scales are halves, to the bit. */
+static bool all_halves(const struct source_tensor *t)
+{
+    size_t count = t->bytes / t->type->bytes;
+    float value[256];
+
+    for (size_t i = 0, n; i < count && t->type->id != QUANT_F16; i += n) {
+        n = num_min(count - i, NUM_COUNT(value));
+        t->type->decode(value, t->data + i * t->type->bytes, n);
+        for (size_t k = 0; k < n; k++) {
+            float half = quant_f16_to_f32(quant_f32_to_f16(value[k]));
+            if (memcmp(&half, &value[k], sizeof half) != 0)
+                return false;
+        }
+    }
+    return t->type->id != QUANT_F64; /* whose values are rounded when they are decoded */
+}
+
 static int put_packed(struct compose *c, struct stem stem, struct source_parts *p, uint64_t ins,
                       uint64_t outs, struct err *e)
 {
     const struct source_tensor *scales = p->part[PART_SCALES];
     size_t group = p->packed.group;
-    bool blocks = !p->packed.index && scales->type->id == QUANT_F16 &&
-                  (group % PACKED_BLOCK == 0 || group >= ins);
+    bool blocks =
+        !p->packed.index && (group % PACKED_BLOCK == 0 || group >= ins) && all_halves(scales);
     enum quant_id id = !blocks ? QUANT_F32 : p->packed.bits == 8 ? QUANT_Q8Z : QUANT_Q4Z;
     const char *name = p->packed.awq         ? "AWQ-4"
                        : p->packed.bits == 8 ? "GPTQ-8"

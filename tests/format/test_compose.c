@@ -360,7 +360,7 @@ static void test_gptq_golden(void **state)
 }
 
 /* Layouts that have no golden: what the words say, taken apart here once more. */
-static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed,
+static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed, float base,
                       const char *scale_dtype, const char *form)
 {
     size_t per = 32 / (size_t)bits, g = group < 0 ? ins : (size_t)group, groups = (ins + g - 1) / g;
@@ -382,7 +382,7 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed,
     for (size_t i = 0; i < groups * outs / per; i++)
         zeros[i] = (uint32_t)((x = x * 6364136223846793005u + 1442695040888963407u) >> 32);
     for (size_t i = 0; i < groups * outs; i++) {
-        float v = 0.0078125f * (float)(i % 13 + 1);
+        float v = base * (float)(i % 13 + 1);
         uint16_t h = strcmp(scale_dtype, "F16") ? quant_f32_to_bf16(v) : quant_f32_to_f16(v);
         memcpy(scales + wide * i, wide == 2 ? (void *)&h : (void *)&v, wide);
     }
@@ -392,7 +392,7 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed,
             uint32_t q = words[i / per * outs + o] >> (sh * (i % per)) & mask;
             uint32_t z = zeros[(index[i] * outs + o) / per] >> (sh * (o % per)) & mask;
             want[o * ins + i] =
-                0.0078125f * (float)((index[i] * outs + o) % 13 + 1) * ((float)q - (float)(z + 1));
+                base * (float)((index[i] * outs + o) % 13 + 1) * ((float)q - (float)(z + 1));
         }
     st_add(&f, "x.qweight", "I32", 2, (uint64_t[]){ins / per, outs}, words, 4 * ins / per * outs);
     st_add(&f, "x.qzeros", "I32", 2, (uint64_t[]){groups, outs / per}, zeros,
@@ -415,17 +415,20 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed,
 
 static void test_gptq_layouts(void **state)
 {
-    gptq_case(4, 128, 16, 32, false, "F16", "Q4Z");
-    gptq_case(4, 72, 8, -1, false, "F16", "Q4Z");
-    gptq_case(4, 128, 8, 16, false, "F16", "F32");
-    gptq_case(4, 96, 8, 64, false, "BF16", "F32");
-    gptq_case(4, 96, 8, 64, false, "F32", "F32");
-    gptq_case(8, 100, 4, 64, false, "F16", "Q8Z");
-    gptq_case(8, 100, 4, 10, false, "F16", "F32");
-    gptq_case(2, 112, 16, 64, false, "F16", "Q4Z");
-    gptq_case(8, 5200, 4, 4, false, "F16", "F32"); /* many groups */
-    gptq_case(8, 5200, 4, 4, true, "F16", "F32");
-    gptq_case(4, 128, 8, 32, true, "BF16", "F32");
+    gptq_case(4, 128, 16, 32, false, 0x1p-7f, "F16", "Q4Z");
+    gptq_case(4, 72, 8, -1, false, 0x1p-7f, "F16", "Q4Z");
+    gptq_case(4, 128, 8, 16, false, 0x1p-7f, "F16", "F32");
+    gptq_case(4, 96, 8, 64, false, 0x1p-7f, "BF16", "Q4Z");
+    gptq_case(4, 96, 8, 64, false, 0x1p-26f, "BF16", "F32");
+    gptq_case(4, 96, 8, 64, false, 0x1p-7f, "F32", "Q4Z");
+    gptq_case(4, 96, 8, 64, false, 0.01f, "F32", "F32");
+    gptq_case(8, 96, 8, 64, false, 0x1p-9f, "BF16", "Q8Z");
+    gptq_case(8, 100, 4, 64, false, 0x1p-7f, "F16", "Q8Z");
+    gptq_case(8, 100, 4, 10, false, 0x1p-7f, "F16", "F32");
+    gptq_case(2, 112, 16, 64, false, 0x1p-7f, "F16", "Q4Z");
+    gptq_case(8, 5200, 4, 4, false, 0x1p-7f, "F16", "F32"); /* many groups */
+    gptq_case(8, 5200, 4, 4, true, 0x1p-7f, "F16", "F32");
+    gptq_case(4, 128, 8, 32, true, 0x1p-7f, "BF16", "F32");
 }
 
 static void test_gptq_refused(void **state)
