@@ -168,7 +168,7 @@ static const struct quant_type *type_hf(const struct convert_plan *p,
         return quant_by_id(QUANT_F32);
     if (p->o.mix)
         return quant_by_id(p->o.mix->type);
-    return from->safetensors ? from : quant_by_id(QUANT_BF16);
+    return from->safetensors ? from : quant_by_id(QUANT_F32);
 }
 
 /* Vectors and what else is not quantized: as it is; from Hugging Face files, whose norms are often
@@ -181,10 +181,12 @@ static const struct quant_type *type_plain(const struct convert_plan *p,
     return keep ? from : quant_by_id(QUANT_F32);
 }
 
+/* Kinds that only checkpoints have (FP8 with scales, GPTQ, …) become F32, which holds their values
+   exactly. */
 static const struct quant_type *type_kept(const struct convert_tensor *t)
 {
     const struct quant_type *from = source_type(t);
-    return from->id < QUANT_INNER ? from : quant_by_id(QUANT_BF16);
+    return from->id < QUANT_INNER ? from : quant_by_id(QUANT_F32);
 }
 
 static const struct quant_type *type_gguf(const struct convert_plan *p, struct mix_state *s,
@@ -253,7 +255,7 @@ static void type_notes(struct convert_plan *p)
             first = t->name;
         poor += t->poor;
         importance += t->importance != NULL;
-        rounded += !p->o.mix && from->id >= QUANT_INNER && t->type->id == QUANT_BF16;
+        rounded += !p->o.mix && from->id >= QUANT_INNER && t->type->id == QUANT_F32;
         if (from->block > 1 && t->type->block > 1 && from != t->type && !again++)
             was = t->from;
     }
@@ -271,8 +273,8 @@ static void type_notes(struct convert_plan *p)
                   again, was);
     if (rounded)
         plan_note(p,
-                  "%zu tensors are of a kind that the output does not have and become BF16; "
-                  "--type F32 would keep their exact values",
+                  "%zu tensors are of a kind that the output does not have and become F32, which "
+                  "is exact and large; --type BF16 takes half, a quantization less",
                   rounded);
     if (p->imatrix && !importance)
         plan_note(p, "the imatrix knows none of these tensors");
