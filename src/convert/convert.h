@@ -41,7 +41,9 @@ struct convert_tensor {
     /* private to convert/ */
     struct convert_run *runs;
     size_t n_runs;
-    const float *values;     /* the tensor's values themselves, when there are no runs */
+    const float *values;    /* the tensor's values themselves, when there are no runs */
+    double mean, deviation; /* of random values, when there are neither */
+    uint64_t stream;
     const float *importance; /* (outer or 1, cols), or NULL */
     size_t importance_outer; /* rows of importance */
     int file;                /* of the output */
@@ -52,6 +54,21 @@ struct convert_plan;
 /* `src` must outlive the plan. Reads headers, the tokenizer and the imatrix. */
 int convert_plan_new(struct convert_plan **out, struct source *src, const struct convert_options *o,
                      struct err *e);
+/* A new model with random weights. */
+struct convert_init {
+    uint64_t seed;         /* the same seed gives the same bytes, whatever the number of threads */
+    double deviation;      /* of matrices; 0: initializer_range of the configuration, or 0.02 */
+    const struct mix *mix; /* F32, F16 or BF16; NULL: BF16 */
+    uint64_t split;
+};
+
+/*
+ * Plans a Hugging Face folder of the architecture that `config` (source_open_config) describes:
+ * matrices normally distributed, norms 1, biases 0. `tokenizer` gives its files, or is NULL. Both
+ * must outlive the plan.
+ */
+int convert_init_new(struct convert_plan **out, struct source *config, struct source *tokenizer,
+                     const struct convert_init *o, struct err *e);
 void convert_plan_free(struct convert_plan *p); /* NULL is fine */
 
 size_t convert_plan_count(const struct convert_plan *p);

@@ -53,7 +53,7 @@ int hf_write_json(const char *dir, const char *name, const json_t *v, struct err
 /* ---- copying what another folder has ----------------------------------------------------------
  */
 
-static int copy_texts(struct convert_plan *p, const char *dir, struct err *e)
+static int copy_texts(struct source *src, const char *dir, struct err *e)
 {
     static const char *const names[] = {
         "generation_config.json",  "tokenizer.json",  "tokenizer_config.json",
@@ -65,7 +65,7 @@ static int copy_texts(struct convert_plan *p, const char *dir, struct err *e)
     for (size_t i = 0; !rc && i < NUM_COUNT(names); i++) {
         const char *text;
         size_t n;
-        rc = source_text(p->src, names[i], &text, &n, e);
+        rc = source_text(src, names[i], &text, &n, e);
         if (!rc && text)
             rc = hf_write_file(dir, names[i], text, n, e);
     }
@@ -180,8 +180,12 @@ static int hf_weights(struct convert_plan *p, const char *dir, struct team *team
 
 static int hf_texts(struct convert_plan *p, const char *dir, struct err *e)
 {
-    int rc = p->is_model ? hf_config(p, dir, e) : copy_config(p, dir, e);
-    return rc ? rc : p->is_model ? hf_vocab(p, dir, e) : copy_texts(p, dir, e);
+    int rc = p->is_model && !p->init ? hf_config(p, dir, e) : copy_config(p, dir, e);
+    if (rc)
+        return rc;
+    if (p->init)
+        return p->tokenizer ? copy_texts(p->tokenizer, dir, e) : 0;
+    return p->is_model ? hf_vocab(p, dir, e) : copy_texts(p->src, dir, e);
 }
 
 int convert_write_hf(struct convert_plan *p, const char *path, struct team *team,

@@ -64,6 +64,21 @@ static void plan_split(struct convert_plan *p)
     }
 }
 
+int plan_sizes(struct convert_plan *p, struct err *e)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        struct convert_tensor *t = &p->tensors[i];
+        size_t row, height = plan_height(t), cols = plan_cols(t);
+        if (!quant_size(t->type, cols, &row) || !num_mul(&t->bytes, row, height))
+            return err_set(e, ERR_LIMIT, "tensor \"%s\": rows of %zu values do not fit the type %s",
+                           t->name, cols, t->type->name);
+        p->bytes += t->bytes;
+        p->values += (uint64_t)height * cols;
+    }
+    plan_split(p);
+    return 0;
+}
+
 static int plan_check(const struct convert_plan *p, struct err *e)
 {
     const struct convert_options *o = &p->o;
@@ -96,11 +111,12 @@ int convert_plan_new(struct convert_plan **out, struct source *src, const struct
         rc = plan_tensors(p, e);
     if (!rc)
         rc = plan_types(p, e);
+    if (!rc)
+        rc = plan_sizes(p, e);
     if (rc) {
         convert_plan_free(p);
         return rc;
     }
-    plan_split(p);
     *out = p;
     return 0;
 }

@@ -42,6 +42,10 @@ struct convert_plan {
     const char *notes[PLAN_NOTES];
     size_t n_notes;
     struct imatrix *imatrix;
+    /* a new model */
+    bool init;
+    uint64_t seed;
+    struct source *tokenizer; /* whose files are copied, or NULL */
 };
 
 /* Adds a sentence; a full list or memory drops it. */
@@ -53,11 +57,14 @@ struct convert_run *plan_runs(struct convert_plan *p, size_t n, struct err *e);
 
 /* Fills the list of tensors, their shapes and runs; types come later (names.c). */
 int plan_tensors(struct convert_plan *p, struct err *e);
+/* Sizes and files, when all types are known. */
+int plan_sizes(struct convert_plan *p, struct err *e);
 /* The type of every tensor (types.c). */
 int plan_types(struct convert_plan *p, struct err *e);
 
 /* Decodes rows [r0, r0 + n) of the output tensor to floats (rows.c). `scratch`: plan_scratch. */
-void plan_rows(const struct convert_tensor *t, size_t r0, size_t n, float *out, float *scratch);
+void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, size_t r0, size_t n,
+               float *out, float *scratch);
 size_t plan_scratch(const struct convert_tensor *t); /* floats */
 /* True when rows keep their bytes; then plan_copy gives them. */
 bool plan_copies(const struct convert_tensor *t);

@@ -6,6 +6,7 @@
  * other, or rows as columns). Rows that keep order and type are copied byte for byte.
  */
 #include "base/num.h"
+#include "base/rng.h"
 #include "convert/plan.h"
 
 #include <string.h>
@@ -132,9 +133,25 @@ void plan_copy(const struct convert_tensor *t, size_t r0, size_t n, uint8_t *out
     }
 }
 
-void plan_rows(const struct convert_tensor *t, size_t r0, size_t n, float *out, float *scratch)
+/* Number i of the tensor is a function of seed, name and i alone. */
+static void random_rows(const struct convert_plan *p, const struct convert_tensor *t, size_t first,
+                        size_t n, float *out)
+{
+    struct rng r;
+    rng_init(&r, p->seed, t->stream);
+    r.index = (uint64_t)first * 4; /* a normal value takes four numbers */
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)(t->deviation > 0 ? t->mean + t->deviation * rng_normal(&r) : t->mean);
+}
+
+void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, size_t r0, size_t n,
+               float *out, float *scratch)
 {
     size_t cols = plan_cols(t);
+    if (!t->n_runs && !t->values) {
+        random_rows(p, t, r0 * cols, n * cols, out);
+        return;
+    }
     if (!t->n_runs) {
         memcpy(out, t->values + r0 * cols, n * cols * sizeof *out);
         return;

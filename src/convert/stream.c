@@ -92,7 +92,7 @@ static void stream_encode(struct stream *s, size_t r0, size_t n, uint8_t *out, f
 {
     const struct convert_tensor *t = s->t;
     const float *importance = t->importance;
-    plan_rows(t, r0, n, work, work + s->block_rows * s->cols);
+    plan_rows(s->p, t, r0, n, work, work + s->block_rows * s->cols);
     if (!writable(t->type, work, n * s->cols))
         atomic_store(&s->bad, 1);
     if (importance && t->importance_outer > 1)

@@ -205,17 +205,6 @@ static const struct quant_type *type_gguf(const struct convert_plan *p, struct m
     return fit;
 }
 
-static int type_check(struct convert_plan *p, struct convert_tensor *t, struct err *e)
-{
-    size_t row, height = plan_height(t);
-    if (!quant_size(t->type, plan_cols(t), &row) || !num_mul(&t->bytes, row, height))
-        return err_set(e, ERR_LIMIT, "tensor \"%s\": rows of %zu values do not fit the type %s",
-                       t->name, plan_cols(t), t->type->name);
-    p->bytes += t->bytes;
-    p->values += (uint64_t)height * plan_cols(t);
-    return 0;
-}
-
 static int by_order(const void *a, const void *b)
 {
     const struct convert_tensor *x = *(struct convert_tensor *const *)a,
@@ -297,9 +286,7 @@ int plan_types(struct convert_plan *p, struct err *e)
     for (size_t i = 0; !rc && i < p->n; i++) {
         struct convert_tensor *t = order[i];
         t->type = p->o.format == CONVERT_HF ? type_hf(p, t) : type_gguf(p, &s, &rules, t);
-        rc = type_check(p, t, e);
-        if (!rc)
-            rc = type_importance(p, t, e);
+        rc = type_importance(p, t, e);
     }
     if (!rc)
         type_notes(p);

@@ -190,16 +190,12 @@ static int read_quantize_config(struct source *s, const char *dir, struct err *e
     return rc;
 }
 
-static int read_config(struct source *s, const char *dir, struct err *e)
+/* `dir`: where the older checkpoints' other file is, or NULL. */
+static int read_config_file(struct source *s, const char *path, const char *dir, struct err *e)
 {
-    char path[PATH_CAP];
-    int rc = join(path, dir, "config.json", e);
+    int rc = load_json(&s->config, path, SOURCE_MAX_CONFIG, &config_limits, e);
 
-    if (!rc && file_kind(path) == FILE_NONE)
-        rc = err_set(e, ERR_FORMAT, "%s: config.json is missing: download it too", dir);
-    if (!rc)
-        rc = load_json(&s->config, path, SOURCE_MAX_CONFIG, &config_limits, e);
-    if (!rc)
+    if (!rc && dir)
         rc = read_quantize_config(s, dir, e);
     if (!rc) {
         rc = flatten(s, s->config, "", e);
@@ -207,6 +203,22 @@ static int read_config(struct source *s, const char *dir, struct err *e)
             err_ctx(e, "%s", path);
     }
     return rc;
+}
+
+static int read_config(struct source *s, const char *dir, struct err *e)
+{
+    char path[PATH_CAP];
+    int rc = join(path, dir, "config.json", e);
+
+    if (!rc && file_kind(path) == FILE_NONE)
+        rc = err_set(e, ERR_FORMAT, "%s: config.json is missing: download it too", dir);
+    return rc ? rc : read_config_file(s, path, dir, e);
+}
+
+int config_open(struct source *s, struct err *e)
+{
+    s->kind = SOURCE_HF;
+    return read_config_file(s, s->path, NULL, e);
 }
 
 /* ---- shards -------------------------------------------------------------------------------------

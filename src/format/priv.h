@@ -138,6 +138,9 @@ bool safetensors_looks_like(const uint8_t *p, size_t n);
 /* A folder: finds out what is in it. `index` is the path of an index to use, or NULL. */
 int folder_open(struct source *s, const char *dir, const char *index, struct err *e);
 
+/* Reads s->path, a config.json, as metadata. */
+int config_open(struct source *s, struct err *e);
+
 /* Element of an array of an HF config, and what a JSON value is as a source value. */
 int hf_array_get(const struct source_value *a, uint64_t i, struct source_value *out, struct err *e);
 

@@ -323,6 +323,17 @@ int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct e
     return source_opened(out, s, rc, e);
 }
 
+int source_open_config(struct source **out, const char *path, struct err *e)
+{
+    struct source *s;
+
+    *out = NULL;
+    s = source_alloc(path, e);
+    if (!s)
+        return ERR_NOMEM;
+    return source_opened(out, s, config_open(s, e), e);
+}
+
 void source_free(struct source *s)
 {
     if (!s)
@@ -480,6 +491,8 @@ static const char *text_path(const struct source *s, const char *name, char *buf
 
     if (s->tokenizer && strcmp(name, "tokenizer.json") == 0)
         path = s->tokenizer;
+    else if (s->kind == SOURCE_HF && !s->n_files && strcmp(name, "config.json") == 0)
+        path = s->path; /* source_open_config */
     else if (s->dir && !strchr(name, '/') && name[0] != '.' && file_join(buf, cap, s->dir, name))
         path = buf;
     return path && file_kind(path) != FILE_NONE ? path : NULL;

@@ -97,6 +97,9 @@ int source_open(struct source **out, const char *path, struct err *e);
 /* A whole GGUF (no split set) or safetensors file in memory, aligned to 8 bytes, that outlives the
  * source. */
 int source_open_memory(struct source **out, const uint8_t *p, size_t n, struct err *e);
+/* A config.json alone: metadata and no tensors, for making a new model; source_text gives the file
+   as "config.json". */
+int source_open_config(struct source **out, const char *path, struct err *e);
 void source_free(struct source *s);
 
 enum source_kind_id source_kind(const struct source *s);

@@ -165,6 +165,9 @@ const struct model_arch *model_arch_find(const struct source *src, struct err *e
 /* Reads and checks the hyperparameters. */
 int model_config_read(struct model_config *cfg, const struct source *src, struct err *e);
 
+/* The same and whether the head is the embedding; nothing about tensors. */
+int model_config_check(const struct source *src, struct model_config *cfg, struct err *e);
+
 /* A number of the configuration with its keys: GGUF's is put behind "ARCH.", a NULL key is one that
    the kind of files does not have. */
 struct model_key {

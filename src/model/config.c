@@ -372,7 +372,9 @@ static int config_router(struct model_config *cfg, const struct source *src, con
              gguf ? "blk.%zu.exp_probs_b.bias"
                   : "model.layers.%zu.mlp.gate.e_score_correction_bias",
              cfg->n_dense);
-    cfg->router_bias = (v && config_text_is(v, "noaux_tc")) || source_tensor(src, name) != NULL;
+    bool no_tensors = !source_tensor_count(src) && !v && cfg->router_sigmoid;
+    cfg->router_bias =
+        (v && config_text_is(v, "noaux_tc")) || source_tensor(src, name) != NULL || no_tensors;
     return 0;
 }
 
@@ -415,7 +417,7 @@ static int config_moe(struct model_config *cfg, const struct source *src, const 
              source_kind(src) == SOURCE_GGUF ? "blk.%zu.nextn.eh_proj.weight"
                                              : "model.layers.%zu.eh_proj.weight",
              cfg->n_layer);
-    cfg->n_mtp = cfg->n_mtp && source_tensor(src, name) ? 1 : 0;
+    cfg->n_mtp = cfg->n_mtp && (!source_tensor_count(src) || source_tensor(src, name)) ? 1 : 0;
     return 0;
 }
 
@@ -445,6 +447,11 @@ static int config_vocab(struct model_config *cfg, const struct source *src, stru
     const struct model_tensor *row = &model_top_group.row[MODEL_TOP_EMBED];
     const char *name = source_kind(src) == SOURCE_GGUF ? row->gguf : row->hf;
     const struct source_tensor *t = source_tensor(src, name);
+    if (!t && !source_tensor_count(src)) { /* a config alone (source_open_config) */
+        static const struct config_row vocab[] = {
+            {SIZE(n_vocab), NULL, "vocab_size", 1, INT32_MAX, NAN}};
+        return config_read_rows(cfg, src, "", vocab, 1, e);
+    }
     if (!t)
         return err_set(e, ERR_FORMAT, "tensor \"%s\" is missing", name);
     if (t->dims != 2 || t->shape[0] == 0 || t->shape[0] > INT32_MAX)

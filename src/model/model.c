@@ -23,11 +23,15 @@ static int check_one(void *arg, const struct model_tensor *row, size_t layer, si
     return 0;
 }
 
-int model_check(const struct source *src, struct model_config *out, struct err *e)
+int model_config_check(const struct source *src, struct model_config *out, struct err *e)
 {
     int rc = model_config_read(out, src, e);
-    if (!rc)
-        rc = model_tied(out, src, e);
+    return rc ? rc : model_tied(out, src, e);
+}
+
+int model_check(const struct source *src, struct model_config *out, struct err *e)
+{
+    int rc = model_config_check(src, out, e);
     return rc ? rc : model_walk(src, out, true, check_one, NULL, e);
 }
 

@@ -434,6 +434,19 @@ exits 2 && tells 'cannot hold Q8_0' && oneline
 holds test -z "$(find "$tmp" -name '*.part-*')"
 is 'other files: quantize and convert'
 
+run init --config "$model" --tokenizer "$model" --seed 3 "$tmp/new"
+exits 0 && says 'seed 3' && quiet
+run run "$tmp/new" x -n 3
+exits 0
+run init "$tmp/new2"
+exits 2 && tells '--config is missing' && oneline
+run init --config "$model" --type Q4_K_M "$tmp/new2"
+exits 2 && tells 'F32, F16 or BF16' && oneline
+run init --config "$tmp/none.json" "$tmp/new2"
+exits 1 && oneline
+holds test ! -e "$tmp/new2"
+is 'a new model'
+
 run bench "$model" -p 16 -n 4 -r 2 -t 1,2
 exits 0 && says '| p16' && says '| n4' && says 'this machine with 2 threads'
 run bench "$model" -p 16 -n 4 -d 8 -r 2 -t 1 --json
