@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #if defined __x86_64__
 #include <cpuid.h>
 #endif
@@ -132,4 +133,16 @@ void cpu_model_name(char *out, size_t cap)
     }
 done:
     fclose(f);
+}
+
+size_t cpu_cache_bytes(void)
+{
+    long most = 0;
+#ifdef _SC_LEVEL4_CACHE_SIZE
+    static const int names[] = {_SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE,
+                                _SC_LEVEL4_CACHE_SIZE};
+    for (size_t i = 0; i < NUM_COUNT(names); i++)
+        most = sysconf(names[i]) > most ? sysconf(names[i]) : most;
+#endif
+    return (size_t)most;
 }

@@ -22,6 +22,9 @@ const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "avx5
 /* Parses a name; refuses unknown ones and levels above cpu_best(). "auto" gives cpu_best(). */
 int cpu_isa_parse(enum cpu_isa *out, const char *name, struct err *e);
 
+/* Bytes of the largest cache that the system tells of, 0 when it tells of none. */
+size_t cpu_cache_bytes(void);
+
 /* The model name from the processor, e.g. "AMD EPYC 9354"; writes at most cap bytes. */
 void cpu_model_name(char *out, size_t cap);
 

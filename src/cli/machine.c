@@ -1,11 +1,12 @@
 /*
- * See machine.h. Memory: all threads read a buffer larger than any cache, in 2 MiB pages where the
+ * See machine.h. Memory: all threads read a buffer larger than the caches, in 2 MiB pages where the
  * system gives them, several times. Products: all threads multiply in registers. The best pass
  * counts, because on shared machines the others are disturbed ones.
  */
 #include "cli/machine.h"
 
 #include "base/clock.h"
+#include "base/num.h"
 #include "base/quota.h"
 #include "base/team.h"
 #include "kernels/peak.h"
@@ -17,9 +18,9 @@
 #include <sys/mman.h>
 
 enum {
-    MACHINE_CHUNK = 4 << 20,
+    MACHINE_CHUNK = 1 << 20,
     MACHINE_SMALL = 64 << 20,
-    MACHINE_LARGE = 512 << 20,
+    MACHINE_LARGE = 256 << 20,
     MACHINE_PASS_US = 2000, /* a pass of products takes at least so long */
 };
 
@@ -66,13 +67,25 @@ static double machine_best(struct machine *m, double seconds)
     return best;
 }
 
+/* Four times the largest cache within the bounds, or at the least twice: a smaller buffer would
+   measure the cache. 0 when that is more than a small part of what is free. */
+static size_t machine_buffer(void)
+{
+    size_t cache = num_min(cpu_cache_bytes(), SIZE_MAX / 8), room = quota_memory("") / 8;
+    size_t n = num_max(num_min(num_max(4 * cache, MACHINE_SMALL), MACHINE_LARGE), 2 * cache);
+    n = num_round_up(n, MACHINE_CHUNK);
+    if (n > room)
+        n = num_round_up(num_max(2 * cache, MACHINE_SMALL / 4), MACHINE_CHUNK);
+    return n <= room ? n : 0;
+}
+
 double machine_bandwidth(int threads, double seconds)
 {
     struct machine m = {.kind = PEAK_READ, .isa = cpu_best(), .work = MACHINE_CHUNK};
     double best = 0;
-    size_t n = MACHINE_LARGE;
-    while (n > MACHINE_SMALL && n > quota_memory("") / 4)
-        n /= 2;
+    size_t n = machine_buffer();
+    if (!n)
+        return 0;
     m.chunks = n / MACHINE_CHUNK;
     m.buf = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m.buf == MAP_FAILED)
