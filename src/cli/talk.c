@@ -363,6 +363,14 @@ void talk_report(struct talk *t, const struct answer *a)
             progress_bytes(x, sizeof x, (double)i->weight_bytes),
             progress_bytes(y, sizeof y, (double)i->kv_token_bytes * (double)i->ctx),
             term_group(z, sizeof z, i->ctx));
+    if (i->mapped_bytes)
+        fprintf(stderr, "mapped   %s of weights stay in the files and are read when used\n",
+                progress_bytes(x, sizeof x, (double)i->mapped_bytes));
+    uint64_t drafted, accepted;
+    session_drafts(t->session, &drafted, &accepted);
+    if (drafted)
+        fprintf(stderr, "drafts   %s guessed in this chat, %.0f%% of them right\n",
+                term_group(x, sizeof x, drafted), 100 * (double)accepted / (double)drafted);
 }
 
 json_t *talk_json(const struct talk *t, const struct answer *a)
@@ -374,15 +382,18 @@ json_t *talk_json(const struct talk *t, const struct answer *a)
     json_t *reasoning =
         a->reasoning.len ? lines_string(a->reasoning.data, a->reasoning.len) : json_null();
     json_t *calls = a->tool_calls ? json_incref(a->tool_calls) : json_array();
-    return json_pack("{so so so so ss sI s{sI sI sI sI sf sf sf sf sf}}", "model", name, "answer",
-                     content, "reasoning", reasoning, "tool_calls", calls, "stop",
-                     generate_stop_name(s->stop), "seed", (json_int_t)a->seed, "timings",
-                     "prompt_tokens", (json_int_t)s->prompt_tokens, "reused_tokens",
-                     (json_int_t)s->reused_tokens, "answer_tokens", (json_int_t)s->answer_tokens,
-                     "reasoning_tokens", (json_int_t)s->reasoning_tokens, "prompt_seconds",
-                     s->prompt_seconds, "first_token_seconds", s->first_token_seconds,
-                     "answer_seconds", s->answer_seconds, "prompt_tokens_per_second",
-                     talk_rate(s->prompt_tokens - num_min(s->reused_tokens, s->prompt_tokens),
-                               s->prompt_seconds),
-                     "answer_tokens_per_second", talk_rate(s->answer_tokens, s->answer_seconds));
+    uint64_t drafted, accepted;
+    session_drafts(t->session, &drafted, &accepted);
+    return json_pack(
+        "{so so so so ss sI s{sI sI sI sI sf sf sf sf sf sI sI}}", "model", name, "answer", content,
+        "reasoning", reasoning, "tool_calls", calls, "stop", generate_stop_name(s->stop), "seed",
+        (json_int_t)a->seed, "timings", "prompt_tokens", (json_int_t)s->prompt_tokens,
+        "reused_tokens", (json_int_t)s->reused_tokens, "answer_tokens",
+        (json_int_t)s->answer_tokens, "reasoning_tokens", (json_int_t)s->reasoning_tokens,
+        "prompt_seconds", s->prompt_seconds, "first_token_seconds", s->first_token_seconds,
+        "answer_seconds", s->answer_seconds, "prompt_tokens_per_second",
+        talk_rate(s->prompt_tokens - num_min(s->reused_tokens, s->prompt_tokens),
+                  s->prompt_seconds),
+        "answer_tokens_per_second", talk_rate(s->answer_tokens, s->answer_seconds),
+        "drafted_tokens", (json_int_t)drafted, "accepted_tokens", (json_int_t)accepted);
 }
