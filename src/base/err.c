@@ -13,7 +13,7 @@ static void err_clean(char *s)
             *s = ' ';
 }
 
-int err_set(struct err *e, int code, const char *fmt, ...)
+int(err_set)(struct err *e, int code, const char *fmt, ...)
 {
     if (!e)
         return code;
@@ -26,7 +26,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     return code;
 }
 
-int err_ctx(struct err *e, const char *fmt, ...)
+int(err_ctx)(struct err *e, const char *fmt, ...)
 {
     if (!e)
         return ERR_FORMAT;
@@ -44,12 +44,12 @@ int err_ctx(struct err *e, const char *fmt, ...)
     return e->code;
 }
 
-int err_nomem(struct err *e, size_t bytes, const char *what)
+int(err_nomem)(struct err *e, size_t bytes, const char *what)
 {
     return err_set(e, ERR_NOMEM, "no memory for %s (%zu bytes)", what, bytes);
 }
 
-int err_errno(struct err *e, const char *fmt, ...)
+int(err_errno)(struct err *e, const char *fmt, ...)
 {
     int no = errno;
     char what[ERR_TEXT_MAX / 2];

@@ -42,4 +42,20 @@ int err_nomem(struct err *e, size_t bytes, const char *what);
 /* ERR_IO with the words of errno: "WHAT: No such file or directory". */
 int err_errno(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* What the static analyser cannot see from here: none of these returns 0, so what follows a call
+   that "succeeded" was set. (Definitions write such a name in parentheses.) */
+#ifdef __clang_analyzer__
+#define ERR_SURE(call)               \
+    __extension__({                  \
+        int code_ = call;            \
+        if (!code_)                  \
+            __builtin_unreachable(); \
+        code_;                       \
+    })
+#define err_set(...) ERR_SURE(err_set(__VA_ARGS__))
+#define err_ctx(...) ERR_SURE(err_ctx(__VA_ARGS__))
+#define err_nomem(...) ERR_SURE(err_nomem(__VA_ARGS__))
+#define err_errno(...) ERR_SURE(err_errno(__VA_ARGS__))
+#endif
+
 #endif

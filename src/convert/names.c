@@ -160,7 +160,7 @@ static int add_weight(void *arg, const struct model_tensor *row, size_t layer, s
     if (row->rows == DIM_ONE && how != RUN_PLAIN)
         return add_vector(p, name, v->t, how, e);
     struct convert_tensor *t = p->n ? &p->tensors[p->n - 1] : NULL;
-    if (!index || strcmp(t->name, name) != 0) {
+    if (!index || !t || strcmp(t->name, name) != 0) {
         size_t count = many && gguf ? model_count(&p->cfg, row) : 0;
         t = add_tensor(p, name, v->t, count ? count : 1, count, row->rows == DIM_ONE ? 0 : v->rows,
                        v->cols, e);

@@ -65,7 +65,7 @@ const char *peak_name(enum peak_kind kind)
 uint64_t peak_run(enum peak_kind kind, enum cpu_isa isa, const void *buf, size_t n)
 {
     struct peak_isa p = peak_c;
-    for (int i = 1; i <= (int)isa; i++) {
+    for (int i = 1; i <= (int)isa && i < CPU_ISA_COUNT; i++) {
         if (!levels[i])
             continue;
         p.read = levels[i]->read ? levels[i]->read : p.read;

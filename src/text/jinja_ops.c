@@ -18,7 +18,7 @@
 
 /* ---- errors -------------------------------------------------------------------------------- */
 
-int vm_fail(struct vm *vm, const char *fmt, ...)
+int(vm_fail)(struct vm *vm, const char *fmt, ...)
 {
     char text[384];
     va_list ap;
@@ -28,13 +28,13 @@ int vm_fail(struct vm *vm, const char *fmt, ...)
     return err_set(vm->e, ERR_FORMAT, "line %u: %s", vm->line, text);
 }
 
-int vm_limit(struct vm *vm, const char *what)
+int(vm_limit)(struct vm *vm, const char *what)
 {
     return err_set(vm->e, ERR_LIMIT, "line %u: the template exceeds the limit of %s", vm->line,
                    what);
 }
 
-int vm_undefined(struct vm *vm, struct value v)
+int(vm_undefined)(struct vm *vm, struct value v)
 {
     const struct undef *u = v.u;
     if (!u || !u->name)
@@ -48,7 +48,7 @@ int vm_undefined(struct vm *vm, struct value v)
     return vm_fail(vm, "'%.*s' is undefined", n, u->name->p);
 }
 
-int vm_unsupported(struct vm *vm, const char *op, struct value a, struct value b)
+int(vm_unsupported)(struct vm *vm, const char *op, struct value a, struct value b)
 {
     if (a.type == V_UNDEF || b.type == V_UNDEF)
         return vm_undefined(vm, a.type == V_UNDEF ? a : b);
@@ -523,12 +523,15 @@ int value_slice(struct vm *vm, struct value of, struct value lo, struct value hi
                                     : vm_fail(vm, "slice indices must be integers or None");
     if (!s)
         return vm_fail(vm, "slice step cannot be zero");
-    int64_t n = (int64_t)len;
+    int64_t n = (int64_t)len, count = 0;
     /* beyond the length all steps are alike; keeps the sums below in range */
     s = s > n + 1 ? n + 1 : s < -n - 1 ? -n - 1 : s;
     TRY(slice_bound(vm, lo, n, s < 0 ? n - 1 : 0, s < 0, &a));
     TRY(slice_bound(vm, hi, n, s < 0 ? -1 : n, s < 0, &b));
-    int64_t count = s > 0 ? (b > a ? (b - a - 1) / s + 1 : 0) : (b < a ? (a - b - 1) / -s + 1 : 0);
+    if (s > 0 && b > a)
+        count = (b - a - 1) / s + 1;
+    else if (s < 0 && b < a)
+        count = (a - b - 1) / -s + 1;
     if (of.type == V_STR) {
         TRY(slice_str(vm, of.s, a, count, s, out));
         out->s->markup = of.s->markup;

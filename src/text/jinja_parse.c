@@ -37,7 +37,7 @@ int parse_look(struct parser *p, struct token *t)
     return 0;
 }
 
-int parse_fail(struct parser *p, uint32_t line, const char *fmt, ...)
+int(parse_fail)(struct parser *p, uint32_t line, const char *fmt, ...)
 {
     char text[256];
     va_list ap;
@@ -47,7 +47,7 @@ int parse_fail(struct parser *p, uint32_t line, const char *fmt, ...)
     return err_set(p->e, ERR_FORMAT, "line %u: %s", line, text);
 }
 
-int parse_unexpected(struct parser *p, const char *wanted)
+int(parse_unexpected)(struct parser *p, const char *wanted)
 {
     char buf[64];
     const char *got = token_describe(&p->cur, buf, sizeof buf);

@@ -41,6 +41,10 @@ int parse_look(struct parser *p, struct token *t);
 int parse_fail(struct parser *p, uint32_t line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 int parse_unexpected(struct parser *p, const char *wanted);
+#ifdef __clang_analyzer__ /* see base/err.h */
+#define parse_fail(...) ERR_SURE(parse_fail(__VA_ARGS__))
+#define parse_unexpected(...) ERR_SURE(parse_unexpected(__VA_ARGS__))
+#endif
 bool cur_is(const struct parser *p, enum token_kind kind);
 bool cur_name(const struct parser *p, const char *name);
 int parse_expect(struct parser *p, enum token_kind kind, const char *what);

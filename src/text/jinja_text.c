@@ -27,7 +27,7 @@ int sb_room(struct sb *b, size_t more)
     size_t want, cap;
     if (!num_add(&want, b->n, more) || (b->limit && want > b->limit))
         return vm_limit(b->vm, b->limit ? "output" : "memory");
-    if (want <= b->cap)
+    if (b->cap && want <= b->cap)
         return 0;
     cap = num_max(want, b->cap < SIZE_MAX / 2 ? b->cap * 2 : want);
     if (cap < 64)
@@ -138,7 +138,7 @@ size_t float_text(double f, char out[FLOAT_TEXT_MAX])
                                 isnan(f) ? "nan"
                                 : f < 0  ? "-inf"
                                          : "inf");
-    char sci[40], digits[24];
+    char sci[40], digits[24] = "0";
     /* 15 to 17 digits: the first that reads back. Numbers near 0 have fewer that mean something. */
     for (int prec = fabs(f) < 1e-290 ? 0 : 14; prec <= 16; prec++) {
         snprintf(sci, sizeof sci, "%.*e", prec, f);

@@ -98,6 +98,12 @@ int vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2
 int vm_limit(struct vm *vm, const char *what);
 int vm_undefined(struct vm *vm, struct value v); /* the error of using an undefined value */
 int vm_unsupported(struct vm *vm, const char *op, struct value a, struct value b);
+#ifdef __clang_analyzer__ /* see base/err.h */
+#define vm_fail(...) ERR_SURE(vm_fail(__VA_ARGS__))
+#define vm_limit(...) ERR_SURE(vm_limit(__VA_ARGS__))
+#define vm_undefined(...) ERR_SURE(vm_undefined(__VA_ARGS__))
+#define vm_unsupported(...) ERR_SURE(vm_unsupported(__VA_ARGS__))
+#endif
 
 /* Counts work; ERR_LIMIT when there was too much. */
 static inline int vm_charge(struct vm *vm, size_t work)
