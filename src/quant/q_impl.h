@@ -50,6 +50,7 @@ q_declare_encode(q_iq1_m_encode);
 q_declare_encode(q_tq1_0_encode);
 q_declare_encode(q_tq2_0_encode);
 q_declare_encode(q_mxfp4_encode);
+q_declare_encode(q_nvfp4_encode);
 q_declare_encode(q_e4m3_encode);
 q_declare_encode(q_e5m2_encode);
 q_declare_encode(q_fp8_encode);

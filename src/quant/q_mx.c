@@ -8,6 +8,7 @@
  */
 #include "quant/q_impl.h"
 #include "quant/q_search.h"
+#include "quant/q_vec.h"
 
 #include <float.h>
 #include <math.h>
@@ -72,14 +73,27 @@ static inline uint8_t nearest_e2m1(float x)
     return x < 0 && c ? c | 8 : c;
 }
 
-static float mxfp4_error(const float *x, const float *w, float d)
+/* c in the lanes where a is above t, else 0. */
+static inline vec above(vec a, float t, float c)
 {
-    float inverse = 1 / d, error = 0;
-    for (int i = 0; i < 32; i++) {
-        float e = d * (float)e2m1_doubled[nearest_e2m1(x[i] * inverse)] - x[i];
-        error += w[i] * e * e;
-    }
-    return error;
+    return (vec)((vec_mask)vec_all(c) & (a > vec_all(t)));
+}
+
+/* Σ w (x − x̂)² of n values (a multiple of 8) with scale 2 d, as nearest_e2m1 rounds. */
+static float e2m1_error(const float *x, const float *w, int n, float d)
+{
+    vec inverse = vec_all(q_inverse(d)), error[2] = {vec_all(0), vec_all(0)};
+    for (int i = 0; i < n; i += 8)
+        for (int k = 0; k < 2; k++) {
+            vec v = vec_load(x + i + 4 * k), a = v * inverse;
+            a = vec_choose(a < vec_all(0), -a, a);
+            v = vec_choose(v < vec_all(0), -v, v);
+            vec q = above(a, 0.5f, 1) + above(a, 1.5f, 1) + above(a, 2.5f, 1) + above(a, 3.5f, 1) +
+                    above(a, 5, 2) + above(a, 7, 2) + above(a, 10, 4);
+            vec e = vec_all(d) * q - v;
+            error[k] += vec_load(w + i + 4 * k) * e * e;
+        }
+    return vec_sum(error[0], error[1]);
 }
 
 /*
@@ -107,7 +121,7 @@ static int mxfp4_exponent(const float *src, const float *importance)
     for (int k = e - 1; k <= e + 1 && k <= 252; k++) { /* beyond, 6 × scale is infinite */
         if (k < 0)
             continue;
-        float t = mxfp4_error(b.x, b.w, half_e8m0((uint8_t)k) / b.unit);
+        float t = e2m1_error(b.x, b.w, 32, half_e8m0((uint8_t)k) / b.unit);
         if (t < error) {
             error = t;
             best = k;
@@ -128,4 +142,45 @@ void q_mxfp4_encode(void *dst, const float *src, size_t n, const float *importan
             p[1 + k] =
                 (uint8_t)(nearest_e2m1(src[i + k] / d) | nearest_e2m1(src[i + k + 16] / d) << 4);
     }
+}
+
+/*
+ * The scale of 16 values: of those that map the largest magnitude to some more than 6 down to 3.5,
+ * the one with the least error (at 4 the wide gap between 4 and 6 is not used). Scales end at 448
+ * and have no exponent below 2^-6: values under some hundredths lose precision, those under 2^-11
+ * vanish.
+ */
+static uint8_t nvfp4_scale(const float *src, const float *importance)
+{
+    struct q_block b;
+    q_block_load(&b, src, importance, 16);
+    float most = 0;
+    for (int i = 0; i < 16; i++)
+        most = fabsf(src[i]) > most ? fabsf(src[i]) : most;
+    int middle = most < 6 * 448.0f ? quant_f32_to_e4m3(most / 6) : 0x7E, best = 0;
+    float error = INFINITY;
+    for (int k = middle - 1; k <= middle + 5 && k <= 0x7E && b.unit != 0; k++) {
+        if (k < 0)
+            continue;
+        float t = e2m1_error(b.x, b.w, 16, half_ue4m3((uint8_t)k) / b.unit);
+        if (t < error) {
+            error = t;
+            best = k;
+        }
+    }
+    return (uint8_t)best;
+}
+
+void q_nvfp4_encode(void *dst, const float *src, size_t n, const float *importance)
+{
+    uint8_t *p = dst;
+    for (size_t i = 0; i + 64 <= n; i += 64, p += 36)
+        for (int s = 0; s < 4; s++) {
+            const float *x = src + i + 16 * s;
+            p[s] = nvfp4_scale(x, importance ? importance + i + 16 * s : NULL);
+            float inverse = q_inverse(half_ue4m3(p[s]));
+            for (int k = 0; k < 8; k++)
+                p[4 + 8 * s + k] =
+                    (uint8_t)(nearest_e2m1(x[k] * inverse) | nearest_e2m1(x[k + 8] * inverse) << 4);
+        }
 }
