@@ -1,13 +1,13 @@
 """Holds ponder's logits against llama.cpp's along llama.cpp's own greedy path.
 
-usage: agree.py PONDER MODEL.gguf [FLOAT.gguf]
+usage: agree.py PONDER MODEL.gguf
 
 For each prompt llama.cpp writes 32 tokens greedily; ponder scores the same tokens. Where the two disagree about the best
 token, llama.cpp's two best logits must be closer than 0.05 (a near tie). Exit status 1 otherwise.
 
-FLOAT.gguf is the same model with its weights decoded to F32. Both engines round the inputs of quantized products to int8,
-each in its own order; ponder's logits of the float file have none of that, so they tell who is nearer where the two differ.
-They change neither the threshold nor the exit status.
+Both engines round the inputs of quantized products to int8, each in its own way. ponder with --activations f32 rounds
+nothing, over the same weights: it tells who is nearer to exact arithmetic where the two differ. That column informs; it
+changes neither the threshold nor the exit status.
 """
 import array, ctypes, json, subprocess, sys, tempfile
 
@@ -29,10 +29,11 @@ PROMPTS = [
 STEPS, TIE = 32, 0.05
 
 
-def score(ponder, model, ids):
+def score(ponder, model, ids, activations):
     """ponder's logits after each of the ids."""
     with tempfile.NamedTemporaryFile() as f:
-        subprocess.run([ponder, "logits", model, "--ids", ",".join(map(str, ids)), "--out", f.name],
+        subprocess.run([ponder, "logits", model, "--ids", ",".join(map(str, ids)), "--out", f.name,
+                        "--activations", activations],
                        check=True, stdout=subprocess.DEVNULL)
         return np.fromfile(f.name, "<f4").reshape(len(ids), -1)
 
@@ -44,7 +45,6 @@ def log_softmax(x):
 
 def main():
     ponder, model = sys.argv[1:3]
-    exact = sys.argv[3] if len(sys.argv) > 3 else None
     llm = llama_cpp.Llama(model, n_ctx=512, n_threads=2, verbose=False, logits_all=True)
     bad = near = total = 0
     worst = 0.0
@@ -59,38 +59,33 @@ def main():
             path.append(int(llm.scores[len(path) - 1].argmax()))
             llm.eval(path[-1:])
         peer = np.array(llm.scores[len(ids) - 1:len(path) - 1])
-        own = score(ponder, model, path[:-1])[len(ids) - 1:]
-        truth = score(ponder, exact, path[:-1])[len(ids) - 1:] if exact else None
+        own = score(ponder, model, path[:-1], "int8")[len(ids) - 1:]
+        truth = score(ponder, model, path[:-1], "f32")[len(ids) - 1:]
         for k in range(STEPS):
             a, b = int(peer[k].argmax()), int(own[k].argmax())
             lp, lo = log_softmax(peer[k]), log_softmax(own[k])
             worst = max(worst, abs(lp[a] - lo[a]))
             total += 1
-            said = ""
-            if exact:
-                lt, t = log_softmax(truth[k]), int(truth[k].argmax())
-                for name, token, other in ("llama.cpp", a, lp), ("ponder", b, lo):
-                    float_same[name] += token == t
-                    float_kl[name] += float((np.exp(lt) * (lt - other)).sum())
-                if a != b:
-                    who = "llama.cpp" if t == a else "ponder" if t == b else "neither"
-                    follows[who] += 1
-                    said = f"; float {t} ({who}), its gap {lt[a] - lt[b]:+.3f}"
-            if a != b:
-                gap = float(peer[k][a] - peer[k][b])
-                if gap < TIE:
-                    near += 1
-                else:
-                    bad += 1
-                if gap >= TIE or exact:
-                    tie = " (near tie)" if gap < TIE else ""
-                    print(f"  {p!r} token {k}: llama.cpp {a}, ponder {b}, gap {gap:.3f}{tie}{said}")
+            lt, t = log_softmax(truth[k]), int(truth[k].argmax())
+            for name, token, other in ("llama.cpp", a, lp), ("ponder", b, lo):
+                float_same[name] += token == t
+                float_kl[name] += float((np.exp(lt) * (lt - other)).sum())
+            if a == b:
+                continue
+            who = "llama.cpp" if t == a else "ponder" if t == b else "neither"
+            follows[who] += 1
+            gap = float(peer[k][a] - peer[k][b])
+            if gap < TIE:
+                near += 1
+            else:
+                bad += 1
+            print(f"  {p!r} token {k}: llama.cpp {a}, ponder {b}, gap {gap:.3f}{' (near tie)' if gap < TIE else ''}; "
+                  f"float {t} ({who}), its gap {lt[a] - lt[b]:+.3f}", flush=True)
     print(f"{model.split('/')[-1]}: {total - bad - near}/{total} equal, {near} near ties, {bad} different; "
           f"largest difference of a best token's log-probability {worst:.3f}")
-    if exact:
-        print("  where they disagree, float follows " + ", ".join(f"{k} {v}" for k, v in follows.items()))
-        for name in float_same:
-            print(f"  {name} against float: {float_same[name]}/{total} equal, mean KL {float_kl[name] / total:.6f}")
+    print("  where they disagree, float follows " + ", ".join(f"{k} {v}" for k, v in follows.items()))
+    for name in float_same:
+        print(f"  {name} against float: {float_same[name]}/{total} equal, mean KL {float_kl[name] / total:.6f}")
     sys.exit(bad > 0)
 
 
