@@ -182,6 +182,11 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     if (rc || (rc = engine_ctx(g, o, e)))
         return rc;
     engine_facts(g);
+    if (g->info.mapped_bytes && o->place == ENGINE_AUTO && o->log)
+        log_line(o->log, LOG_WARN,
+                 "%.1f GB of weights do not fit into memory (%.1f GB are free) and are read from "
+                 "the file when they are used",
+                 (double)g->info.mapped_bytes / 1e9, (double)avail / 1e9);
     if ((rc = sampling_read(&g->sampling, g->src, g->info.r1_family, o->log, e)))
         return rc;
     if (g->tok && tokenizer_count(g->tok) > g->info.vocab && o->log)

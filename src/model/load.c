@@ -338,7 +338,9 @@ int model_load(struct model **out, const struct source *src, const struct model_
     m->cfg = *cfg;
     m->cfg.mla_expanded = o && o->mla_expanded && cfg->arch->mla;
     if (mtp && !m->cfg.n_mtp) {
-        rc = err_set(e, ERR_UNSUPPORTED, "the model has no multi-token prediction layer");
+        rc = err_set(e, ERR_UNSUPPORTED,
+                     "no multi-token prediction layer in this model: --draft mtp and --mtp need "
+                     "DeepSeek-V3 or R1 with theirs");
         goto out;
     }
     m->n_block = m->cfg.n_layer + (mtp ? m->cfg.n_mtp : 0);
