@@ -300,7 +300,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     w->lora = lora;
     load_count(l, row, layer, w);
-    if (row->rows != DIM_ONE && !w->panels && !load_looked_up(l, row))
+    if (row->rows != DIM_ONE && !pack && !load_looked_up(l, row))
         m->mapped_bytes += (uint64_t)w->rows * w->row_bytes;
     /* The file's pages go when the last weight in them is packed. */
     if (w->panels && type == v->t->type && index + 1 == model_count(&m->cfg, row))
