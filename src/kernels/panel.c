@@ -28,6 +28,7 @@ const struct kern_type kern_types[] = {
     {QUANT_Q5_0,   KERN_ACT_Q32,  &panel_q5_0},
     {QUANT_Q5_1,   KERN_ACT_Q32,  &panel_q5_1},
     {QUANT_IQ4_NL, KERN_ACT_Q32,  &panel_q4_0},
+    {QUANT_MXFP4,  KERN_ACT_Q32,  &panel_mxfp4},
     {QUANT_Q4_K,   KERN_ACT_Q256, &panel_q4_k},
     {QUANT_Q5_K,   KERN_ACT_Q256, &panel_q5_k},
     {QUANT_Q6_K,   KERN_ACT_Q256, &panel_q6_k},
@@ -46,6 +47,8 @@ typedef uint16_t v8h __attribute__((vector_size(16)));
 typedef uint8_t v16b __attribute__((vector_size(16)));
 
 enum unit {
+    UNIT_E8M0,  /* a byte: one vector of 16 bytes */
+    UNIT_ZERO,  /* nothing in the file, n zero bytes in the panel */
     UNIT_HALF,  /* fp16: one vector of 32 bytes */
     UNIT_FLOAT, /* float: one vector of 64 bytes */
     UNIT_BYTE,  /* n bytes: n vectors of 16 bytes */
@@ -55,7 +58,7 @@ enum unit {
 
 struct piece {
     enum unit unit;
-    uint16_t n;        /* dwords, a multiple of 4, or bytes, one of 16 */
+    uint16_t n;        /* dwords, a multiple of 4, or bytes, one of 16; zero bytes */
     uint16_t file;     /* offset in the file's block */
     uint16_t panel[2]; /* offset in the panel's group, for its first and second block */
 };
@@ -77,6 +80,10 @@ static const struct shape shape_q8_0 = {34, 32, 2, 1088, 0, 2, {
 static const struct shape shape_q4_0 = {18, 32, 2, 576, 0, 2, {
     {UNIT_HALF,  1, 0, {0, 32}},
     {UNIT_DWORD, 4, 2, {64, 320}}}};
+static const struct shape shape_mxfp4 = {17, 32, 2, 576, 0, 3, {
+    {UNIT_E8M0,  1, 0, {0, 16}},
+    {UNIT_ZERO, 32, 0, {32, 32}},
+    {UNIT_DWORD, 4, 1, {64, 320}}}};
 static const struct shape shape_q5_0 = {22, 32, 2, 704, 0, 3, {
     {UNIT_HALF,  1, 0, {0, 32}},
     {UNIT_FIFTH, 1, 2, {64, 384}},
@@ -243,6 +250,10 @@ KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *
                 pack_dwords(to, p, e->file, e->n);
             else if (e->unit == UNIT_BYTE)
                 pack_bytes(to, p, e->file, e->n);
+            else if (e->unit == UNIT_E8M0)
+                pack_field(to, p, e->file, 1);
+            else if (e->unit == UNIT_ZERO)
+                memset(to, 0, e->n);
             else if (e->unit == UNIT_HALF)
                 pack_field(to, p, e->file, 2);
             else if (e->unit == UNIT_FLOAT)
@@ -271,11 +282,13 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
             } else if (e->unit == UNIT_BYTE) {
                 for (size_t j = 0; j < e->n; j++)
                     dst[e->file + j] = from[16 * j + r];
+            } else if (e->unit == UNIT_E8M0) {
+                dst[e->file] = from[r];
             } else if (e->unit == UNIT_HALF) {
                 memcpy(dst + e->file, from + 2 * r, 2);
             } else if (e->unit == UNIT_FLOAT) {
                 memcpy(dst + e->file, from + 4 * r, 4);
-            } else {
+            } else if (e->unit == UNIT_FIFTH) {
                 memcpy(&h, from + 4 * r, 4);
                 h = fifth_unpack(h);
                 memcpy(dst + e->file, &h, 4);
@@ -304,6 +317,7 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
 
 PANEL(q8_0)
 PANEL(q4_0)
+PANEL(mxfp4)
 PANEL(q4_1)
 PANEL(q5_0)
 PANEL(q5_1)

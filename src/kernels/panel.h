@@ -12,6 +12,7 @@
  *
  *   Q8_0  pair, 1088 B   fp16 d[2][16]; int8x4 q[2][8][16]
  *   Q4_0  pair,  576 B   fp16 d[2][16]; nibbles q[2][4][16]
+ *   MXFP4 pair,  576 B   e8m0 d[2][16]; zero [32]; nibbles q[2][4][16]
  *   Q5_0  pair,  704 B   fp16 d[2][16]; { dword qh[16]; nibbles q[4][16] }[2]
  *   Q4_1  pair,  640 B   { fp16 d[16]; fp16 m[16]; nibbles q[4][16] }[2]
  *   Q5_1  pair,  768 B   { fp16 d[16]; fp16 m[16]; dword qh[16]; nibbles q[4][16] }[2]
@@ -46,7 +47,7 @@ extern const struct panel_layout {
     size_t (*bytes)(size_t k);
     void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
     void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
-} panel_q8_0, panel_q4_0, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k, panel_q6_k,
-    panel_q8z, panel_code8, panel_code4, panel_f32, panel_f16;
+} panel_q8_0, panel_q4_0, panel_mxfp4, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k,
+    panel_q6_k, panel_q8z, panel_code8, panel_code4, panel_f32, panel_f16;
 
 #endif

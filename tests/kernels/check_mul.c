@@ -79,6 +79,8 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
         return;
     for (size_t b = 0; has_float_scale(t) && b + t->bytes <= bytes; b += t->bytes)
         plain_float_scale(c, t, p + b);
+    for (size_t b = 0; t->id == QUANT_MXFP4 && b + t->bytes <= bytes; b += t->bytes)
+        p[b] = (uint8_t)check_range(c, 115, 125); /* 2^-12 .. 2^-2 */
     for (size_t h = 0; h < NUM_COUNT(halves); h++)
         if (halves[h].id == t->id)
             for (size_t b = 0; b + t->bytes <= bytes; b += t->bytes) {

@@ -7,7 +7,8 @@
  * (nearest even) and enters by one FMA whose factor, weight scale × activation scale, was rounded
  * once to float. Per row and column, f starts at 0:
  *
- *   Q8_0 Q4_0 Q5_0 IQ4_NL  per 32:  f = fma(d × xd, Σ q·a, f), q signed (q − 8, q − 16, …)
+ *   Q8_0 Q4_0 Q5_0 IQ4_NL  per 32:  f = fma(d × xd, Σ q·a, f), q signed (q − 8, q − 16, …);
+ *   MXFP4                           MXFP4: q doubled, d halved
  *   Q4_1 Q5_1 Q4Z Q8Z      per 32:  the same, then f = fma(m, xs, f), xs = xd × Σ a;
  *                                   Q4Z and Q8Z: m = −(d × z), exact for halves
  *   Q4_K Q5_K              per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f), 8 sub-blocks b of 32;
@@ -94,6 +95,23 @@ static void unpack_iq4_nl(struct block32 *b, const uint8_t *w, size_t half)
     static const int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                      1,    13,   25,  38,  53,  69,  89,  113};
     halves(b->d, w + 32 * half);
+    nibbles(b, w + 64 + 256 * half, NULL, table, 0);
+}
+
+/* Half of 2^(e - 127), subnormal for e < 2. */
+static float half_e8m0(unsigned e)
+{
+    uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static void unpack_mxfp4(struct block32 *b, const uint8_t *w, size_t half)
+{
+    static const int8_t table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    for (size_t r = 0; r < 16; r++)
+        b->d[r] = half_e8m0(w[16 * half + r]);
     nibbles(b, w + 64 + 256 * half, NULL, table, 0);
 }
 
@@ -414,6 +432,7 @@ MUL(q4_0, panel_q4_0, tile_q32, TYPE32(576, unpack_q4_0, false))
 MUL(q5_0, panel_q5_0, tile_q32, TYPE32(704, unpack_q5_0, false))
 MUL(q4_1, panel_q4_1, tile_q32, TYPE32(640, unpack_q4_1, true))
 MUL(q5_1, panel_q5_1, tile_q32, TYPE32(768, unpack_q5_1, true))
+MUL(mxfp4, panel_mxfp4, tile_q32, TYPE32(576, unpack_mxfp4, false))
 MUL(q4z, panel_q4_1, tile_q32, TYPE32(640, unpack_q4z, true))
 MUL(q8z, panel_q8z, tile_q32, TYPE32(1152, unpack_q8z, true))
 MUL(iq4_nl, panel_q4_0, tile_q32, TYPE32(576, unpack_iq4_nl, false))
@@ -435,6 +454,7 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_Q5_0].mul = mul_q5_0;
     k->mul[QUANT_Q4_1].mul = mul_q4_1;
     k->mul[QUANT_Q5_1].mul = mul_q5_1;
+    k->mul[QUANT_MXFP4].mul = mul_mxfp4;
     k->mul[QUANT_Q4Z].mul = mul_q4z;
     k->mul[QUANT_Q8Z].mul = mul_q8z;
     k->mul[QUANT_IQ4_NL].mul = mul_iq4_nl;

@@ -7,7 +7,7 @@
  * int16 with saturation. Weights are brought into a form in which no sum can saturate, so that
  * every integer is exact (activations are within ±127):
  *   4 bits (0..15)  16 products a lane: 16 · 15 · 127 = 30480   one vpmaddwd per 8 vpmaddubsw
- *   5 bits (0..31)   8 products a lane:  8 · 31 · 127 = 31496   one per 4
+ *   5 bits (0..31, MXFP4 too)   8 products a lane:  8 · 31 · 127 = 31496   one per 4
  *   6 bits (0..63)   4 products a lane:  4 · 63 · 127 = 32004   one per 2
  *   8 bits, signed   two planes of 4 bits, w + 128 = 16·hi + lo; or, when few columns share the
  *                    split, |w| · sign(w)·a: 2 · 128 · 127 = 32512, one vpmaddwd for each
@@ -66,7 +66,7 @@ KERN_INLINE int chain_of(enum quant_id t)
 {
     if (t == QUANT_Q6_K)
         return 2;
-    return has_fifth(t) || t == QUANT_Q5_K ? 4 : 8;
+    return has_fifth(t) || t == QUANT_Q5_K || t == QUANT_MXFP4 ? 4 : 8;
 }
 
 /* log2 of what the weights of a block of 32 are too large by; 0 where they are right. */
@@ -74,7 +74,7 @@ KERN_INLINE int offset_bits(enum quant_id t, enum form form)
 {
     if (is_signed(t))
         return form == WIDE ? 7 : 0;
-    return t == QUANT_Q4_0 ? 3 : t == QUANT_Q5_0 ? 4 : 0;
+    return t == QUANT_Q4_0 ? 3 : t == QUANT_Q5_0 || t == QUANT_MXFP4 ? 4 : 0;
 }
 
 /* ---- loads ---- */
@@ -144,7 +144,21 @@ KERN_INLINE struct place place_of(enum quant_id t, const uint8_t *panel, size_t 
         return (struct place){p + 64, p};
     }
     const uint8_t *p = panel + b / 2 * pair_bytes(t);
-    return (struct place){p + 64 + b % 2 * (pair_bytes(t) / 2 - 32), p + b % 2 * 32};
+    return (struct place){p + 64 + b % 2 * (pair_bytes(t) / 2 - 32),
+                          p + b % 2 * (t == QUANT_MXFP4 ? 16 : 32)};
+}
+
+/* Scales of the rows of half h. */
+KERN_INLINE __m256 scales(enum quant_id t, struct place p, size_t h)
+{
+    if (t != QUANT_MXFP4)
+        return halves(p.d + 16 * h);
+    /* half of 2^(e - 127): the exponent e - 1, or a subnormal where that is not positive */
+    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p.d + 8 * h)));
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
 }
 
 /* Minima of the rows of half h, whose scales are d. */
@@ -166,6 +180,11 @@ KERN_INLINE __m256i fetch_32(enum quant_id t, const uint8_t *q, size_t i, size_t
     if (t == QUANT_IQ4_NL) {
         const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(
             -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+        return _mm256_shuffle_epi8(table, v);
+    }
+    if (t == QUANT_MXFP4) { /* doubled, plus 16 */
+        const __m256i table = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4));
         return _mm256_shuffle_epi8(table, v);
     }
     if (has_fifth(t)) {
@@ -400,7 +419,7 @@ KERN_INLINE void unpack_32(struct wide_32 *o, enum quant_id t, const uint8_t *pa
                 _mm256_store_si256((__m256i *)(o->q[0][b] + 64 * i + 32 * h), v);
             }
         for (size_t h = 0; h < 2; h++) {
-            o->d[b][h] = halves(p.d + 16 * h);
+            o->d[b][h] = scales(t, p, h);
             if (has_min(t))
                 o->m[b][h] = minima(t, p, h, o->d[b][h]);
         }
@@ -462,7 +481,7 @@ KERN_INLINE void direct_32(float *f, enum quant_id t, const uint8_t *panel, cons
         if (b % 2 == 0)
             prefetch(p.d, pair_bytes(t));
         for (size_t h = 0; h < 2; h++) {
-            d[h] = halves(p.d + 16 * h);
+            d[h] = scales(t, p, h);
             m[h] = has_min(t) ? minima(t, p, h, d[h]) : d[h];
         }
         block_32(f, t, DIRECT, p.q, d, m, x, b * x->cols + col, C);
@@ -677,6 +696,7 @@ TYPE(q4_1, 32, QUANT_Q4_1, GROUP)
 TYPE(q5_0, 32, QUANT_Q5_0, GROUP)
 TYPE(q5_1, 32, QUANT_Q5_1, GROUP)
 TYPE(iq4_nl, 32, QUANT_IQ4_NL, GROUP)
+TYPE(mxfp4, 32, QUANT_MXFP4, GROUP)
 TYPE(q4z, 32, QUANT_Q4Z, GROUP)
 TYPE(q8z, 32, QUANT_Q8Z, GROUP)
 TYPE(q4_k, 256, QUANT_Q4_K, 1)
@@ -691,6 +711,7 @@ void kern_init_avx2_mul(struct kern *k)
     k->mul[QUANT_Q5_0].mul = q5_0_mul;
     k->mul[QUANT_Q5_1].mul = q5_1_mul;
     k->mul[QUANT_IQ4_NL].mul = iq4_nl_mul;
+    k->mul[QUANT_MXFP4].mul = mxfp4_mul;
     k->mul[QUANT_Q4Z].mul = q4z_mul;
     k->mul[QUANT_Q8Z].mul = q8z_mul;
     k->mul[QUANT_Q4_K].mul = q4_k_mul;

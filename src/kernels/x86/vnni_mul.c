@@ -26,6 +26,7 @@ MUL(Q4_1, panel_q4_1)
 MUL(Q5_0, panel_q5_0)
 MUL(Q5_1, panel_q5_1)
 MUL(IQ4_NL, panel_q4_0)
+MUL(MXFP4, panel_mxfp4)
 MUL(Q4Z, panel_q4_1)
 MUL(Q8Z, panel_q8z)
 MUL(Q4_K, panel_q4_k)
@@ -40,6 +41,7 @@ void kern_init_vnni_mul(struct kern *k)
     k->mul[QUANT_Q5_0].mul = mul_Q5_0;
     k->mul[QUANT_Q5_1].mul = mul_Q5_1;
     k->mul[QUANT_IQ4_NL].mul = mul_IQ4_NL;
+    k->mul[QUANT_MXFP4].mul = mul_MXFP4;
     k->mul[QUANT_Q4Z].mul = mul_Q4Z;
     k->mul[QUANT_Q8Z].mul = mul_Q8Z;
     k->mul[QUANT_Q4_K].mul = mul_Q4_K;

@@ -3,27 +3,28 @@
  * activation), lanes are rows. Shared by the one-column and the many-column products, so that a
  * type's bit layout is written once per instruction set.
  *
- * Signed weights get an offset that makes them unsigned (Q8_0, Q8Z and IQ4_NL 128, Q4_0 8, Q5_0 16,
- * Q6_K 32); the products take offset × Σ activations off again, in integers.
+ * Signed weights get an offset that makes them unsigned (Q8_0, Q8Z and IQ4_NL 128, Q4_0 8, Q5_0 and
+ * MXFP4 16, Q6_K 32); the products take offset × Σ activations off again, in integers.
  */
 #ifndef PONDER_KERNELS_X86_VNNI_UNPACK_H
 #define PONDER_KERNELS_X86_VNNI_UNPACK_H
 
 #include "kernels/x86/avx512_blocks.h"
 
-enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q4Z, Q8Z, Q4_K, Q5_K, Q6_K };
+enum kind { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q4Z, Q8Z, Q4_K, Q5_K, Q6_K };
 
 /* Bytes of a pair of blocks of 32, or of a block of 256. */
 KERN_INLINE size_t unit_bytes(enum kind t)
 {
-    static const uint16_t bytes[] = {1088, 576, 640, 704, 768, 576, 640, 1152, 2304, 2816, 3328};
+    static const uint16_t bytes[] = {1088, 576, 640,  704,  768,  576,
+                                     576,  640, 1152, 2304, 2816, 3328};
     return bytes[t];
 }
 
 /* What was added to make weights unsigned. */
 KERN_INLINE int unsign(enum kind t)
 {
-    static const uint8_t offset[] = {128, 8, 0, 16, 0, 128, 0, 128, 0, 0, 32};
+    static const uint8_t offset[] = {128, 8, 0, 16, 0, 128, 16, 0, 128, 0, 0, 32};
     return offset[t];
 }
 
@@ -35,7 +36,7 @@ KERN_INLINE bool has_min(enum kind t)
 /* From one block of a pair to the other: of scales and, in types that have them, minima. */
 KERN_INLINE size_t half_step(enum kind t)
 {
-    return has_min(t) ? unit_bytes(t) / 2 : 32;
+    return has_min(t) ? unit_bytes(t) / 2 : t == MXFP4 ? 16 : 32;
 }
 
 KERN_INLINE __m512i load(const void *p)
@@ -100,6 +101,13 @@ KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[
         for (int i = 0; i < 8; i++)
             v[i] = _mm512_shuffle_epi8(table, v[i]);
     }
+    if (t == MXFP4) { /* doubled */
+        const __m512i table = _mm512_broadcast_i32x4(
+            _mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4));
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            v[i] = _mm512_shuffle_epi8(table, v[i]);
+    }
     if (t == Q5_0 || t == Q5_1) {
         __m512i h = load(q - 64), bit4 = ones8(0x10);
 #pragma GCC unroll 4
@@ -112,7 +120,15 @@ KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[
 
 KERN_INLINE __m512 scale32(enum kind t, const uint8_t *w, size_t half)
 {
-    return half16(w + half_step(t) * half);
+    w += half_step(t) * half;
+    if (t != MXFP4)
+        return half16(w);
+    /* half of 2^(e - 127): the exponent e - 1, or a subnormal where that is not positive */
+    __m512i e = _mm512_cvtepu8_epi32(_mm_load_si128((const void *)w));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __mmask16 small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(
+        _mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(0x00200000), e));
 }
 
 KERN_INLINE __m512 min32(enum kind t, const uint8_t *w, size_t half)
