@@ -35,13 +35,24 @@ KERN_INLINE __m512 widen(int t, const uint8_t *w, size_t i)
 KERN_INLINE void gemv(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k,
                       const struct kern_x *x, size_t col)
 {
+    const size_t ahead = fetch_ahead(), line = t == KERN_F32 ? 1 : 2; /* values in 64 bytes */
     const float *a = x->f + col * x->ldf;
 #pragma GCC unroll 4
-    for (size_t i = 0; i < k; i++) {
-        __m512 v = _mm512_set1_ps(a[i]);
+    for (size_t i = 0; i < k; i += line) {
+        size_t n = line < k - i ? line : k - i;
 #pragma GCC unroll 4
-        for (int g = 0; g < G; g++)
-            f[g] = _mm512_fmadd_ps(widen(t, w + (size_t)g * panel, i), v, f[g]);
+        for (int g = 0; g < G && t != KERN_F32; g++) /* F32: no gain measured */
+            _mm_prefetch((const char *)w + (size_t)g * panel + i * (64 / line) + ahead,
+                         _MM_HINT_T0);
+#pragma GCC unroll 2
+        for (size_t j = 0; j < line; j++) {
+            if (j >= n)
+                break;
+            __m512 v = _mm512_set1_ps(a[i + j]);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; g++)
+                f[g] = _mm512_fmadd_ps(widen(t, w + (size_t)g * panel, i + j), v, f[g]);
+        }
     }
 }
 
