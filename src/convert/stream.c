@@ -129,6 +129,18 @@ static int stream_bad(const struct stream *s, struct err *e)
     return err_set(e, ERR_FORMAT, "tensor \"%s\" has values that are infinite or NaN", s->t->name);
 }
 
+/* What the batch has read of runs that keep their order: a tensor of experts has gigabytes. */
+static void stream_drop_batch(const struct stream *s)
+{
+    size_t at = 0, from = s->batch_row, to = from + s->batch_rows;
+    for (size_t i = 0; i < s->t->n_runs && at < to; at += s->t->runs[i++].rows) {
+        const struct convert_run *u = &s->t->runs[i];
+        size_t lo = num_max(from, at), hi = num_min(to, at + u->rows);
+        if (u->how == RUN_PLAIN && lo < hi)
+            source_rows_drop(s->p->src, u->t, u->row0 + lo - at, hi - lo);
+    }
+}
+
 static void stream_drop(const struct stream *s)
 {
     const struct source_tensor *last = NULL;
@@ -155,6 +167,8 @@ int convert_stream(struct convert_plan *p, const struct convert_sink *sink, stru
                 rc = stream_bad(&s, e);
             if (!rc)
                 rc = sink->data(sink->state, s.t, s.out, s.batch_rows * s.row_bytes, e);
+            if (!rc)
+                stream_drop_batch(&s);
             done += s.batch_rows * s.row_bytes;
             if (!rc && progress && !progress(arg, done, p->bytes, i))
                 rc = err_set(e, ERR_CANCELLED, "stopped");

@@ -481,6 +481,16 @@ void source_tensor_drop(const struct source *s, const struct source_tensor *t)
         file_map_drop(&f->map, (size_t)t->offset, t->bytes);
 }
 
+void source_rows_drop(const struct source *s, const struct source_tensor *t, uint64_t r0,
+                      uint64_t n)
+{
+    const struct source_file *f = &s->files[t->file];
+    size_t row = source_row_bytes(t);
+
+    if (!t->parts && !f->borrowed && n)
+        file_map_drop(&f->map, (size_t)(t->offset + r0 * row), (size_t)n * row);
+}
+
 /* ---- texts --------------------------------------------------------------------------------------
  */
 

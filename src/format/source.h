@@ -150,6 +150,9 @@ int source_quant_check(const struct source *s, struct err *e);
 
 /* Lets the kernel forget the pages of a tensor that was copied elsewhere. */
 void source_tensor_drop(const struct source *s, const struct source_tensor *t);
+/* The same for the rows [r0, r0 + n) of a plain tensor. */
+void source_rows_drop(const struct source *s, const struct source_tensor *t, uint64_t r0,
+                      uint64_t n);
 
 /*
  * Text files of an HF model or tokenizer folder, read on first use and kept: tokenizer.json,
