@@ -29,6 +29,9 @@ struct convert_options {
     bool force;          /* replace what is there */
 };
 
+/* Tensors of FP8 folders: codes, and next to them a scale for every 128 x 128 block. */
+enum convert_scheme { SCHEME_NONE, SCHEME_FP8_CODES, SCHEME_FP8_SCALES };
+
 struct convert_tensor {
     const char *name;              /* in the output */
     const struct quant_type *type; /* in the output */
@@ -47,6 +50,8 @@ struct convert_tensor {
     const float *importance; /* (outer or 1, cols), or NULL */
     size_t importance_outer; /* rows of importance */
     int file;                /* of the output */
+    enum convert_scheme scheme;
+    uint64_t of[2]; /* SCHEME_FP8_SCALES: rows and columns of the weight */
 };
 
 struct convert_plan;

@@ -88,10 +88,22 @@ static int copy_config(struct convert_plan *p, const char *dir, struct err *e)
     const char *key = json_object_get(o, "dtype") ? "dtype" : "torch_dtype";
     json_object_del(o, "quantization_config");
     rc = json_object_set_new(o, key, json_string(hf_dtype(p))) ? err_nomem(e, 0, "config.json") : 0;
+    if (!rc && !hf_quantization(p, o))
+        rc = err_nomem(e, 0, "config.json");
     if (!rc)
         rc = hf_write_json(dir, "config.json", o, e);
     json_decref(o);
     return rc;
+}
+
+bool hf_quantization(const struct convert_plan *p, json_t *config)
+{
+    if (!p->o.mix || p->o.mix->type != QUANT_E4M3)
+        return true;
+    return !json_object_set_new(config, "quantization_config",
+                                json_pack("{ss ss ss s[ii]}", "quant_method", "fp8", "fmt", "e4m3",
+                                          "activation_scheme", "dynamic", "weight_block_size", 128,
+                                          128));
 }
 
 const char *hf_dtype(const struct convert_plan *p)

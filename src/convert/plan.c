@@ -84,11 +84,16 @@ static int plan_check(const struct convert_plan *p, struct err *e)
     const struct convert_options *o = &p->o;
     if (source_kind(p->src) == SOURCE_TOKENIZER || !source_tensor_count(p->src))
         return err_set(e, ERR_USAGE, "no weights are here, nothing to convert");
-    if (o->format == CONVERT_HF && o->mix && !quant_by_id(o->mix->type)->safetensors)
+    if (o->format == CONVERT_GGUF && o->mix && o->mix->type >= QUANT_INNER)
         return err_set(e, ERR_USAGE,
-                       "safetensors files cannot hold %s: give --type F32, F16 or BF16, or write a "
-                       ".gguf file",
+                       "GGUF files cannot hold %s: write a folder, or give another type",
                        o->mix->name);
+    if (o->format == CONVERT_HF && o->mix && !quant_by_id(o->mix->type)->safetensors)
+        return err_set(
+            e, ERR_USAGE,
+            "safetensors files cannot hold %s: give --type F32, F16, BF16 or FP8, or write a "
+            ".gguf file",
+            o->mix->name);
     if (o->format == CONVERT_HF && (o->n_rules || o->imatrix))
         return err_set(e, ERR_USAGE, "--tensor-type and --imatrix are for GGUF output");
     return 0;

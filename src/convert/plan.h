@@ -57,6 +57,15 @@ struct convert_run *plan_runs(struct convert_plan *p, size_t n, struct err *e);
 
 /* Fills the list of tensors, their shapes and runs; types come later (names.c). */
 int plan_tensors(struct convert_plan *p, struct err *e);
+/* FP8 folders (fp8.c): the tensors that get codes and scales; rows [r0, r0 + n) of the scales, and
+   the codes of n rows that begin at a block. */
+int fp8_tensors(struct convert_plan *p, struct err *e);
+bool fp8_takes(const struct convert_tensor *t);
+size_t fp8_scratch(const struct convert_tensor *t);
+void fp8_scales(const struct convert_plan *p, const struct convert_tensor *t, size_t r0, size_t n,
+                float *out, float *scratch);
+void fp8_codes(uint8_t *out, const float *v, size_t rows, size_t cols);
+
 /* Sizes and files, when all types are known. */
 int plan_sizes(struct convert_plan *p, struct err *e);
 /* The type of every tensor (types.c). */
@@ -66,6 +75,8 @@ int plan_types(struct convert_plan *p, struct err *e);
 void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, size_t r0, size_t n,
                float *out, float *scratch);
 size_t plan_scratch(const struct convert_tensor *t); /* floats */
+/* True when rows become columns somewhere: then a whole matrix is made at once. */
+bool plan_turns(const struct convert_tensor *t);
 /* True when rows keep their bytes; then plan_copy gives them. */
 bool plan_copies(const struct convert_tensor *t);
 void plan_copy(const struct convert_tensor *t, size_t r0, size_t n, uint8_t *out);

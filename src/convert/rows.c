@@ -47,7 +47,7 @@ size_t plan_scratch(const struct convert_tensor *t)
         size_t turned = u->how == RUN_TRANSPOSED ? u->group * source_cols(u->t) : 0;
         most = num_max(most, turned + made_floats(u->t));
     }
-    return most;
+    return most + fp8_scratch(t);
 }
 
 /* Rows [r, r + n) of a tensor as floats. */
@@ -111,9 +111,17 @@ static const struct convert_run *run_at(const struct convert_tensor *t, size_t r
     return u;
 }
 
+bool plan_turns(const struct convert_tensor *t)
+{
+    for (size_t i = 0; i < t->n_runs; i++)
+        if (t->runs[i].how == RUN_TRANSPOSED)
+            return true;
+    return false;
+}
+
 bool plan_copies(const struct convert_tensor *t)
 {
-    if (!t->n_runs)
+    if (!t->n_runs || t->scheme != SCHEME_NONE)
         return false;
     for (size_t i = 0; i < t->n_runs; i++)
         if (t->runs[i].t->type != t->type || t->runs[i].how == RUN_TRANSPOSED ||
@@ -148,6 +156,10 @@ void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, siz
                float *out, float *scratch)
 {
     size_t cols = plan_cols(t);
+    if (t->scheme == SCHEME_FP8_SCALES) {
+        fp8_scales(p, t, r0, n, out, scratch);
+        return;
+    }
     if (!t->n_runs && !t->values) {
         random_rows(p, t, r0 * cols, n * cols, out);
         return;

@@ -60,8 +60,10 @@ static int stream_tensor(struct stream *s, const struct convert_tensor *t, struc
     s->copies = plan_copies(t);
     s->row_bytes = s->height ? t->bytes / s->height : 0;
     s->block_rows = num_min(s->matrix_rows, num_max(1, BLOCK_FLOATS / num_max(1, s->cols)));
-    if (scratch) /* rows that become columns are decoded once a block: a matrix at a time */
+    if (plan_turns(t)) /* decoded once a block: a matrix at a time */
         s->block_rows = s->matrix_rows;
+    else if (t->scheme == SCHEME_FP8_CODES) /* blocks of 128 rows share scales */
+        s->block_rows = num_min(s->matrix_rows, 128);
     if (!num_mul(&out, s->block_rows, s->row_bytes) || !num_mul(&out, out, batch_blocks(s)) ||
         !num_mul(&work, s->block_rows, s->cols) || !num_add(&work, work, scratch) ||
         work > SIZE_MAX / 8 / TEAM_MAX)
@@ -95,6 +97,10 @@ static void stream_encode(struct stream *s, size_t r0, size_t n, uint8_t *out, f
     plan_rows(s->p, t, r0, n, work, work + s->block_rows * s->cols);
     if (!writable(t->type, work, n * s->cols))
         atomic_store(&s->bad, 1);
+    if (t->scheme == SCHEME_FP8_CODES) {
+        fp8_codes(out, work, n, s->cols);
+        return;
+    }
     if (importance && t->importance_outer > 1)
         importance += r0 / s->matrix_rows * s->cols;
     for (size_t i = 0; i < n; i++)

@@ -166,7 +166,7 @@ static const struct quant_type *type_hf(const struct convert_plan *p,
     size_t n = strlen(t->name);
     if (n >= 23 && strcmp(t->name + n - 23, "e_score_correction_bias") == 0)
         return quant_by_id(QUANT_F32);
-    if (p->o.mix)
+    if (p->o.mix && (p->o.mix->type < QUANT_INNER || fp8_takes(t)))
         return quant_by_id(p->o.mix->type);
     return from->safetensors ? from : quant_by_id(QUANT_F32);
 }
@@ -288,6 +288,8 @@ int plan_types(struct convert_plan *p, struct err *e)
         t->type = p->o.format == CONVERT_HF ? type_hf(p, t) : type_gguf(p, &s, &rules, t);
         rc = type_importance(p, t, e);
     }
+    if (!rc && p->o.mix && p->o.mix->type == QUANT_E4M3)
+        rc = fp8_tensors(p, e);
     if (!rc)
         type_notes(p);
 out:

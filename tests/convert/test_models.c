@@ -259,6 +259,47 @@ static void test_folder(void **state)
     remove_folder(out);
 }
 
+/* FP8 weights that become FP8 again find the same scales; others are near. */
+static void test_fp8(void **state)
+{
+    char in[512], out[160], back[160];
+    snprintf(in, sizeof in, "%s/models/dsv3_fp8_mtp", GOLDEN_DIR);
+    snprintf(out, sizeof out, "%s/fp8", dir);
+    snprintf(back, sizeof back, "%s/m.gguf", dir);
+    convert(in, out, CONVERT_HF, "FP8");
+    same_values(in, out);
+    same_logits(in, out, 0, "FP8");
+    remove_folder(out);
+    convert(in, back, CONVERT_GGUF, "F32"); /* kv_b_proj from its transposed parts */
+    convert(back, out, CONVERT_HF, "FP8");
+    same_values(in, out);
+    remove_folder(out);
+    unlink(back);
+    snprintf(in, sizeof in, "%s/models/qwen2_untied", GOLDEN_DIR);
+    convert(in, out, CONVERT_HF, "FP8");
+    struct source *x, *y;
+    struct err e = {0};
+    good(source_open(&x, in, &e), &e);
+    good(source_open(&y, out, &e), &e);
+    const struct source_tensor *t = source_tensor(x, "model.layers.0.mlp.up_proj.weight"),
+                               *u = source_tensor(y, t->name);
+    size_t cols = (size_t)t->shape[1];
+    uint8_t row[4096];
+    float a[512], b[512];
+    assert_true(cols <= 512 && source_row_bytes(u) <= sizeof row);
+    for (uint64_t r = 0; r < source_row_count(t); r++) {
+        source_rows(t, r, 1, row, source_row_bytes(t));
+        t->type->decode(a, row, cols);
+        source_rows(u, r, 1, row, source_row_bytes(u));
+        u->type->decode(b, row, cols);
+        for (size_t i = 0; i < cols; i++) /* three bits behind the point, subnormals below */
+            assert_true(fabsf(a[i] - b[i]) <= fabsf(a[i]) / 16 + 2e-4f);
+    }
+    source_free(x);
+    source_free(y);
+    remove_folder(out);
+}
+
 static void test_gguf(void **state)
 {
     const struct golden_model *m = *state;
@@ -349,7 +390,7 @@ static void test_alloc(void **state)
 int main(void)
 {
     enum { N = sizeof models / sizeof *models };
-    struct CMUnitTest tests[2 * N + 3];
+    struct CMUnitTest tests[2 * N + 4];
     for (size_t i = 0; i < N; i++) {
         tests[N + i] = (struct CMUnitTest){models[i].name, test_back, NULL, NULL,
                                            (void *)(uintptr_t)&models[i]};
@@ -358,6 +399,7 @@ int main(void)
     }
     tests[2 * N] = (struct CMUnitTest)cmocka_unit_test(test_folder);
     tests[2 * N + 1] = (struct CMUnitTest)cmocka_unit_test(test_folder_stop);
+    tests[2 * N + 3] = (struct CMUnitTest)cmocka_unit_test(test_fp8);
     tests[2 * N + 2] = (struct CMUnitTest)cmocka_unit_test(test_alloc);
     return cmocka_run_group_tests(tests, setup, teardown);
 }
