@@ -30,6 +30,7 @@
  */
 #include "engine/sampler.h"
 
+#include "base/cpu.h"
 #include "base/num.h"
 #include "base/rng.h"
 
@@ -65,7 +66,11 @@ struct history {
     size_t n_ids, window, n, at; /* n tokens in the ring, next one goes to at */
 };
 
+/* Of BLOCK logits. */
+typedef double mass_fn(const float *l, float max, float scale);
+
 struct sampler {
+    mass_fn *mass_of;          /* for this machine */
     struct sampler_params par; /* bias is our copy */
     size_t n_vocab, n_blocks;
     float *work;       /* [n_vocab] the row after bias and penalties */
@@ -133,6 +138,8 @@ int sampler_params_check(const struct sampler_params *p, struct err *e)
     return 0;
 }
 
+static mass_fn *mass_best(void);
+
 static bool has_penalties(const struct sampler_params *p)
 {
     return p->penalty_last != 0 &&
@@ -180,6 +187,7 @@ int sampler_new(struct sampler **out, const struct sampler_params *p, size_t n_v
     struct sampler *s = calloc(1, sizeof *s);
     if (!s)
         return err_nomem(e, sizeof *s, "a sampler");
+    s->mass_of = mass_best();
     s->par = *p;
     s->par.bias = NULL;
     s->n_vocab = n_vocab;
@@ -376,51 +384,86 @@ static int scan(struct sampler *s, const float *l, float *max, struct err *e)
     return 0;
 }
 
+/* One register with AVX-512, four elsewhere. */
+typedef float wide __attribute__((vector_size(4 * LANES)));
+typedef int32_t wide_int __attribute__((vector_size(4 * LANES)));
+
 /*
- * exp(x) for x ≤ 0, to about 1e-7: x = n·ln 2 + r with |r| ≤ ln 2 / 2 (Cody and Waite), Taylor's
- * polynomial of degree 7 for e^r, and 2^n in two factors so that results may be subnormal. Without
- * FMA and branches: one sequence of operations for every machine, and the compiler vectorises it.
+ * x = exp(x) for x ≤ 0, to about 1e-7: x = n·ln 2 + r with |r| ≤ ln 2 / 2 (Cody and Waite),
+ * Taylor's polynomial of degree 7 for e^r, and 2^n in two factors so that results may be subnormal.
+ * Without FMA and branches: one sequence of operations, and the same bits, for every machine.
  */
-static inline vec vec_exp_neg(vec x)
+static inline __attribute__((always_inline)) void wide_exp_neg(wide *at)
 {
-    x = vec_max(x, vec_all(-104.0f)); /* e^-104 rounds to 0 */
-    vec magic = vec_all(0x1.8p23f);   /* adding and subtracting it rounds to an integer */
-    vec t = x * 1.44269504f + magic, n = t - magic;
-    vec r = x - n * 0x1.62e4p-1f;
+    wide x = *at, low = (wide){0} - 104.0f, magic = (wide){0} + 0x1.8p23f;
+    wide_int more = x > low; /* e^-104 rounds to 0 */
+    x = (wide)((more & (wide_int)x) | (~more & (wide_int)low));
+    wide t = x * 1.44269504f + magic, n = t - magic; /* rounds to an integer */
+    wide r = x - n * 0x1.62e4p-1f;
     r = r - n * 0x1.7f7d1cp-20f;
-    vec q = r * (1.0f / 5040) + 1.0f / 720;
+    wide q = r * (1.0f / 5040) + 1.0f / 720;
     q = q * r + 1.0f / 120;
     q = q * r + 1.0f / 24;
     q = q * r + 1.0f / 6;
     q = q * r + 0.5f;
     q = q * r + 1.0f;
     q = q * r + 1.0f;
-    vec_int i = (vec_int)t - (vec_int)magic, half = i >> 1;
-    return q * (vec)((half + 127) << 23) * (vec)((i - half + 127) << 23);
+    wide_int i = (wide_int)t - (wide_int)magic, half = i >> 1;
+    *at = q * (wide)((half + 127) << 23) * (wide)((i - half + 127) << 23);
 }
 
-static float exp_neg(float x)
+/* Σ exp((l − max)·scale) of a whole block, in lanes. */
+static inline __attribute__((always_inline)) double mass_of(const float *l, float max, float scale)
 {
-    return vec_exp_neg(vec_all(x))[0];
+    wide sum = {0};
+    for (int i = 0; i < BLOCK; i += LANES) {
+        wide x;
+        memcpy(&x, l + i, sizeof x);
+        x = (x - max) * scale;
+        wide_exp_neg(&x);
+        sum += x;
+    }
+    float s[LANES], all[WIDTH];
+    memcpy(s, &sum, sizeof s);
+    for (int j = 0; j < WIDTH; j++)
+        all[j] = (s[j] + s[WIDTH + j]) + (s[2 * WIDTH + j] + s[3 * WIDTH + j]);
+    return (double)((all[0] + all[1]) + (all[2] + all[3]));
 }
 
-/* Σ exp((l − max)·scale) of one block, in lanes. */
-static double block_mass(const float *l, size_t n, float max, float scale)
+static double mass_plain(const float *l, float max, float scale)
+{
+    return mass_of(l, max, scale);
+}
+
+#if defined __x86_64__
+__attribute__((target("avx512f"))) static double mass_avx512(const float *l, float max, float scale)
+{
+    return mass_of(l, max, scale);
+}
+#endif
+
+static mass_fn *mass_best(void)
+{
+#if defined __x86_64__
+    if (cpu_best() >= CPU_AVX512) /* AVX2 gained nothing over the plain form */
+        return mass_avx512;
+#endif
+    return mass_plain;
+}
+
+static double block_mass(const struct sampler *s, const float *l, size_t block, float max,
+                         float scale)
 {
     float padded[BLOCK];
+    size_t n = block_size(s, block);
+    l += block * BLOCK;
     if (n < BLOCK) {
         memcpy(padded, l, n * sizeof *l);
         for (size_t i = n; i < BLOCK; i++)
             padded[i] = -INFINITY;
         l = padded;
     }
-    vec sum[VECS] = {{0}};
-    for (size_t i = 0; i < BLOCK; i += LANES)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECS; j++)
-            sum[j] += vec_exp_neg((vec_load(l + i + j * WIDTH) - max) * scale);
-    vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    return (double)((all[0] + all[1]) + (all[2] + all[3]));
+    return s->mass_of(l, max, scale);
 }
 
 /* Fills mass; returns its sum. Blocks that are 0 in float arithmetic are not visited. */
@@ -429,7 +472,7 @@ static double row_mass(struct sampler *s, const float *l, float max, float scale
     double total = 0;
     for (size_t b = 0; b < s->n_blocks; b++) {
         bool none = (s->top[b] - max) * scale <= -104.0f;
-        s->mass[b] = none ? 0 : block_mass(l + b * BLOCK, block_size(s, b), max, scale);
+        s->mass[b] = none ? 0 : block_mass(s, l, b, max, scale);
         total += s->mass[b];
     }
     return total;
@@ -555,9 +598,16 @@ static float max_logit(const struct cand *c, size_t n)
 static double weigh(struct cand *c, size_t n, float max, float scale)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        c[i].p = exp_neg((c[i].l - max) * scale);
-        sum += (double)c[i].p;
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t k = num_min(n - i, LANES);
+        wide p = {0};
+        for (size_t j = 0; j < k; j++)
+            p[j] = (c[i + j].l - max) * scale;
+        wide_exp_neg(&p);
+        for (size_t j = 0; j < k; j++) {
+            c[i + j].p = p[j];
+            sum += (double)p[j];
+        }
     }
     return sum;
 }
@@ -580,15 +630,28 @@ static size_t top_k(struct sampler *s, const float *l, size_t k)
     return keep_prefix(s->cand, n, (struct rule){.count = k, .mass = INFINITY});
 }
 
+/* At least the mass of the logits from `least` on: that of all blocks which hold one. A thousandth
+   more than their sums, which are rounded. */
+static double mass_bound(const struct sampler *s, float least)
+{
+    double sum = 0;
+    for (size_t b = 0; b < s->n_blocks; b++)
+        sum += s->top[b] >= least ? s->mass[b] : 0;
+    return sum * 1.001;
+}
+
 /* Candidates that hold at least `share` of the mass of the whole row, which goes to *total. */
 static size_t gather_mass(struct sampler *s, const float *l, float max, float share, double *total)
 {
     static const float depth[] = {2, 4, 8, 12, 16, 24, INFINITY};
     *total = row_mass(s, l, max, 1);
     for (size_t i = 0;; i++) {
+        bool last = i + 1 == NUM_COUNT(depth);
+        double want = (double)share * *total;
+        if (!last && mass_bound(s, max - depth[i]) < want)
+            continue;
         size_t n = gather(s, l, max - depth[i]);
-        double sum = weigh(s->cand, n, max, 1);
-        if (sum >= (double)share * *total || i + 1 == NUM_COUNT(depth))
+        if (weigh(s->cand, n, max, 1) >= want || last)
             return n;
     }
 }
@@ -612,10 +675,10 @@ static size_t typical_p(struct cand *c, size_t n, float share)
 
 static size_t min_p(struct cand *c, size_t n, float share)
 {
-    float max = max_logit(c, n);
     size_t w = 0;
+    weigh(c, n, max_logit(c, n), 1);
     for (size_t i = 0; i < n; i++)
-        if (exp_neg(c[i].l - max) >= share)
+        if (c[i].p >= share)
             c[w++] = c[i];
     return w;
 }
