@@ -16,9 +16,10 @@
  *
  * Where inputs are in the order of their groups (not with "desc_act"), groups are whole blocks and
  * every scale is a half, whatever its dtype, rows have the form Q4Z or Q8Z, in the memory of the
- * file. Else they are F32. Scales that are not stored as halves are looked at when opening: what is
- * rounded to bfloat16 nearly always is a half too, and F32 takes eight times the memory.
- * Left out: GPTQ with 3 bits (values across words), AWQ's "gemv" order, other packings of kernels.
+ * file. Else they are F32, and with "desc_act" there is a compact form in the order of groups.
+ * Scales that are not stored as halves are looked at when opening: what is rounded to bfloat16
+ * nearly always is a half too, and F32 takes eight times the memory. Left out: GPTQ with 3 bits
+ * (values across words), AWQ's "gemv" order, other packings of kernels.
  */
 #include "format/parts.h"
 
@@ -205,6 +206,38 @@ static void rows_f32(const struct source_tensor *t, uint64_t r0, size_t n, uint8
     }
 }
 
+/* Blocks of columns in the order of their groups. */
+static void rows_sorted(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
+                        size_t stride)
+{
+    const struct source_parts *p = t->parts;
+    const uint32_t *order = p->compact.order;
+    size_t outs = (size_t)t->shape[0], ins = (size_t)t->shape[1], bits = (size_t)p->packed.bits;
+    size_t per = 32 / bits, block = bits == 8 ? Q8Z_BYTES : Q4Z_BYTES;
+    uint8_t code[PACKED_BLOCK];
+
+    for (size_t i = 0; i < ins; i += PACKED_BLOCK)
+        for (size_t r = 0; r < n; r++) {
+            size_t o = (size_t)r0 + r, group = group_at(&p->packed, order[i]);
+            float zero = (float)(zero_at(p, group, o, outs) - (bits == 8 ? 128 : 0));
+            uint16_t half = quant_f32_to_f16(zero);
+            uint16_t scale = scale_half(p->part[PART_SCALES], group * outs + o);
+            uint8_t *to = dst + r * stride + i / PACKED_BLOCK * block;
+            for (size_t k = 0; k < PACKED_BLOCK; k++) {
+                size_t c = order[i + k];
+                code[k] = (uint8_t)(word_at(p->part[PART_WEIGHT], c / per * outs + o) >>
+                                        bits * (c % per) &
+                                    ((1u << bits) - 1));
+            }
+            memcpy(to, &scale, 2);
+            memcpy(to + 2, &half, 2);
+            for (size_t k = 0; k < PACKED_BLOCK && bits == 8; k++)
+                to[4 + k] = code[k] ^ 0x80;
+            for (size_t k = 0; k < PACKED_BLOCK / 2 && bits != 8; k++)
+                to[4 + k] = (uint8_t)(code[k] | code[k + 16] << 4);
+        }
+}
+
 /* ---- opening ------------------------------------------------------------------------------------
  */
 
@@ -293,6 +326,31 @@ static bool all_halves(const struct source_tensor *t)
     return t->type->id != QUANT_F64; /* whose values are rounded when they are decoded */
 }
 
+/* The compact form of inputs that are not in the order of their groups, when groups are blocks. */
+static int put_order(struct compose *c, struct source_parts *p, size_t ins, struct err *e)
+{
+    size_t groups = (size_t)p->part[PART_SCALES]->shape[0];
+    size_t *at = arena_array(&c->s->arena, groups + 1, sizeof *at, e);
+    uint32_t *order = at ? arena_array(&c->s->arena, ins, sizeof *order, e) : NULL;
+
+    if (!order)
+        return ERR_NOMEM;
+    memset(at, 0, (groups + 1) * sizeof *at);
+    for (size_t i = 0; i < ins; i++)
+        at[group_at(&p->packed, i) + 1]++;
+    for (size_t g = 0; g < groups; g++) {
+        if (at[g + 1] % PACKED_BLOCK)
+            return 0;
+        at[g + 1] += at[g];
+    }
+    for (size_t i = 0; i < ins; i++)
+        order[at[group_at(&p->packed, i)]++] = (uint32_t)i;
+    p->compact.type = quant_by_id(p->packed.bits == 8 ? QUANT_Q8Z : QUANT_Q4Z);
+    p->compact.order = order;
+    p->compact_rows = rows_sorted;
+    return 0;
+}
+
 static int put_packed(struct compose *c, struct stem stem, struct source_parts *p, uint64_t ins,
                       uint64_t outs, struct err *e)
 {
@@ -306,6 +364,9 @@ static int put_packed(struct compose *c, struct stem stem, struct source_parts *
                        : p->packed.bits == 4 ? "GPTQ-4"
                                              : "GPTQ-2";
 
+    int rc = p->packed.index && ins && all_halves(scales) ? put_order(c, p, (size_t)ins, e) : 0;
+    if (rc)
+        return rc;
     p->rows = blocks ? rows_blocks : rows_f32;
     return compose_put(c, stem, p, quant_by_id(id), name, 2, (uint64_t[]){outs, ins}, e);
 }

@@ -35,6 +35,9 @@ struct parts_levels { /* bitsandbytes, 4 bit: codes of levels in blocks of the f
 
 struct source_parts {
     void (*rows)(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride);
+    struct source_compact compact; /* type NULL: none */
+    void (*compact_rows)(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
+                         size_t stride);
     const struct source_tensor *part[PARTS_MAX]; /* the main one first; NULL: no such part */
     union {
         struct parts_scaled scaled;

@@ -459,6 +459,17 @@ size_t source_row_bytes(const struct source_tensor *t)
     return rows ? (size_t)(t->bytes / rows) : 0;
 }
 
+const struct source_compact *source_compact(const struct source_tensor *t)
+{
+    return t->parts && t->parts->compact.type ? &t->parts->compact : NULL;
+}
+
+void source_compact_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
+                         size_t stride)
+{
+    t->parts->compact_rows(t, r0, n, dst, stride);
+}
+
 void source_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride)
 {
     size_t bytes = source_row_bytes(t);

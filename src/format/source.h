@@ -143,6 +143,19 @@ size_t source_row_bytes(const struct source_tensor *t);
 void source_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride);
 
 /*
+ * A smaller exact form of a tensor, for readers that can take its columns in another order: column
+ * j of the rows that source_compact_rows writes, in the row form of `type`, is column order[j] of
+ * the tensor. GPTQ with "desc_act" has one, an eighth of its rows as F32. NULL: none.
+ */
+struct source_compact {
+    const struct quant_type *type;
+    const uint32_t *order; /* shape[1] numbers */
+};
+const struct source_compact *source_compact(const struct source_tensor *t);
+void source_compact_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst,
+                         size_t stride);
+
+/*
  * 0 when the tensors of a checkpoint that says "quantization_config" can be read; else
  * ERR_UNSUPPORTED, with what can be.
  */

@@ -72,9 +72,32 @@ static void rows_turned(const void *arg, uint64_t r, size_t n, uint8_t *dst, siz
     }
 }
 
-/* The type that a view's weight has. */
-static const struct quant_type *view_type(const struct model_view *v)
+static void rows_of_compact(const void *arg, uint64_t r, size_t n, uint8_t *dst, size_t stride)
 {
+    source_compact_rows(arg, r, n, dst, stride);
+}
+
+/*
+ * A smaller form of the weight whose columns are in another order: products take it. Not for
+ * weights that are read otherwise: experts (their products share inputs), slices, tables, and what
+ * an adapter is merged into.
+ */
+static const struct source_compact *
+view_compact(const struct load *l, const struct model_tensor *row, const struct model_view *v)
+{
+    bool merges = l->o && l->o->adapter && l->o->merge;
+    if (merges || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP)))
+        return NULL;
+    return source_compact(v->t);
+}
+
+/* The type that a view's weight has. */
+static const struct quant_type *view_type(const struct load *l, const struct model_tensor *row,
+                                          const struct model_view *v)
+{
+    const struct source_compact *compact = view_compact(l, row, v);
+    if (compact)
+        return compact->type;
     return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
 }
 
@@ -202,7 +225,7 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
     size_t n = row->rows == DIM_ONE ? weight_vector_bytes(v->cols)
                : load_looked_up(l, row)
                    ? 0
-                   : weight_matrix_bytes(l->c->kern, view_type(v), v->rows, v->cols);
+                   : weight_matrix_bytes(l->c->kern, view_type(l, row, v), v->rows, v->cols);
     if (l->o && l->o->adapter && row->rows != DIM_ONE) {
         size_t rank = model_lora_rank(l->o->adapter, row, layer, index);
         const struct quant_type *t = quant_by_id(QUANT_F32);
@@ -285,8 +308,11 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     if (load_same_head(l, row, layer, v))
         return 0;
-    const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(v);
+    const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(l, row, v);
     const struct weight_lora *lora = NULL;
+    const struct source_compact *compact = view_compact(l, row, v);
+    if (compact)
+        from = (struct weight_rows){.make = rows_of_compact, .arg = v->t};
     if (l->o && l->o->adapter)
         rc = load_adapt(l, row, layer, index, v, &from, &type, &lora, e);
     if (rc)
@@ -299,6 +325,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     if (rc)
         return rc;
     w->lora = lora;
+    w->order = compact ? compact->order : NULL;
     load_count(l, row, layer, w);
     if (row->rows != DIM_ONE && !pack && !load_looked_up(l, row))
         m->mapped_bytes += (uint64_t)w->rows * w->row_bytes;

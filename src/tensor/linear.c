@@ -214,25 +214,41 @@ static void linear_adapt(struct op_ctx *c, struct tensor x, const struct weight 
     op_end(c, mark);
 }
 
+/* The input for a weight whose columns are in another order. */
+static struct tensor linear_ordered(struct op_ctx *c, struct tensor x, const uint32_t *order)
+{
+    struct tensor y = op_tensor(c, x.rows, x.cols);
+    for (size_t r = 0; r < x.rows && !c->dry; r++)
+        for (size_t i = 0; i < x.cols; i++)
+            y.data[r * x.cols + i] = x.data[r * x.cols + order[i]];
+    return y;
+}
+
 void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct weight *const w[],
                 const struct weight *const b[], struct tensor y[])
 {
     struct linear_mat mat[OP_LINEARS];
     struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = count, .mat = mat};
-    struct linear_x in;
+    struct linear_x in, own[OP_LINEARS];
     unsigned forms = 0;
     for (size_t i = 0; i < count; i++) {
         y[i] = op_tensor(c, x.rows, w[i]->rows);
         mat[i] = (struct linear_mat){.w = w[i],
-                                     .x = &in,
+                                     .x = w[i]->order ? &own[i] : &in,
                                      .bias = b && b[i] ? b[i]->vec : NULL,
                                      .y = y[i].data,
                                      .ldy = y[i].cols};
-        forms |= linear_form(c->kern, w[i]);
+        forms |= w[i]->order ? 0 : linear_form(c->kern, w[i]);
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, w[i]));
     }
     size_t mark = c->used;
     linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows, forms);
+    for (size_t i = 0; i < count; i++) {
+        if (!w[i]->order)
+            continue;
+        struct tensor z = linear_ordered(c, x, w[i]->order);
+        linear_prepare(c, &own[i], z.data, z.cols, z.cols, z.rows, linear_form(c->kern, w[i]));
+    }
     linear_run(c, &j);
     for (size_t i = 0; i < count && !c->dry && x.rows; i++)
         op_record(c, &(struct op_record){
@@ -323,9 +339,11 @@ struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
     return y;
 }
 
-/* With adapters the two products are made whole before they meet. */
-static struct tensor swiglu_adapted(struct op_ctx *c, struct tensor x, const struct weight *gate,
-                                    const struct weight *up)
+/* With adapters, or inputs in an order of their own, the two products are made whole before they
+ * meet.
+ */
+static struct tensor swiglu_apart(struct op_ctx *c, struct tensor x, const struct weight *gate,
+                                  const struct weight *up)
 {
     const struct weight *w[] = {gate, up};
     struct tensor y = op_tensor(c, x.rows, gate->rows), part[2];
@@ -343,8 +361,8 @@ static struct tensor swiglu_adapted(struct op_ctx *c, struct tensor x, const str
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up)
 {
-    if (gate->lora || up->lora)
-        return swiglu_adapted(c, x, gate, up);
+    if (gate->lora || up->lora || gate->order || up->order)
+        return swiglu_apart(c, x, gate, up);
     struct linear_x in;
     struct swiglu_job j = {.kern = c->kern,
                            .x = &in,

@@ -43,6 +43,7 @@ struct weight {
     const uint8_t *panels;          /* packed, or NULL: then products read `from` */
     size_t panel_bytes;             /* of one panel */
     const float *vec;               /* vectors: F32 values */
+    const uint32_t *order;          /* column j belongs to input order[j]; NULL: to input j */
     const struct weight_lora *lora; /* what an adapter adds to products; NULL: nothing */
 };
 

@@ -293,6 +293,28 @@ static void add_case(struct st *f, const struct golden *g, const char *name,
     }
 }
 
+/* The compact form, when there is one, has the values of the rows, in the order it says. */
+static bool check_compact(const struct source_tensor *t, const float *want)
+{
+    const struct source_compact *c = source_compact(t);
+    size_t cols = (size_t)t->shape[1], bytes;
+    if (!c)
+        return false;
+    assert_true(quant_size(c->type, cols, &bytes));
+    uint8_t *row = malloc(bytes);
+    float *value = malloc(cols * sizeof *value);
+    assert_true(row && value);
+    for (size_t r = 0; r < t->shape[0]; r++) {
+        source_compact_rows(t, r, 1, row, bytes);
+        c->type->decode(value, row, cols);
+        for (size_t i = 0; i < cols; i++)
+            assert_true(value[i] == want[r * cols + c->order[i]]);
+    }
+    free(row);
+    free(value);
+    return true;
+}
+
 static const char *const gptq_parts[] = {"qweight", "qzeros", "scales", "g_idx", NULL};
 
 static const char *gptq_config(char out[256], int bits, int group, const char *format)
@@ -332,6 +354,8 @@ static void test_gptq_golden(void **state)
         s = open_ok(temp_path(&tmp, "hf"));
         assert_int_equal(source_tensor_count(s), 1);
         assert_rows(the_weight(s, cases[i].form), want, 0);
+        assert_int_equal(check_compact(the_weight(s, cases[i].form), want),
+                         strcmp(cases[i].form, "F32") == 0);
         source_free(s);
         /* No index: as without desc_act. */
         st_find(&f, "x.g_idx")->shape[0] = 0;
@@ -405,6 +429,7 @@ static void gptq_case(int bits, size_t ins, size_t outs, int group, bool mixed, 
     st_write(&f, &tmp, "hf/model.safetensors");
     s = open_ok(temp_path(&tmp, "hf"));
     assert_rows(the_weight(s, form), want, 0);
+    check_compact(the_weight(s, form), want);
     source_free(s);
     free(words);
     free(zeros);

@@ -165,6 +165,43 @@ static void test_lazy(void **state)
     teardown(&f);
 }
 
+/* Columns in another order: the products of the same matrix with its columns in place, but for the
+ * order of sums. */
+static void test_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e = {0};
+    const struct quant_type *t = quant_by_id(QUANT_F32);
+    uint32_t order[COLS];
+    float *plain = malloc(sizeof *plain * ROWS * COLS),
+          *moved = malloc(sizeof *moved * ROWS * COLS);
+    assert_true(plain && moved);
+    setup(&f);
+    for (size_t i = 0; i < COLS; i++)
+        order[i] = (uint32_t)(i * 37 % COLS);
+    for (size_t i = 0; i < (size_t)ROWS * COLS; i++)
+        plain[i] = (float)((i * 7919) % 1000) / 500 - 1;
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t i = 0; i < COLS; i++)
+            moved[r * COLS + i] = plain[r * COLS + order[i]];
+    struct weight a, b;
+    struct weight_rows ra = {.at = (uint8_t *)plain}, rb = {.at = (uint8_t *)moved};
+    assert_int_equal(weight_matrix(&a, "a", t, ROWS, COLS, &ra, &f.kern, f.team, &f.store, &e), 0);
+    assert_int_equal(weight_matrix(&b, "b", t, ROWS, COLS, &rb, &f.kern, f.team, &f.store, &e), 0);
+    b.order = order;
+    struct tensor x = {f.x, TOKENS, COLS}, y[2];
+    op_linears(&f.c, x, 2, (const struct weight *[]){&a, &b}, NULL, y);
+    struct tensor g = op_swiglu(&f.c, x, &a, &b), h = op_swiglu(&f.c, x, &a, &a);
+    for (size_t i = 0; i < TOKENS * ROWS; i++) {
+        assert_true(fabsf(y[0].data[i] - y[1].data[i]) <= 1e-3f);
+        assert_true(fabsf(g.data[i] - h.data[i]) <= 1e-2f + 1e-3f * fabsf(h.data[i]));
+    }
+    free(plain);
+    free(moved);
+    teardown(&f);
+}
+
 /* A matrix for each head gives what that many products give; the rest of a head follows. */
 static void test_heads(void **state)
 {
@@ -303,9 +340,13 @@ static void test_no_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),       cmocka_unit_test(test_lazy),
-        cmocka_unit_test(test_heads),        cmocka_unit_test(test_together),
-        cmocka_unit_test(test_nan_is_found), cmocka_unit_test(test_dry_run_is_enough),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_nan_is_found),
+        cmocka_unit_test(test_dry_run_is_enough),
         cmocka_unit_test(test_no_rows),
     };
     return cmocka_run_group_tests_name("tensor/ops", tests, NULL, NULL);
