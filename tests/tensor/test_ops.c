@@ -275,9 +275,10 @@ static void test_nan_is_found(void **state)
     struct fixture f;
     struct err e = {0};
     setup(&f);
-    static const enum quant_id types[] = {QUANT_Q4_0, QUANT_Q4_1, QUANT_Q8_0,
-                                          QUANT_Q6_K, QUANT_Q4_K, QUANT_F16,
-                                          QUANT_BF16, QUANT_F32,  QUANT_IQ4_NL};
+    static const enum quant_id types[] = {
+        QUANT_Q4_0, QUANT_Q4_1, QUANT_Q8_0,   QUANT_Q6_K, QUANT_Q4_K, QUANT_F16,
+        QUANT_BF16, QUANT_F32,  QUANT_IQ4_NL, QUANT_E4M3, QUANT_E5M2, QUANT_FP8,
+        QUANT_I8,   QUANT_Q4Z,  QUANT_Q8Z,    QUANT_NF4,  QUANT_FP4};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct weight w;
         uint8_t *raw;
@@ -285,7 +286,10 @@ static void test_nan_is_found(void **state)
         f.store.used = 0;
         matrix(&f, &w, t, i, &raw);
         size_t at = 17 * w.row_bytes;
-        memset(raw + at, 0xff, w.row_bytes);
+        if (types[i] == QUANT_FP8) /* one code is enough */
+            raw[at + w.row_bytes - 1] = 0x7f;
+        else
+            memset(raw + at, 0xff, w.row_bytes);
         f.store.used = 0;
         assert_int_equal(weight_matrix(&w, "blk.0.x", t, ROWS, COLS,
                                        &(struct weight_rows){.at = raw}, &f.kern, f.team, &f.store,
