@@ -8,8 +8,11 @@
  * turns each integer walks downhill with the error of the nearest rows, and the half is refitted;
  * the error is always measured with the scales that are written.
  *
- * Errors are weighed by importance alone. Others also weigh by magnitude, which costs much where
- * there is no importance.
+ * With so few bits, the least squared error is that of values which are too small: at IQ2_XS it
+ * keeps 0.91 of x̂·x / x·x. So errors are weighed by importance times √(2 σ² + x²), σ² the mean
+ * square of the super-block, which costs 1 to 3 % of the squared error's root and keeps 0.94. With
+ * the down projections of SmolLM2-135M as IQ2_XS, over 1,530 tokens of one text, KL to the file's
+ * own output was 0.24 this way and 0.26 by importance alone; without importance 1.16 and 1.53.
  */
 #include "quant/q_book.h"
 #include "quant/q_search.h"
@@ -32,7 +35,7 @@ struct form {
     float level, step, top; /* the levels, about: level + k × step, k = 0..top */
 };
 
-/* A super-block with its signs apart. */
+/* A super-block with its signs apart, and the weights of errors. */
 struct signed_block {
     float x[Q_SUPER]; /* magnitudes (IQ1: values) */
     float w[Q_SUPER];
@@ -41,7 +44,11 @@ struct signed_block {
 
 static void split_signs(const struct form *f, const struct q_block *b, struct signed_block *s)
 {
-    memcpy(s->w, b->w, sizeof(s->w));
+    float square = 0;
+    for (int i = 0; i < Q_SUPER; i++)
+        square += b->x[i] * b->x[i];
+    for (int i = 0; i < Q_SUPER; i++)
+        s->w[i] = b->w[i] * sqrtf(2 * square / Q_SUPER + b->x[i] * b->x[i]);
     for (int g = 0; g < Q_SUPER / 8; g++) {
         s->signs[g] = 0;
         for (int i = 0; i < 8; i++) {
