@@ -30,7 +30,13 @@ struct convert_options {
 };
 
 /* Tensors of FP8 folders: codes, and next to them a scale for every 128 x 128 block. */
-enum convert_scheme { SCHEME_NONE, SCHEME_FP8_CODES, SCHEME_FP8_SCALES };
+enum convert_scheme {
+    SCHEME_NONE,
+    SCHEME_FP8_CODES,
+    SCHEME_FP8_SCALES,
+    SCHEME_NF4_CODES, /* bitsandbytes: two codes a byte, a scale for 64 */
+    SCHEME_NF4_ABSMAX,
+};
 
 struct convert_tensor {
     const char *name;              /* in the output */
@@ -51,7 +57,8 @@ struct convert_tensor {
     size_t importance_outer; /* rows of importance */
     int file;                /* of the output */
     enum convert_scheme scheme;
-    uint64_t of[2]; /* SCHEME_FP8_SCALES: rows and columns of the weight */
+    const uint8_t *raw; /* the tensor's bytes themselves, or NULL */
+    uint64_t of[2];     /* of scales: rows and columns of the weight */
 };
 
 struct convert_plan;

@@ -98,6 +98,12 @@ static int copy_config(struct convert_plan *p, const char *dir, struct err *e)
 
 bool hf_quantization(const struct convert_plan *p, json_t *config)
 {
+    if (p->o.mix && p->o.mix->type == QUANT_NF4)
+        return !json_object_set_new(
+            config, "quantization_config",
+            json_pack("{ss sb sb ss sb ss ss}", "quant_method", "bitsandbytes", "load_in_4bit", 1,
+                      "load_in_8bit", 0, "bnb_4bit_quant_type", "nf4", "bnb_4bit_use_double_quant",
+                      0, "bnb_4bit_quant_storage", "uint8", "bnb_4bit_compute_dtype", "bfloat16"));
     if (!p->o.mix || p->o.mix->type != QUANT_E4M3)
         return true;
     return !json_object_set_new(config, "quantization_config",
@@ -179,7 +185,10 @@ static int hf_weights(struct convert_plan *p, const char *dir, struct team *team
     int rc = safetensors_writer_new(&w, path, p->o.split, e);
     for (size_t i = 0; !rc && i < p->n; i++) {
         const struct convert_tensor *t = &p->tensors[i];
-        rc = safetensors_add_tensor(w, t->name, t->type->safetensors, t->dims, t->shape, e);
+        uint64_t shape[SOURCE_DIMS];
+        int dims;
+        const char *dtype = convert_dtype(t, &dims, shape);
+        rc = safetensors_add_tensor(w, t->name, dtype, dims, shape, e);
     }
     sink.state = w;
     if (!rc)

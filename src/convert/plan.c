@@ -69,11 +69,16 @@ int plan_sizes(struct convert_plan *p, struct err *e)
     for (size_t i = 0; i < p->n; i++) {
         struct convert_tensor *t = &p->tensors[i];
         size_t row, height = plan_height(t), cols = plan_cols(t);
-        if (!quant_size(t->type, cols, &row) || !num_mul(&t->bytes, row, height))
+        if (t->scheme == SCHEME_NF4_CODES)
+            row = cols / 2;
+        else if (!quant_size(t->type, cols, &row))
+            row = SIZE_MAX;
+        if (row == SIZE_MAX || !num_mul(&t->bytes, row, height))
             return err_set(e, ERR_LIMIT, "tensor \"%s\": rows of %zu values do not fit the type %s",
                            t->name, cols, t->type->name);
         p->bytes += t->bytes;
-        p->values += (uint64_t)height * cols;
+        if (t->scheme != SCHEME_FP8_SCALES && t->scheme != SCHEME_NF4_ABSMAX)
+            p->values += (uint64_t)height * cols;
     }
     plan_split(p);
     return 0;
@@ -88,10 +93,11 @@ static int plan_check(const struct convert_plan *p, struct err *e)
         return err_set(e, ERR_USAGE,
                        "GGUF files cannot hold %s: write a folder, or give another type",
                        o->mix->name);
-    if (o->format == CONVERT_HF && o->mix && !quant_by_id(o->mix->type)->safetensors)
+    if (o->format == CONVERT_HF && o->mix && o->mix->type != QUANT_NF4 &&
+        !quant_by_id(o->mix->type)->safetensors)
         return err_set(
             e, ERR_USAGE,
-            "safetensors files cannot hold %s: give --type F32, F16, BF16 or FP8, or write a "
+            "safetensors files cannot hold %s: give --type F32, F16, BF16, FP8 or NF4, or write a "
             ".gguf file",
             o->mix->name);
     if (o->format == CONVERT_HF && (o->n_rules || o->imatrix))

@@ -66,6 +66,16 @@ void fp8_scales(const struct convert_plan *p, const struct convert_tensor *t, si
                 float *out, float *scratch);
 void fp8_codes(uint8_t *out, const float *v, size_t rows, size_t cols);
 
+/* NF4 folders (nf4.c), alike. convert_dtype: how the file calls a tensor's type, and its shape
+ * there. */
+int nf4_tensors(struct convert_plan *p, struct err *e);
+bool nf4_takes(const struct convert_tensor *t);
+size_t nf4_scratch(const struct convert_tensor *t);
+void nf4_absmax(const struct convert_plan *p, const struct convert_tensor *t, size_t r0, size_t n,
+                float *out, float *scratch);
+void nf4_codes(uint8_t *out, const float *v, size_t n);
+const char *convert_dtype(const struct convert_tensor *t, int *dims, uint64_t shape[SOURCE_DIMS]);
+
 /* Sizes and files, when all types are known. */
 int plan_sizes(struct convert_plan *p, struct err *e);
 /* The type of every tensor (types.c). */

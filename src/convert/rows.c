@@ -47,7 +47,7 @@ size_t plan_scratch(const struct convert_tensor *t)
         size_t turned = u->how == RUN_TRANSPOSED ? u->group * source_cols(u->t) : 0;
         most = num_max(most, turned + made_floats(u->t));
     }
-    return most + fp8_scratch(t);
+    return most + fp8_scratch(t) + nf4_scratch(t);
 }
 
 /* Rows [r, r + n) of a tensor as floats. */
@@ -121,6 +121,8 @@ bool plan_turns(const struct convert_tensor *t)
 
 bool plan_copies(const struct convert_tensor *t)
 {
+    if (t->raw)
+        return true;
     if (!t->n_runs || t->scheme != SCHEME_NONE)
         return false;
     for (size_t i = 0; i < t->n_runs; i++)
@@ -132,6 +134,11 @@ bool plan_copies(const struct convert_tensor *t)
 
 void plan_copy(const struct convert_tensor *t, size_t r0, size_t n, uint8_t *out)
 {
+    if (t->raw) {
+        size_t row = plan_cols(t) * t->type->bytes;
+        memcpy(out, t->raw + r0 * row, n * row);
+        return;
+    }
     for (size_t r = r0; r < r0 + n; r++) {
         size_t first;
         const struct convert_run *u = run_at(t, r, &first);
@@ -158,6 +165,10 @@ void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, siz
     size_t cols = plan_cols(t);
     if (t->scheme == SCHEME_FP8_SCALES) {
         fp8_scales(p, t, r0, n, out, scratch);
+        return;
+    }
+    if (t->scheme == SCHEME_NF4_ABSMAX) {
+        nf4_absmax(p, t, r0, n, out, scratch);
         return;
     }
     if (!t->n_runs && !t->values) {

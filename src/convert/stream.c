@@ -101,6 +101,10 @@ static void stream_encode(struct stream *s, size_t r0, size_t n, uint8_t *out, f
         fp8_codes(out, work, n, s->cols);
         return;
     }
+    if (t->scheme == SCHEME_NF4_CODES) {
+        nf4_codes(out, work, n * s->cols);
+        return;
+    }
     if (importance && t->importance_outer > 1)
         importance += r0 / s->matrix_rows * s->cols;
     for (size_t i = 0; i < n; i++)

@@ -166,8 +166,9 @@ static const struct quant_type *type_hf(const struct convert_plan *p,
     size_t n = strlen(t->name);
     if (n >= 23 && strcmp(t->name + n - 23, "e_score_correction_bias") == 0)
         return quant_by_id(QUANT_F32);
-    if (p->o.mix && (p->o.mix->type < QUANT_INNER || fp8_takes(t)))
-        return quant_by_id(p->o.mix->type);
+    enum quant_id to = p->o.mix ? p->o.mix->type : QUANT_F32;
+    if (p->o.mix && (to < QUANT_INNER || (to == QUANT_NF4 ? nf4_takes(t) : fp8_takes(t))))
+        return quant_by_id(to);
     return from->safetensors ? from : quant_by_id(QUANT_F32);
 }
 
@@ -290,6 +291,8 @@ int plan_types(struct convert_plan *p, struct err *e)
     }
     if (!rc && p->o.mix && p->o.mix->type == QUANT_E4M3)
         rc = fp8_tensors(p, e);
+    if (!rc && p->o.mix && p->o.mix->type == QUANT_NF4)
+        rc = nf4_tensors(p, e);
     if (!rc)
         type_notes(p);
 out:

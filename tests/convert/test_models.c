@@ -259,6 +259,50 @@ static void test_folder(void **state)
     remove_folder(out);
 }
 
+/* NF4 and again: the second time nothing is lost; rows of no whole blocks stay what they were. */
+static void test_nf4(void **state)
+{
+    char in[512], out[160], again[160];
+    struct source *x, *y;
+    struct err e = {0};
+    (void)state;
+    snprintf(in, sizeof in, "%s/models/qwen2_tied", GOLDEN_DIR);
+    snprintf(out, sizeof out, "%s/nf4", dir);
+    snprintf(again, sizeof again, "%s/nf4-again", dir);
+    convert(in, out, CONVERT_HF, "NF4");
+    good(source_open(&x, in, &e), &e);
+    good(source_open(&y, out, &e), &e);
+    const struct source_tensor *t = source_tensor(x, "model.layers.0.mlp.up_proj.weight"),
+                               *u = source_tensor(y, t->name);
+    assert_non_null(u);
+    assert_string_equal(u->type->name, "NF4");
+    assert_int_equal(u->shape[0], t->shape[0]);
+    assert_int_equal(u->shape[1], t->shape[1]);
+    /* 152 values a row are no whole blocks. */
+    assert_string_equal(source_tensor(y, "model.layers.0.mlp.down_proj.weight")->type->name,
+                        "BF16");
+    double diff = 0, size = 0;
+    for (uint64_t r = 0; r < t->shape[0]; r++) {
+        uint8_t row[2048];
+        float a[512], b[512];
+        source_rows(t, r, 1, row, source_row_bytes(t));
+        t->type->decode(a, row, (size_t)t->shape[1]);
+        source_rows(u, r, 1, row, source_row_bytes(u));
+        u->type->decode(b, row, (size_t)t->shape[1]);
+        for (size_t i = 0; i < t->shape[1]; i++) {
+            diff += (double)(a[i] - b[i]) * (a[i] - b[i]);
+            size += (double)a[i] * a[i];
+        }
+    }
+    assert_true(diff < 0.012 * size); /* NF4 of normal values: 0.0093 or so */
+    source_free(x);
+    source_free(y);
+    convert(out, again, CONVERT_HF, "NF4");
+    same_values(out, again);
+    remove_folder(again);
+    remove_folder(out);
+}
+
 /* FP8 weights that become FP8 again find the same scales; others are near. */
 static void test_fp8(void **state)
 {
@@ -390,7 +434,7 @@ static void test_alloc(void **state)
 int main(void)
 {
     enum { N = sizeof models / sizeof *models };
-    struct CMUnitTest tests[2 * N + 4];
+    struct CMUnitTest tests[2 * N + 5];
     for (size_t i = 0; i < N; i++) {
         tests[N + i] = (struct CMUnitTest){models[i].name, test_back, NULL, NULL,
                                            (void *)(uintptr_t)&models[i]};
@@ -401,5 +445,6 @@ int main(void)
     tests[2 * N + 1] = (struct CMUnitTest)cmocka_unit_test(test_folder_stop);
     tests[2 * N + 3] = (struct CMUnitTest)cmocka_unit_test(test_fp8);
     tests[2 * N + 2] = (struct CMUnitTest)cmocka_unit_test(test_alloc);
+    tests[2 * N + 4] = (struct CMUnitTest)cmocka_unit_test(test_nf4);
     return cmocka_run_group_tests(tests, setup, teardown);
 }
