@@ -141,7 +141,7 @@ int convert_init_new(struct convert_plan **out, struct source *config, struct so
     int rc =
         in.type->safetensors && in.type->id < QUANT_INNER
             ? model_config_check(config, &p->cfg, e)
-            : err_set(e, ERR_USAGE, "--type %s: a new model is F32, F16 or BF16", o->mix->name);
+            : err_set(e, ERR_USAGE, "--type %s: a new model is F32, F16 or BF16", in.type->name);
     if (!rc)
         rc = init_tokenizer(p, e);
     if (!rc)

@@ -141,7 +141,7 @@ static void scorer_result(struct scorer *c, struct perplexity *out)
     out->scored = c->row0;
     out->nll = tally_mean(&c->nll);
     out->ppl = mean_exp(out->nll);
-    if (!c->p->reference || !c->row0)
+    if (!c->p->reference || !c->row0 || !c->kl)
         return;
     out->kl = tally_mean(&c->kls);
     out->dp = tally_mean(&c->dp);
