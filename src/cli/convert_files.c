@@ -25,6 +25,8 @@ const struct opt convert_files_rows[CONVERT_FILES_N] = {
      .help = "type of the tensors whose names match, like attn_v=Q8_0; the first match counts; may be repeated"},
     {.name = "imatrix", .kind = OPT_STRING, .arg = "FILE", .offset = AT(imatrix),
      .help = "importance of weights (a GGUF imatrix or an older .dat): much better below 4 bits"},
+    {.name = "lora", .alias = "adapter", .kind = OPT_STRING, .arg = "PATH", .offset = AT(lora),
+     .help = "LoRA adapter to merge into the weights: a PEFT folder or a GGUF file"},
     {.name = "pure", .kind = OPT_FLAG, .offset = AT(pure),
      .help = "one type for all matrices instead of the mix"},
     {.name = "format", .kind = OPT_ENUM, .arg = "F", .choices = "gguf|safetensors", .shown = "gguf when OUT ends in .gguf", .offset = AT(format),
@@ -76,6 +78,7 @@ static int files_options(struct convert_options *out, const struct convert_files
                                     .rules = o->rules.v,
                                     .n_rules = o->rules.n,
                                     .imatrix = o->imatrix,
+                                    .adapter = o->lora,
                                     .name = o->name,
                                     .force = o->force};
     out->format = o->format ? (strcmp(o->format, "gguf") == 0 ? CONVERT_GGUF : CONVERT_HF)

@@ -24,6 +24,7 @@ struct convert_options {
     const char *const *rules; /* "REGEX=TYPE" (PCRE2, found anywhere in the output's name) */
     size_t n_rules;
     const char *imatrix; /* file with importance, or NULL */
+    const char *adapter; /* LoRA adapter to merge into the weights, or NULL */
     const char *name;    /* general.name, or NULL: what the source says, or its file's name */
     uint64_t split;      /* most bytes of tensors in a file; 0 = one file */
     bool force;          /* replace what is there */

@@ -120,6 +120,8 @@ int convert_plan_new(struct convert_plan **out, struct source *src, const struct
         rc = imatrix_open(&p->imatrix, o->imatrix, e);
     if (!rc)
         rc = plan_tensors(p, e);
+    if (!rc && o->adapter)
+        rc = plan_lora_open(p, o->adapter, e);
     if (!rc)
         rc = plan_types(p, e);
     if (!rc)
@@ -137,6 +139,7 @@ void convert_plan_free(struct convert_plan *p)
     if (!p)
         return;
     imatrix_free(p->imatrix);
+    plan_lora_free(p);
     arena_release(&p->arena);
     free(p);
 }

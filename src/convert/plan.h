@@ -42,6 +42,7 @@ struct convert_plan {
     const char *notes[PLAN_NOTES];
     size_t n_notes;
     struct imatrix *imatrix;
+    struct plan_lora *lora; /* NULL: no adapter */
     /* a new model */
     bool init;
     uint64_t seed;
@@ -57,6 +58,13 @@ struct convert_run *plan_runs(struct convert_plan *p, size_t n, struct err *e);
 
 /* Fills the list of tensors, their shapes and runs; types come later (names.c). */
 int plan_tensors(struct convert_plan *p, struct err *e);
+/* Adapters (lora.c). plan_adapt: adds what belongs to rows [r, r + n) of a tensor of the source. */
+int plan_lora_open(struct convert_plan *p, const char *path, struct err *e);
+void plan_lora_free(struct convert_plan *p);
+bool plan_adapted(const struct convert_plan *p, const struct source_tensor *t);
+void plan_adapt(const struct convert_plan *p, const struct source_tensor *t, uint64_t r, size_t n,
+                float *rows, size_t cols);
+
 /* FP8 folders (fp8.c): the tensors that get codes and scales; rows [r0, r0 + n) of the scales, and
    the codes of n rows that begin at a block. */
 int fp8_tensors(struct convert_plan *p, struct err *e);
@@ -88,7 +96,7 @@ size_t plan_scratch(const struct convert_tensor *t); /* floats */
 /* True when rows become columns somewhere: then a whole matrix is made at once. */
 bool plan_turns(const struct convert_tensor *t);
 /* True when rows keep their bytes; then plan_copy gives them. */
-bool plan_copies(const struct convert_tensor *t);
+bool plan_copies(const struct convert_plan *p, const struct convert_tensor *t);
 void plan_copy(const struct convert_tensor *t, size_t r0, size_t n, uint8_t *out);
 size_t plan_cols(const struct convert_tensor *t);
 size_t plan_height(const struct convert_tensor *t); /* rows of all matrices together */

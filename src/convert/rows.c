@@ -51,8 +51,8 @@ size_t plan_scratch(const struct convert_tensor *t)
 }
 
 /* Rows [r, r + n) of a tensor as floats. */
-static void decode_rows(const struct source_tensor *s, size_t r, size_t n, float *out,
-                        float *scratch)
+static void decode_rows(const struct convert_plan *p, const struct source_tensor *s, size_t r,
+                        size_t n, float *out, float *scratch)
 {
     size_t stride = source_row_bytes(s), cols = source_cols(s);
     while (n) {
@@ -62,6 +62,7 @@ static void decode_rows(const struct source_tensor *s, size_t r, size_t n, float
             source_rows(s, r, take, (uint8_t *)scratch, stride);
         for (size_t i = 0; i < take; i++)
             s->type->decode(out + i * cols, at + i * stride, cols);
+        plan_adapt(p, s, r, take, out, cols);
         out += take * cols;
         r += take;
         n -= take;
@@ -90,11 +91,11 @@ static size_t run_row(const struct convert_run *u, size_t r)
 }
 
 /* Rows [r, r + n) of a run that turns rows into columns: out is (n, group). */
-static void run_transpose(const struct convert_run *u, size_t r, size_t n, float *out,
-                          float *scratch)
+static void run_transpose(const struct convert_plan *p, const struct convert_run *u, size_t r,
+                          size_t n, float *out, float *scratch)
 {
     size_t cols = source_cols(u->t);
-    decode_rows(u->t, u->row0, u->group, scratch, scratch + u->group * cols);
+    decode_rows(p, u->t, u->row0, u->group, scratch, scratch + u->group * cols);
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < u->group; c++)
             out[i * u->group + c] = scratch[c * cols + r + i];
@@ -119,7 +120,7 @@ bool plan_turns(const struct convert_tensor *t)
     return false;
 }
 
-bool plan_copies(const struct convert_tensor *t)
+bool plan_copies(const struct convert_plan *p, const struct convert_tensor *t)
 {
     if (t->raw)
         return true;
@@ -127,7 +128,7 @@ bool plan_copies(const struct convert_tensor *t)
         return false;
     for (size_t i = 0; i < t->n_runs; i++)
         if (t->runs[i].t->type != t->type || t->runs[i].how == RUN_TRANSPOSED ||
-            !t->runs[i].t->data)
+            !t->runs[i].t->data || plan_adapted(p, t->runs[i].t))
             return false;
     return true;
 }
@@ -184,12 +185,12 @@ void plan_rows(const struct convert_plan *p, const struct convert_tensor *t, siz
         const struct convert_run *u = run_at(t, r, &first);
         size_t take = num_min(first + u->rows, r0 + n) - r;
         if (u->how == RUN_TRANSPOSED)
-            run_transpose(u, r - first, take, out, scratch);
+            run_transpose(p, u, r - first, take, out, scratch);
         else if (u->how == RUN_PLAIN)
-            decode_rows(u->t, u->row0 + r - first, take, out, scratch);
+            decode_rows(p, u->t, u->row0 + r - first, take, out, scratch);
         else
             for (size_t i = 0; i < take; i++)
-                decode_rows(u->t, run_row(u, r - first + i), 1, out + i * cols, scratch);
+                decode_rows(p, u->t, run_row(u, r - first + i), 1, out + i * cols, scratch);
         out += take * cols;
         r += take;
     }

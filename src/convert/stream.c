@@ -57,7 +57,7 @@ static int stream_tensor(struct stream *s, const struct convert_tensor *t, struc
     s->cols = plan_cols(t);
     s->height = plan_height(t);
     s->matrix_rows = t->dims > 1 ? (size_t)t->shape[t->dims - 2] : 1;
-    s->copies = plan_copies(t);
+    s->copies = plan_copies(s->p, t);
     s->row_bytes = s->height ? t->bytes / s->height : 0;
     s->block_rows = num_min(s->matrix_rows, num_max(1, BLOCK_FLOATS / num_max(1, s->cols)));
     if (plan_turns(t)) /* decoded once a block: a matrix at a time */

@@ -36,7 +36,7 @@ int convert_write(struct convert_plan *p, const char *path, struct team *team,
 {
     int rc = check_room(p, path, e);
     for (size_t i = 0; !rc && i < p->n; i++)
-        if (!plan_copies(&p->tensors[i]) && !p->tensors[i].type->encode)
+        if (!plan_copies(p, &p->tensors[i]) && !p->tensors[i].type->encode)
             rc = err_set(e, ERR_UNSUPPORTED,
                          "tensor \"%s\": the type %s cannot be written, only read",
                          p->tensors[i].name, p->tensors[i].type->name);

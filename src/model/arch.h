@@ -242,6 +242,9 @@ size_t model_lora_rank(const struct adapter *a, const struct model_tensor *row, 
 int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct source *src,
                     const struct model_config *cfg, const struct model_tensor *row, size_t layer,
                     size_t index, const struct model_view *v, struct arena *arena, struct err *e);
+/* A module's matrices as they are; `module` stays. */
+int model_lora_whole(struct lora_pair *out, const struct adapter_module *m, struct arena *arena,
+                     struct err *e);
 /* row (v->cols values of row r) += scale × b[r] a. */
 void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols);
 

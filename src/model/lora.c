@@ -32,6 +32,16 @@ static float *lora_floats(const struct source_tensor *t, struct arena *arena, st
     return out;
 }
 
+int model_lora_whole(struct lora_pair *out, const struct adapter_module *m, struct arena *arena,
+                     struct err *e)
+{
+    out->rank = (size_t)m->a->shape[0];
+    out->a = lora_floats(m->a, arena, e);
+    out->b = lora_floats(m->b, arena, e);
+    out->scale = (float)m->scale;
+    return out->a && out->b ? 0 : e ? e->code : ERR_NOMEM;
+}
+
 /* The module that any spelling of the row's name means. */
 static const struct adapter_module *lora_module(const struct adapter *a,
                                                 const struct model_tensor *row, size_t layer,

@@ -259,6 +259,59 @@ static void test_folder(void **state)
     remove_folder(out);
 }
 
+/* An adapter is in the weights afterwards, in a folder and in a GGUF file; one that does not belong
+ * is refused. */
+static void test_adapter(void **state)
+{
+    char in[600], out[160], adapter[512];
+    struct err e = {0};
+    struct source *src, *merged, *ab;
+    struct convert_plan *p;
+    (void)state;
+    snprintf(in, sizeof in, "%s/lora/dsv3", GOLDEN_DIR);
+    snprintf(out, sizeof out, "%s/merged", dir);
+    snprintf(adapter, sizeof adapter, "%s/lora/dsv3/adapter", GOLDEN_DIR);
+    struct team *team;
+    good(team_new(&team, 2, &e), &e);
+    good(source_open(&src, in, &e), &e);
+    struct convert_options o = {.format = CONVERT_HF, .adapter = adapter};
+    good(convert_plan_new(&p, src, &o, &e), &e);
+    good(convert_write(p, out, team, NULL, NULL, &e), &e);
+    convert_plan_free(p);
+    good(source_open(&merged, out, &e), &e);
+    snprintf(in, sizeof in, "%s/adapter_model.safetensors", adapter);
+    good(source_open(&ab, in, &e), &e);
+    const char *name = "model.layers.1.self_attn.kv_b_proj";
+    char full[128];
+    snprintf(full, sizeof full, "%s.weight", name);
+    const struct source_tensor *w = source_tensor(src, full), *m = source_tensor(merged, full);
+    snprintf(full, sizeof full, "base_model.model.%s.lora_A.weight", name);
+    const struct source_tensor *a = source_tensor(ab, full);
+    snprintf(full, sizeof full, "base_model.model.%s.lora_B.weight", name);
+    const struct source_tensor *b = source_tensor(ab, full);
+    assert_true(w && m && a && b);
+    const float *wf = (const void *)w->data, *mf = (const void *)m->data;
+    const float *af = (const void *)a->data, *bf = (const void *)b->data;
+    size_t rank = (size_t)a->shape[0], cols = (size_t)a->shape[1];
+    for (size_t r = 0; r < w->shape[0]; r++)
+        for (size_t c = 0; c < cols; c++) {
+            double want = wf[r * cols + c];
+            for (size_t k = 0; k < rank; k++)
+                want += 2.0 * bf[r * rank + k] * af[k * cols + c]; /* alpha 8, rank 4 */
+            assert_true(fabs(mf[r * cols + c] - want) <= 1e-6);
+        }
+    source_free(ab);
+    source_free(merged);
+    source_free(src);
+    remove_folder(out);
+    snprintf(in, sizeof in, "%s/models/qwen2_tied", GOLDEN_DIR);
+    good(source_open(&src, in, &e), &e);
+    assert_int_not_equal(convert_plan_new(&p, src, &o, &e), 0);
+    assert_non_null(strstr(e.text, "module '"));
+    source_free(src);
+    team_free(team);
+}
+
 /* NF4 and again: the second time nothing is lost; rows of no whole blocks stay what they were. */
 static void test_nf4(void **state)
 {
@@ -434,7 +487,7 @@ static void test_alloc(void **state)
 int main(void)
 {
     enum { N = sizeof models / sizeof *models };
-    struct CMUnitTest tests[2 * N + 5];
+    struct CMUnitTest tests[2 * N + 6];
     for (size_t i = 0; i < N; i++) {
         tests[N + i] = (struct CMUnitTest){models[i].name, test_back, NULL, NULL,
                                            (void *)(uintptr_t)&models[i]};
@@ -446,5 +499,6 @@ int main(void)
     tests[2 * N + 3] = (struct CMUnitTest)cmocka_unit_test(test_fp8);
     tests[2 * N + 2] = (struct CMUnitTest)cmocka_unit_test(test_alloc);
     tests[2 * N + 4] = (struct CMUnitTest)cmocka_unit_test(test_nf4);
+    tests[2 * N + 5] = (struct CMUnitTest)cmocka_unit_test(test_adapter);
     return cmocka_run_group_tests(tests, setup, teardown);
 }
