@@ -9,7 +9,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/num.h"
-#include "format/source.h"
+#include "format/insums.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -146,63 +146,36 @@ static int read_dat(struct imatrix *m, const struct file_map *map, struct err *e
 /* ---- GGUF -------------------------------------------------------------------------------------
  */
 
-static bool is_f32(const struct source_tensor *t)
+/* Means: sums over how often each matrix was used; 1 where it never was. */
+static int gguf_entry(struct imatrix *m, const struct insums_entry *x, struct err *e)
 {
-    return t->type && t->type->id == QUANT_F32;
-}
-
-/* Means of one tensor: sums over how often each matrix was used; 1 where it never was. */
-static int gguf_entry(struct imatrix *m, const struct source *s, const struct source_tensor *t,
-                      size_t len, struct err *e)
-{
-    char name[IMATRIX_NAME + 16];
-    size_t cols = t->dims ? (size_t)t->shape[t->dims - 1] : 0, n = t->bytes / sizeof(float);
-    snprintf(name, sizeof name, "%.*s.counts", (int)len, t->name);
-    const struct source_tensor *c = source_tensor(s, name);
-    if (!is_f32(t) || !c || !is_f32(c) || !cols || c->bytes / sizeof(float) != n / cols)
-        return err_set(e, ERR_FORMAT, "tensor \"%.80s\" and its counts do not belong together",
-                       t->name);
-    float *v = imatrix_add(m, t->name, len, n, e);
+    float *v = imatrix_add(m, x->name, strlen(x->name), x->mats * x->cols, e);
     if (!v)
         return ERR_NOMEM;
-    memcpy(v, t->data, n * sizeof *v);
-    for (size_t i = 0; i < n / cols; i++) {
-        float count;
-        memcpy(&count, c->data + i * sizeof count, sizeof count);
-        for (size_t k = 0; k < cols; k++)
-            v[i * cols + k] = count > 0 ? v[i * cols + k] / count : 1;
-    }
+    for (size_t i = 0; i < x->mats; i++)
+        for (size_t k = 0; k < x->cols; k++)
+            v[i * x->cols + k] =
+                x->counts[i] > 0 ? (float)(x->sum2[i * x->cols + k] / x->counts[i]) : 1;
     return imatrix_check(&m->entry[m->n - 1], e);
 }
 
 static int read_gguf(struct imatrix *m, const char *path, struct err *e)
 {
-    static const char sums[] = ".in_sum2";
-    struct source *s = NULL;
-    int rc = source_open(&s, path, e);
-    if (rc)
-        return rc;
-    m->entry = arena_array(&m->arena, source_tensor_count(s), sizeof *m->entry, e);
-    rc = m->entry ? 0 : ERR_NOMEM;
-    for (size_t i = 0; !rc && i < source_tensor_count(s); i++) {
-        const struct source_tensor *t = source_tensor_at(s, i);
-        size_t n = strlen(t->name), k = sizeof sums - 1;
-        if (n > k && n - k <= IMATRIX_NAME && strcmp(t->name + n - k, sums) == 0)
-            rc = gguf_entry(m, s, t, n - k, e);
-    }
-    const struct source_value *v = source_value(s, "imatrix.chunk_count");
-    if (v && v->type == SOURCE_UINT && v->u < INT64_MAX)
-        m->chunks = (int64_t)v->u;
-    struct source_value first;
-    v = source_value(s, "imatrix.datasets");
-    if (!rc && v && v->type == SOURCE_ARRAY && v->count &&
-        !source_array_get(s, v, 0, &first, NULL) && first.type == SOURCE_STRING) {
-        m->dataset = arena_strndup(&m->arena, first.s.p, first.s.n, e);
+    struct insums s;
+    insums_init(&s);
+    int rc = insums_read(&s, path, e);
+    if (!rc && !s.n)
+        rc = err_set(e, ERR_FORMAT, "no importance is in this file");
+    if (!rc && !(m->entry = arena_array(&m->arena, s.n, sizeof *m->entry, e)))
+        rc = ERR_NOMEM;
+    for (size_t i = 0; !rc && i < s.n; i++)
+        rc = gguf_entry(m, &s.entries[i], e);
+    m->chunks = s.chunks && s.chunks < INT64_MAX ? (int64_t)s.chunks : -1;
+    if (!rc && s.n_datasets) {
+        m->dataset = arena_strndup(&m->arena, s.datasets[0], strlen(s.datasets[0]), e);
         rc = m->dataset ? 0 : ERR_NOMEM;
     }
-    if (!rc && !m->n)
-        rc = err_set(e, ERR_FORMAT, "no importance is in this file");
-    source_free(s);
+    insums_release(&s);
     return rc;
 }
 

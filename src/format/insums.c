@@ -136,7 +136,7 @@ static int read_facts(struct insums *m, const struct source *s, struct err *e)
     if (!v || v->type != SOURCE_STRING || v->s.n != 7 || memcmp(v->s.p, "imatrix", 7))
         return err_set(e, ERR_FORMAT, "is no importance matrix (general.type is not \"imatrix\")");
     int rc = read_number(s, "imatrix.chunk_count", &chunks, e);
-    if (!rc)
+    if (!rc && source_value(s, "imatrix.chunk_size")) /* only merging wants to know it */
         rc = read_number(s, "imatrix.chunk_size", &size, e);
     if (rc)
         return rc;
