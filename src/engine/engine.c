@@ -100,9 +100,14 @@ static size_t engine_dry(struct engine *g, size_t n, size_t want)
 
 static int engine_plan(struct engine *g, struct err *e)
 {
-    size_t want = num_min(g->want, g->info.ctx),
-           n = engine_dry(g, num_min(g->batch, g->info.ctx), 1);
-    n = num_max(n, engine_dry(g, want, want));
+    size_t want = num_min(g->want, g->info.ctx), batch = num_min(g->batch, g->info.ctx);
+    size_t n = num_max(engine_dry(g, batch, 1), engine_dry(g, want, want));
+    /* A chunk too short for the expanded form may take more than a long one. */
+    if (model_config(g->model)->mla_expanded) {
+        n = num_max(n, engine_dry(g, num_min(batch, MODEL_EXPAND - 1), 1));
+        want = num_min(want, MODEL_EXPAND - 1);
+        n = num_max(n, engine_dry(g, want, want));
+    }
     /* Small batches split the context between tasks and keep a part per page. */
     for (size_t i = 1; i <= 4 && i <= g->info.ctx; i++)
         n = num_max(n, engine_dry(g, i, i));
@@ -290,14 +295,14 @@ const struct chat *engine_chat(const struct engine *g)
 /* ---- looking inside
  * -------------------------------------------------------------------------------- */
 
-/* One matrix of a record, number in.mat of its stack. What no table of names knows keeps the file's
- * name. */
+/* One matrix of a record, number in.mat of its stack. The halves of an adapter, which no table
+   names, are not the model's. */
 static void engine_tell(const struct engine *g, const struct weight *w, struct engine_input in)
 {
     char name[160];
-    in.name = model_gguf_name(g->model, w, name, sizeof name, &(size_t){0}) ? name : w->name;
+    in.name = name;
     in.cols = w->cols;
-    if (in.name && in.rows)
+    if (in.rows && model_gguf_name(g->model, w, name, sizeof name, &(size_t){0}))
         g->observer(g->observer_arg, &in);
 }
 

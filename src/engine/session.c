@@ -19,7 +19,7 @@ int session_new(struct session **out, struct engine *g, struct err *e)
     if (!s)
         return err_nomem(e, sizeof *s, "a session");
     s->g = g;
-    size_t batch = num_max(g->batch, g->want);
+    size_t batch = num_max(num_max(g->batch, g->want), 2); /* 2: a token and its guess */
     s->ids = calloc(g->info.ctx, sizeof *s->ids);
     s->logits = calloc(g->info.vocab, sizeof *s->logits);
     s->pos = calloc(batch, sizeof *s->pos);

@@ -115,7 +115,10 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
     if (rc)
         return rc;
     int32_t pair[2] = {id, y.data ? session_best(y.data, y.cols) : 0};
-    if (!y.data || s->n + 2 > g->info.ctx)
+    /* Without room for the guess (end of the context, pages taken by other sessions) none is made.
+     */
+    struct err full = {0};
+    if (!y.data || s->n + 2 > g->info.ctx || kv_seq_reserve(&s->seq, s->n + 2, &full))
         return session_step(s, pair, 1, 1, &y, e);
     rc = session_step(s, pair, 2, 2, &y, e);
     if (rc)

@@ -16,7 +16,7 @@
  * takes 3.4 times fewer operations for a long chunk of R1's shape but rounds in other places: which
  * of the two ran would show in the bits. One form everywhere keeps a token's bits the same however
  * a prompt was cut, so that is the default; the other is a choice (mla_expanded), and then for
- * batches whose runs are all of MLA_EXPAND tokens or more.
+ * batches whose runs are all of MODEL_EXPAND tokens or more.
  */
 #include "model/arch.h"
 
@@ -38,12 +38,10 @@ static const struct model_tensor mla_rows[] = {
 // clang-format on
 const struct model_group model_mla_group = {mla_rows, sizeof mla_rows / sizeof *mla_rows};
 
-enum { MLA_EXPAND = 64 };
-
 static bool mla_expands(const struct model_config *f, const struct batch *b)
 {
     for (size_t i = 0; i < b->n_runs; i++)
-        if (b->runs[i].n < MLA_EXPAND)
+        if (b->runs[i].n < MODEL_EXPAND)
             return false;
     return f->mla_expanded;
 }

@@ -117,6 +117,12 @@ bool model_gguf_name(const struct model *m, const struct weight *w, char *out, s
                      size_t *index);
 
 /*
+ * Tokens of a run from which latent attention takes the expanded form (mla_expanded), which needs
+ * other memory than the absorbed one: who plans by dry runs looks at both sides of it.
+ */
+enum { MODEL_EXPAND = 64 };
+
+/*
  * The forward pass over a batch: logits (F32) of the tokens that batch->want marks, in order, one
  * row each. KV of all tokens is written into their sequences. With c->dry set nothing is computed:
  * it only measures memory.

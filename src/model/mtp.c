@@ -12,6 +12,7 @@
 #include "model/arch.h"
 
 #include <stddef.h>
+#include <string.h>
 
 // clang-format off
 static const struct model_tensor mtp_rows[] = {
@@ -39,8 +40,7 @@ struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct 
     float eps = (float)f->rms_eps;
     struct tensor h = op_tensor(c, b->n, f->d_model);
     if (!c->dry)
-        for (size_t i = 0; i < b->n * f->d_model; i++)
-            h.data[i] = hidden[i];
+        memcpy(h.data, hidden, b->n * f->d_model * sizeof *hidden);
     struct tensor x = op_embed(c, or_main(&l->mtp_embed, &m->top.embed), b->ids, b->n);
     x = op_rmsnorm(c, x, &l->mtp_embed_norm, eps);
     h = op_rmsnorm(c, h, &l->mtp_hidden_norm, eps);

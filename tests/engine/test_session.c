@@ -240,6 +240,73 @@ static void test_observe(void **state)
     }
 }
 
+struct seen_names {
+    size_t calls, odd;
+};
+
+static void see_name(void *arg, const struct engine_input *in)
+{
+    struct seen_names *s = arg;
+    s->calls++;
+    s->odd += strncmp(in->name, "blk.", 4) != 0 && strcmp(in->name, "output.weight") != 0;
+}
+
+/* Who watches sees the model's matrices, not those of an adapter beside them. */
+static void test_observe_adapter(void **state)
+{
+    (void)state;
+    struct seen_names seen[2] = {{0}};
+    for (int i = 0; i < 2; i++) {
+        struct engine_opts o;
+        struct engine *g;
+        struct err e = {0};
+        int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+        engine_opts_init(&o);
+        o.threads = 2;
+        o.ctx = 64;
+        o.adapter = i ? GOLDEN_DIR "/lora/llama/adapter" : NULL;
+        if (engine_open(&g, GOLDEN_DIR "/lora/llama", &o, &e))
+            fail_msg("%s", e.text);
+        struct session *s = new_session(g);
+        engine_observe(g, see_name, &seen[i]);
+        assert_int_equal(session_append(s, ids, 8, &e), 0);
+        session_free(s);
+        engine_free(g);
+    }
+    assert_true(seen[0].calls > 0);
+    assert_int_equal(seen[0].calls, seen[1].calls);
+    assert_int_equal(seen[1].odd, 0);
+}
+
+/* The two forms of latent attention need different memory: short last chunks have theirs too. */
+static void test_mixed_forms(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 16; threads += 15) {
+        struct engine_opts o;
+        struct engine *g;
+        struct err e = {0};
+        int32_t ids[127];
+        engine_opts_init(&o);
+        o.threads = threads;
+        o.ctx = 128;
+        o.batch = 64;
+        o.mla_expanded = true;
+        if (engine_open(&g, GOLDEN_DIR "/models/dsv2_lite_greedy", &o, &e))
+            fail_msg("%s", e.text);
+        struct session *s = new_session(g);
+        for (size_t i = 0; i < 127; i++)
+            ids[i] = (int32_t)i;
+        for (size_t n = 65; n <= 127; n++) {
+            session_truncate(s, 0);
+            if (session_append(s, ids, n, &e))
+                fail_msg("%s", e.text);
+        }
+        session_free(s);
+        engine_free(g);
+    }
+}
+
 static void test_fingerprint(void **state)
 {
     (void)state;
@@ -280,6 +347,33 @@ static size_t best_of(const float *row, size_t n)
         if (row[i] > row[best])
             best = i;
     return best;
+}
+
+/* A guess never takes room that is not there: pages of another session, the context's end. */
+static void test_drafts_full(void **state)
+{
+    (void)state;
+    struct engine *g;
+    struct session *other, *s = open_golden(&g, true);
+    struct err e = {0};
+    int32_t ids[CTX];
+    size_t vocab = engine_info(g)->vocab;
+    for (size_t i = 0; i < CTX; i++)
+        ids[i] = (int32_t)(7 * i % vocab);
+    assert_int_equal(session_new(&other, g, &e), 0);
+    assert_int_equal(session_append(other, ids, CTX - 64, &e), 0);
+    assert_int_equal(session_append(s, ids, 50, &e), 0);
+    for (size_t n = 50; n < 64; n++) /* one page is left */
+        if (session_append(s, ids + n, 1, &e))
+            fail_msg("%zu: %s", n, e.text);
+    assert_int_equal(session_append(s, ids + 64, 1, &e), ERR_LIMIT);
+    session_free(other);
+    for (size_t n = 64; n < CTX; n++)
+        if (session_append(s, ids + n, 1, &e))
+            fail_msg("%zu: %s", n, e.text);
+    assert_int_equal(session_append(s, ids, 1, &e), ERR_LIMIT);
+    session_free(s);
+    engine_free(g);
 }
 
 /*
@@ -479,12 +573,13 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_facts),       cmocka_unit_test(test_timeline),
-        cmocka_unit_test(test_score),       cmocka_unit_test(test_observe),
-        cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_drafts),      cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_facts),           cmocka_unit_test(test_timeline),
+        cmocka_unit_test(test_score),           cmocka_unit_test(test_observe),
+        cmocka_unit_test(test_fingerprint),     cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_observe_adapter), cmocka_unit_test(test_mixed_forms),
+        cmocka_unit_test(test_drafts_full),     cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_cancel),          cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sampling),        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
 }
