@@ -19,7 +19,8 @@ struct load {
     const struct model_load_opts *o;
     size_t store_bytes, expert_bytes; /* packed: without experts; the experts */
     bool pack, pack_experts;
-    bool *used; /* modules of the adapter that have found their weight */
+    bool *used;         /* modules of the adapter that have found their weight */
+    struct arena pairs; /* matrices of the adapter until they are packed */
     uint64_t done, total;
 };
 
@@ -49,7 +50,7 @@ struct load_turned {
 enum {
     LOAD_WIDTH_MAX = 8192,    /* values of a row that is transposed: kv_lora */
     LOAD_ROW_MAX = 1 << 17,   /* bytes of a row that an adapter is merged into */
-    LOAD_ARENA_MAX = 1 << 29, /* arrays of weights: 12 MB for R1 */
+    LOAD_ARENA_MAX = 1 << 29, /* arrays of weights: 12 MB for R1; adapters may take more */
 };
 
 /* Values are copied as they are when the type has one value a block, else decoded to F32. */
@@ -153,13 +154,15 @@ static bool load_merges(const struct load *l, const struct model_tensor *row)
     return l->o->merge || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP));
 }
 
-/* A matrix of floats in the arena as a packed weight. */
+/* A matrix of floats as a packed weight, which does not need them any more. */
 static int load_floats(struct load *l, struct weight *w, const char *name, size_t rows, size_t cols,
                        const float *v, struct err *e)
 {
     struct weight_rows from = {.at = (const uint8_t *)v};
-    return weight_matrix(w, name, quant_by_id(QUANT_F32), rows, cols, &from, l->c->kern, l->c->team,
-                         &l->m->store, e);
+    int rc = weight_matrix(w, name, quant_by_id(QUANT_F32), rows, cols, &from, l->c->kern,
+                           l->c->team, &l->m->store, e);
+    w->from = (struct weight_rows){.at = NULL}; /* F32 is always packed */
+    return rc;
 }
 
 /*
@@ -174,12 +177,13 @@ static int load_adapt(struct load *l, const struct model_tensor *row, size_t lay
     struct model *m = l->m;
     struct lora_pair pair;
     *lora = NULL;
-    int rc =
-        model_lora_pair(&pair, l->o->adapter, m->src, &m->cfg, row, layer, index, v, &m->arena, e);
+    bool merges = load_merges(l, row);
+    int rc = model_lora_pair(&pair, l->o->adapter, m->src, &m->cfg, row, layer, index, v,
+                             merges ? &m->arena : &l->pairs, e);
     if (rc || !pair.rank)
         return rc;
     l->used[pair.module] = true;
-    if (load_merges(l, row)) {
+    if (merges) {
         struct load_merged *j = arena_alloc(&m->arena, sizeof *j, e);
         if (!j)
             return ERR_NOMEM;
@@ -200,6 +204,7 @@ static int load_adapt(struct load *l, const struct model_tensor *row, size_t lay
     rc = load_floats(l, &w->a, v->t->name, pair.rank, v->cols, pair.a, e);
     if (!rc)
         rc = load_floats(l, &w->b, v->t->name, v->rows, pair.rank, pair.b, e);
+    arena_release(&l->pairs);
     *lora = w;
     return rc;
 }
@@ -306,6 +311,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     int rc = view_rows(&from, &m->arena, v, e);
     if (rc)
         return rc;
+    l->done += (uint64_t)v->rows * v->cols;
     if (load_same_head(l, row, layer, v))
         return 0;
     const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(l, row, v);
@@ -332,7 +338,6 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     /* The file's pages go when the last weight in them is packed. */
     if (w->panels && type == v->t->type && index + 1 == model_count(&m->cfg, row))
         source_tensor_drop(m->src, v->t);
-    l->done += (uint64_t)v->rows * v->cols;
     if (l->o && l->o->progress)
         l->o->progress(l->o->arg, l->done, l->total);
     return 0;
@@ -360,7 +365,9 @@ int model_load(struct model **out, const struct source *src, const struct model_
     struct load l = {.m = m, .c = c, .o = o};
     bool mtp = o && o->mtp;
     m->src = src;
-    arena_init(&m->arena, LOAD_ARENA_MAX);
+    /* What an adapter brings is bounded by its file, times the heads of kv_b_proj at most. */
+    arena_init(&m->arena, o && o->adapter ? SIZE_MAX / 2 : LOAD_ARENA_MAX);
+    arena_init(&l.pairs, SIZE_MAX / 2);
     int rc = 0;
     m->cfg = *cfg;
     m->cfg.mla_expanded = o && o->mla_expanded && cfg->arch->mla;
@@ -388,6 +395,7 @@ int model_load(struct model **out, const struct source *src, const struct model_
     *out = m;
     m = NULL;
 out:
+    arena_release(&l.pairs);
     free(l.used);
     model_free(m);
     return rc;

@@ -13,21 +13,40 @@
 
 #include <string.h>
 
-/* Values of a matrix as F32. */
-static float *lora_floats(const struct source_tensor *t, struct arena *arena, struct err *e)
+/* Which rows of an adapter's matrix are taken: from row0 on, those of a head of `turn` rows (0: as
+ * they are) in the other order. */
+struct lora_rows {
+    size_t row0, n, turn;
+    bool to_pairs;
+};
+
+/* The adapter's row that belongs to row r of a head of d rows. */
+static size_t lora_turn(size_t r, size_t d, bool to_pairs)
 {
-    size_t rows = (size_t)t->shape[0], cols = (size_t)t->shape[1], n;
-    if (!num_mul(&n, rows, cols)) {
+    size_t head = r / d * d, i = r % d;
+    return head + (to_pairs ? i % 2 * (d / 2) + i / 2 : i % (d / 2) * 2 + i / (d / 2));
+}
+
+/* Rows of a matrix as F32: (n, columns of t), or transposed. */
+static float *lora_floats(const struct source_tensor *t, const struct lora_rows *take,
+                          bool transposed, struct arena *arena, struct err *e)
+{
+    size_t cols = (size_t)t->shape[1], n;
+    if (!num_mul(&n, take->n, cols)) {
         err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", t->name);
         return NULL;
     }
     float *out = arena_array(arena, n, sizeof *out, e);
-    uint8_t *row = out ? arena_alloc(arena, source_row_bytes(t), e) : NULL;
+    float *value = out ? arena_array(arena, cols, sizeof *value, e) : NULL;
+    uint8_t *row = value ? arena_alloc(arena, source_row_bytes(t), e) : NULL;
     if (!row)
         return NULL;
-    for (size_t r = 0; r < rows; r++) {
-        source_rows(t, r, 1, row, source_row_bytes(t));
-        t->type->decode(out + r * cols, row, cols);
+    for (size_t r = 0; r < take->n; r++) {
+        size_t from = take->turn ? lora_turn(r, take->turn, take->to_pairs) : r;
+        source_rows(t, take->row0 + from, 1, row, source_row_bytes(t));
+        t->type->decode(value, row, cols);
+        for (size_t c = 0; c < cols; c++)
+            out[transposed ? c * take->n + r : r * cols + c] = value[c];
     }
     return out;
 }
@@ -67,48 +86,6 @@ size_t model_lora_rank(const struct adapter *a, const struct model_tensor *row, 
     return m ? (size_t)m->a->shape[0] : 0;
 }
 
-/* The adapter's row that belongs to row r of a head of d rows. */
-static size_t lora_turn(size_t r, size_t d, bool to_pairs)
-{
-    size_t head = r / d * d, i = r % d;
-    return head + (to_pairs ? i % 2 * (d / 2) + i / 2 : i % (d / 2) * 2 + i / (d / 2));
-}
-
-static int lora_plain(struct lora_pair *out, const struct lora_pair *in,
-                      const struct model_config *f, const struct model_tensor *row, bool turn,
-                      bool to_pairs, size_t row0, const struct model_view *v, struct arena *arena,
-                      struct err *e)
-{
-    *out = *in;
-    out->b = arena_array(arena, v->rows * in->rank, sizeof *out->b, e);
-    if (!out->b)
-        return ERR_NOMEM;
-    turn = turn && (row->offset == BLOCK(q) || row->offset == BLOCK(k)) && !f->arch->mla;
-    for (size_t r = 0; r < v->rows; r++)
-        memcpy(out->b + r * in->rank,
-               in->b + (row0 + (turn ? lora_turn(r, f->d_head, to_pairs) : r)) * in->rank,
-               in->rank * sizeof *out->b);
-    return 0;
-}
-
-/* The weight's columns are rows [row0, row0 + cols) of B: a' = that part of Bᵀ, b' = Aᵀ. */
-static int lora_turned(struct lora_pair *out, const struct lora_pair *in, size_t row0,
-                       const struct model_view *v, struct arena *arena, struct err *e)
-{
-    *out = *in;
-    out->a = arena_array(arena, in->rank * v->cols, sizeof *out->a, e);
-    out->b = arena_array(arena, v->rows * in->rank, sizeof *out->b, e);
-    if (!out->a || !out->b)
-        return ERR_NOMEM;
-    for (size_t k = 0; k < in->rank; k++) {
-        for (size_t c = 0; c < v->cols; c++)
-            out->a[k * v->cols + c] = in->b[(row0 + c) * in->rank + k];
-        for (size_t r = 0; r < v->rows; r++)
-            out->b[r * in->rank + k] = in->a[k * v->rows + r];
-    }
-    return 0;
-}
-
 int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct source *src,
                     const struct model_config *f, const struct model_tensor *row, size_t layer,
                     size_t index, const struct model_view *v, struct arena *arena, struct err *e)
@@ -136,18 +113,23 @@ int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct
                        "%s: module '%s' is for a matrix of %llu x %llu, the model has %zu x %zu",
                        adapter_path(a), m->name, (unsigned long long)m->b->shape[0],
                        (unsigned long long)m->a->shape[1], all, wide);
-    struct lora_pair in = {.rank = (size_t)m->a->shape[0],
-                           .a = lora_floats(m->a, arena, e),
-                           .b = lora_floats(m->b, arena, e),
-                           .scale = (float)m->scale,
-                           .module = (size_t)(m - adapter_at(a, 0))};
-    if (!in.a || !in.b)
+    bool base_gguf = source_kind(src) == SOURCE_GGUF, turned = name.part == PART_K;
+    struct lora_rows of_a = {.n = (size_t)m->a->shape[0]};
+    struct lora_rows of_b = {.row0 = row0, .n = turned ? v->cols : v->rows, .to_pairs = base_gguf};
+    if (base_gguf != adapter_is_gguf(a) && !f->arch->gguf_rope_half && !f->arch->mla &&
+        (row->offset == BLOCK(q) || row->offset == BLOCK(k)))
+        of_b.turn = f->d_head;
+    float *ma = lora_floats(m->a, &of_a, turned, arena, e);
+    float *mb = ma ? lora_floats(m->b, &of_b, turned, arena, e) : NULL;
+    if (!mb)
         return e ? e->code : ERR_NOMEM;
-    if (name.part == PART_K)
-        return lora_turned(out, &in, row0, v, arena, e);
-    bool base_gguf = source_kind(src) == SOURCE_GGUF;
-    bool turn = base_gguf != adapter_is_gguf(a) && !f->arch->gguf_rope_half;
-    return lora_plain(out, &in, f, row, turn, base_gguf, row0, v, arena, e);
+    /* The weight's columns are rows of B when it is a transposed slice: (B A)ᵀ = Aᵀ Bᵀ. */
+    *out = (struct lora_pair){.rank = of_a.n,
+                              .a = turned ? mb : ma,
+                              .b = turned ? ma : mb,
+                              .scale = (float)m->scale,
+                              .module = (size_t)(m - adapter_at(a, 0))};
+    return 0;
 }
 
 void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols)
