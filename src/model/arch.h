@@ -11,11 +11,17 @@
  * A name may have alternatives, separated by '|'; the first is the one that ponder writes. %zu
  * stands for the layer, a second one for the expert. A name without a second %zu, of a weight that
  * every expert (or head) has, is one tensor with the experts' matrices one after another. What
- * follows a
- * '#' says which part of the tensor is meant:
+ * follows a '#' says which part of the tensor is meant:
+ *
  *   #0/2, #1/2  the first or second half of the rows (of each expert): gate and up in one tensor
- *   #k          of kv_b_proj, which has d_nope + d_v rows for each head: the first d_nope,
- * transposed #kt         the same, not transposed #v          the last d_v rows of each head
+ *
+ *   #k          of kv_b_proj, d_nope + d_v rows for each head: the first d_nope, transposed
+ *
+ *   #kt         the same, not transposed
+ *
+ *   #v          the last d_v rows of each head
+ *
+ *   #t          each head's matrix transposed
  */
 #ifndef PONDER_MODEL_ARCH_H
 #define PONDER_MODEL_ARCH_H
@@ -117,6 +123,7 @@ struct model_arch {
     const char *hf[3];                   /* model_types of config.json */
     const struct model_group *groups[6]; /* NULL-terminated */
     bool mla, moe;                       /* which hyperparameters it has */
+    bool mtp;                            /* may have a prediction layer */
     bool gguf_rope_half;                 /* order of rotated rows in GGUF files */
     bool hf_rope_pairs;                  /* the same in Hugging Face files: half as a rule */
     /* x (n, d_model) normed → (n, d_model) */

@@ -279,9 +279,6 @@ static int config_rope(struct model_config *cfg, const struct source *src, const
     return 0;
 }
 
-/* ---- all
- * ------------------------------------------------------------------------------------------- */
-
 /* ---- latent attention and experts
  * --------------------------------------------------------------- */
 
@@ -378,10 +375,37 @@ static int config_router(struct model_config *cfg, const struct source *src, con
     return 0;
 }
 
+/* Where the prediction layers are, and whether there is one that can be used. */
+static int config_mtp(struct model_config *cfg, const struct source *src, struct err *e)
+{
+    bool gguf = source_kind(src) == SOURCE_GGUF;
+    /* GGUF counts the prediction layers among the blocks. */
+    if (gguf && cfg->n_mtp >= cfg->n_layer)
+        return err_set(e, ERR_FORMAT, "%zu prediction layers among %zu blocks", cfg->n_mtp,
+                       cfg->n_layer);
+    if (gguf)
+        cfg->n_layer -= cfg->n_mtp;
+    /* Files that dropped the prediction layer often keep its count. One layer is used at most. */
+    char name[80];
+    snprintf(name, sizeof name,
+             gguf ? "blk.%zu.nextn.eh_proj.weight" : "model.layers.%zu.eh_proj.weight",
+             cfg->n_layer);
+    bool there = !source_tensor_count(src) || source_tensor(src, name);
+    cfg->n_mtp = cfg->arch->mtp && cfg->n_mtp && there ? 1 : 0;
+    return 0;
+}
+
 static int config_moe(struct model_config *cfg, const struct source *src, const char *arch,
                       struct err *e)
 {
-    int rc = config_read_rows(cfg, src, arch, config_moe_rows, NUM_COUNT(config_moe_rows), e);
+    /* Small models with latent attention have no experts, and GGUF files of them this architecture:
+       then every layer is dense. */
+    static const struct config_row count[] = {
+        {SIZE(n_expert), "expert_count", "n_routed_experts", 0, 65536, 0}};
+    int rc = config_read_rows(cfg, src, arch, count, 1, e);
+    if (rc || !cfg->n_expert)
+        return rc;
+    rc = config_read_rows(cfg, src, arch, config_moe_rows, NUM_COUNT(config_moe_rows), e);
     if (!rc)
         rc = config_bool(src, arch, "expert_weights_norm", "norm_topk_prob", &cfg->expert_norm, e);
     if (!rc)
@@ -396,30 +420,20 @@ static int config_moe(struct model_config *cfg, const struct source *src, const 
     cfg->n_group_used = num_max(cfg->n_group_used, 1);
     if (cfg->expert_scale == 0)
         cfg->expert_scale = 1;
-    if (cfg->n_expert % cfg->n_group || cfg->n_group_used > cfg->n_group)
-        return err_set(e, ERR_FORMAT, "%zu of %zu groups of experts: %zu experts do not fit",
-                       cfg->n_group_used, cfg->n_group, cfg->n_expert);
-    if (cfg->n_expert_used > cfg->n_expert / cfg->n_group * cfg->n_group_used)
-        return err_set(e, ERR_FORMAT, "%zu experts a token, but only %zu can be chosen",
-                       cfg->n_expert_used, cfg->n_expert / cfg->n_group * cfg->n_group_used);
-    /* GGUF counts the prediction layers among the blocks. */
-    if (source_kind(src) == SOURCE_GGUF) {
-        if (cfg->n_mtp >= cfg->n_layer)
-            return err_set(e, ERR_FORMAT, "%zu prediction layers among %zu blocks", cfg->n_mtp,
-                           cfg->n_layer);
-        cfg->n_layer -= cfg->n_mtp;
-    }
+    struct router_args router = {.n_expert = cfg->n_expert,
+                                 .n_used = cfg->n_expert_used,
+                                 .n_group = cfg->n_group,
+                                 .n_group_used = cfg->n_group_used,
+                                 .scale = (float)cfg->expert_scale};
+    if ((rc = router_check(&router, e)) || (rc = config_mtp(cfg, src, e)))
+        return rc;
     if (cfg->n_dense > cfg->n_layer)
         return err_set(e, ERR_FORMAT, "%zu dense layers among %zu", cfg->n_dense, cfg->n_layer);
-    /* Files that dropped the prediction layer often keep its count. One layer is used at most. */
-    char name[80];
-    snprintf(name, sizeof name,
-             source_kind(src) == SOURCE_GGUF ? "blk.%zu.nextn.eh_proj.weight"
-                                             : "model.layers.%zu.eh_proj.weight",
-             cfg->n_layer);
-    cfg->n_mtp = cfg->n_mtp && (!source_tensor_count(src) || source_tensor(src, name)) ? 1 : 0;
     return 0;
 }
+
+/* ---- all
+ * ------------------------------------------------------------------------------------------- */
 
 /* Switches of config.json that change the arithmetic in a way that is not built. */
 static int config_refuse(const struct source *src, struct err *e)

@@ -30,5 +30,6 @@ const struct model_arch arch_deepseek2 = {.name = "deepseek2",
                                                      &model_mtp_group},
                                           .mla = true,
                                           .moe = true,
+                                          .mtp = true,
                                           .hf_rope_pairs = true,
                                           .attention = model_mla};

@@ -203,26 +203,6 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
 /* Rows of x and y side by side: (n, x.cols + y.cols). */
 struct tensor op_concat(struct op_ctx *c, struct tensor x, struct tensor y);
 
-/* ERR_FORMAT when the values do not fit together, so that a router of them cannot be. */
-int router_check(const struct router_args *a, struct err *e);
-
-/*
- * Chooses experts (DeepSeek-V2 and V3): logits (n, E) → scores, by softmax over a row or sigmoid;
- * to choose by, the bias is added; groups other than the n_group_used best are left out; the n_used
- * best remain, the lower index first among equals (NaN counts as −inf). Their weights are the
- * scores without bias, over their sum in ascending order of experts when `norm`, times `scale`.
- */
-struct routing op_route(struct op_ctx *c, struct tensor logits, const struct router_args *a);
-
-/*
- * Mixture of experts: y = Σ weight_e × down_e(silu(gate_e x) ⊙ up_e x) over the token's experts, a
- * chain of FMAs from 0 in ascending order of experts. gate, up (d_ff, d) and down (d, d_ff): arrays
- * of n_expert weights of one shape, of any types. x (n, d) → (n, d).
- */
-struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
-                     const struct weight *gate, const struct weight *up, const struct weight *down,
-                     size_t n_expert);
-
 /* x + y. Unless a tape keeps, the sum takes x's place. */
 struct tensor op_add(struct op_ctx *c, struct tensor x, struct tensor y);
 
