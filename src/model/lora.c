@@ -54,11 +54,12 @@ static float *lora_floats(const struct source_tensor *t, const struct lora_rows 
 int model_lora_whole(struct lora_pair *out, const struct adapter_module *m, struct arena *arena,
                      struct err *e)
 {
-    out->rank = (size_t)m->a->shape[0];
-    out->a = lora_floats(m->a, arena, e);
-    out->b = lora_floats(m->b, arena, e);
+    struct lora_rows of_a = {.n = (size_t)m->a->shape[0]}, of_b = {.n = (size_t)m->b->shape[0]};
+    out->rank = of_a.n;
+    out->a = lora_floats(m->a, &of_a, false, arena, e);
+    out->b = out->a ? lora_floats(m->b, &of_b, false, arena, e) : NULL;
     out->scale = (float)m->scale;
-    return out->a && out->b ? 0 : e ? e->code : ERR_NOMEM;
+    return out->b ? 0 : e ? e->code : ERR_NOMEM;
 }
 
 /* The module that any spelling of the row's name means. */
