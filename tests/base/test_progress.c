@@ -20,7 +20,8 @@ static char *drawn(enum progress_unit unit, uint64_t total, uint64_t done, doubl
     p.tty = true;
     p.started -= ago;
     progress_update(&p, done);
-    progress_update(&p, done); /* too soon after the first: not drawn */
+    p.last_draw += 60; /* too soon after the first, however slow the machine: not drawn */
+    progress_update(&p, done);
     if (finish)
         progress_finish(&p);
     long n = ftell(f);

@@ -25,6 +25,7 @@ struct checkasm {
     const struct kern *ref;   /* scalar: the definition */
     enum cpu_isa isa;         /* of k */
     bool bench;               /* --bench was given */
+    bool any_zero;            /* -0 is as good as 0: under valgrind, whose FNMADD mixes them up */
     struct check_state *state;
 };
 
