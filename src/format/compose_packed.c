@@ -178,7 +178,7 @@ static void rows_f32(const struct source_tensor *t, uint64_t r0, size_t n, uint8
     bool wide = p->packed.bits == 8;
     uint32_t words[PACKED_BLOCK];
     uint8_t codes[PACKED_BLOCK];
-    struct groups groups;
+    struct groups groups = {0};
 
     for (size_t r = 0; r < n && ins; r++) {
         size_t o = (size_t)r0 + r, first = 0; /* of the groups that are at hand */
