@@ -96,8 +96,8 @@ static int imatrix_finish(struct imatrix_watch *w, const char *text, double seco
         return saved;
     }
     size_t idle = imatrix_idle(&w->m);
-    printf("wrote %s: %zu matrices, %" PRIu64 " chunks of %u tokens, %.1f s (%s tokens/s)\n",
-           w->o->out, w->m.n, w->m.chunks, w->m.chunk_size, seconds,
+    printf("wrote %s: %zu matrices, %" PRIu64 " chunk%s of %u tokens, %.1f s (%s tokens/s)\n",
+           w->o->out, w->m.n, w->m.chunks, w->m.chunks == 1 ? "" : "s", w->m.chunk_size, seconds,
            term_group(t, sizeof t,
                       (unsigned long long)((double)w->done * w->m.chunk_size /
                                            (seconds > 0 ? seconds : 1))));

@@ -23,6 +23,7 @@ enum {
     INSPECT_JSON_SHORT = 64,
     INSPECT_STRING = 300,
     INSPECT_NAME_MAX = 60,
+    INSPECT_EXPERT_NAME = 256,
     INSPECT_CHUNK = 1 << 16,
     INSPECT_ROWS = 16
 };
@@ -36,7 +37,7 @@ struct inspect_options {
 // clang-format off
 static const struct opt inspect_rows[] = {
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json), .help = "print one JSON object"},
-    {.name = "full", .kind = OPT_FLAG, .offset = AT(full), .help = "do not shorten long texts and arrays"},
+    {.name = "full", .kind = OPT_FLAG, .offset = AT(full), .help = "do not shorten long texts and arrays, list every expert"},
     {.name = "tensor", .kind = OPT_STRING, .arg = "NAME", .offset = AT(tensor), .help = "only this tensor"},
     {.name = "raw", .kind = OPT_FLAG, .offset = AT(raw),
      .help = "with --tensor: write its values to standard output as float32, little-endian"},
@@ -122,6 +123,21 @@ static json_t *inspect_array(const struct source *s, const struct source_value *
                : a;
 }
 
+/* With the digits that tell it from its neighbours: 1e-05 and not 9.99999975e-06 where the file has
+   a float32. */
+static int inspect_text_float(struct buf *b, double f, struct err *e)
+{
+    char text[40] = "";
+    bool single = (double)(float)f == f;
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, f);
+        double back = strtod(text, NULL);
+        if (back == f || (single && (float)back == (float)f))
+            break;
+    }
+    return buf_puts(b, text, e);
+}
+
 static int inspect_text_scalar(struct buf *b, const struct source_value *v, bool full,
                                struct err *e)
 {
@@ -131,7 +147,7 @@ static int inspect_text_scalar(struct buf *b, const struct source_value *v, bool
     case SOURCE_UINT:
         return buf_printf(b, e, "%llu", (unsigned long long)v->u);
     case SOURCE_FLOAT:
-        return buf_printf(b, e, "%.9g", v->f);
+        return inspect_text_float(b, v->f, e);
     case SOURCE_BOOL:
         return buf_puts(b, v->b ? "true" : "false", e);
     case SOURCE_STRING: {
@@ -187,8 +203,8 @@ static json_t *inspect_tensor_json(const struct source_tensor *t)
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
     return json_pack("{so ss so sI si sI}", "name", lines_string(t->name, strlen(t->name)), "type",
-                     t->dtype, "shape", shape, "bytes", (json_int_t)t->bytes, "file", t->file,
-                     "offset", (json_int_t)t->offset);
+                     t->dtype, "shape", shape, "bytes", (json_int_t)source_stored_bytes(t), "file",
+                     t->file, "offset", (json_int_t)t->offset);
 }
 
 static uint64_t inspect_elements(const struct source_tensor *t)
@@ -197,6 +213,63 @@ static uint64_t inspect_elements(const struct source_tensor *t)
     for (int i = 0; i < t->dims; i++)
         n *= t->shape[i]; /* fits: the source has checked the bytes */
     return n;
+}
+
+static uint64_t inspect_bytes(const struct source *s)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < source_tensor_count(s); i++)
+        n += source_stored_bytes(source_tensor_at(s, i));
+    return n;
+}
+
+/* ---- experts that are tensors of their own
+ * ------------------------------------------------------ */
+
+/* The tensor's expert, where it has a number: "….experts.17.…", at [*at, *end) of the name. */
+static bool expert_number(const char *name, size_t *at, size_t *end, size_t *number)
+{
+    const char *p = strstr(name, ".experts.");
+    if (!p || strlen(name) >= INSPECT_EXPERT_NAME)
+        return false;
+    *at = (size_t)(p - name) + strlen(".experts.");
+    *end = *at + strspn(name + *at, "0123456789");
+    if (*end == *at || *end - *at > 9 || name[*end] != '.')
+        return false;
+    *number = strtoul(name + *at, NULL, 10);
+    return true;
+}
+
+/* The same tensor of expert `number`, if it looks the same. */
+static const struct source_tensor *expert_other(const struct source *s,
+                                                const struct source_tensor *t, size_t at,
+                                                size_t end, size_t number)
+{
+    char name[INSPECT_EXPERT_NAME + 24];
+    snprintf(name, sizeof name, "%.*s%zu%s", (int)at, t->name, number, t->name + end);
+    const struct source_tensor *o = source_tensor(s, name);
+    return o && o->dims == t->dims && strcmp(o->dtype, t->dtype) == 0 &&
+                   memcmp(o->shape, t->shape, sizeof o->shape) == 0 &&
+                   source_stored_bytes(o) == source_stored_bytes(t)
+               ? o
+               : NULL;
+}
+
+/* Of the n experts' tensors that are alike the first one has the line. How many it stands for; 0:
+   another one has the line. `name` becomes what to call them. */
+static size_t expert_count(const struct source *s, const struct source_tensor *t, size_t n,
+                           char name[static INSPECT_EXPERT_NAME])
+{
+    size_t at, end, number, count = 1;
+    if (!expert_number(t->name, &at, &end, &number) || number >= n)
+        return 1;
+    if (number)
+        return expert_other(s, t, at, end, 0) ? 0 : 1;
+    for (size_t i = 1; i < n; i++)
+        count += expert_other(s, t, at, end, i) != NULL;
+    if (count > 1)
+        snprintf(name, INSPECT_EXPERT_NAME, "%.*s*%s", (int)at, t->name, t->name + end);
+    return count;
 }
 
 /* Spaces that fill `width` columns behind the text. */
@@ -217,20 +290,25 @@ static size_t inspect_name_width(const struct source *s)
     return num_min(w, INSPECT_NAME_MAX);
 }
 
-static int inspect_tensor_line(const struct source_tensor *t, size_t width, struct buf *b,
-                               struct err *e)
+/* A line for the tensor, or for `count` that differ in the number of the expert only, under `name`.
+ */
+static int inspect_tensor_line(const struct source_tensor *t, const char *name, size_t count,
+                               size_t width, struct buf *b, struct err *e)
 {
     struct buf shape;
-    char size[32];
+    char size[32], times[40] = "";
     buf_init(&shape, 256);
     buf_clear(b);
     int rc = inspect_shape(&shape, t, e);
     if (!rc)
-        rc = term_clean(b, t->name, strlen(t->name), true, e);
+        rc = term_clean(b, name, strlen(name), true, e);
+    if (count > 1)
+        snprintf(times, sizeof times, "  %zu tensors", count);
     if (!rc)
-        printf("  %s%*s  %-7s  %s%*s %10s\n", b->data, inspect_pad(b, width), "", t->dtype,
+        printf("  %s%*s  %-7s  %s%*s %10s%s\n", b->data, inspect_pad(b, width), "", t->dtype,
                shape.data, inspect_pad(&shape, 18), "",
-               progress_bytes(size, sizeof size, (double)t->bytes));
+               progress_bytes(size, sizeof size, (double)source_stored_bytes(t) * (double)count),
+               times);
     buf_release(&shape);
     return rc;
 }
@@ -316,7 +394,7 @@ static int inspect_one(const struct cli *c, const struct source *s, const struct
         return rc;
     }
     buf_init(&b, 1 << 20);
-    int rc = inspect_tensor_line(t, 0, &b, e);
+    int rc = inspect_tensor_line(t, t->name, 1, 0, &b, e);
     buf_release(&b);
     return rc;
 }
@@ -330,14 +408,24 @@ static json_t *inspect_model_json(const struct model_config *m)
                                           [ROPE_LINEAR] = "linear",
                                           [ROPE_LLAMA3] = "llama3",
                                           [ROPE_YARN] = "yarn"};
-    return json_pack("{ss sI sI sI sI sI sI sI sI sf sb s{sf ss sf}}", "architecture",
+    json_t *latent = NULL, *experts = NULL;
+    if (m->kv_lora)
+        latent = json_pack("{sI sI}", "keys_values", (json_int_t)m->kv_lora, "queries",
+                           (json_int_t)m->q_lora);
+    if (m->n_expert)
+        experts =
+            json_pack("{sI sI sI sI sI}", "count", (json_int_t)m->n_expert, "used",
+                      (json_int_t)m->n_expert_used, "shared", (json_int_t)m->n_shared, "width",
+                      (json_int_t)m->d_ff_expert, "dense_layers", (json_int_t)m->n_dense);
+    return json_pack("{ss sI sI sI sI sI sI sI sI sf sb s{sf ss sf} so* so* sI}", "architecture",
                      model_arch_name(m->arch), "layers", (json_int_t)m->n_layer, "width",
                      (json_int_t)m->d_model, "heads", (json_int_t)m->n_head, "kv_heads",
                      (json_int_t)m->n_kv_head, "head_width", (json_int_t)m->d_head, "feed_forward",
                      (json_int_t)m->d_ff, "vocabulary", (json_int_t)m->n_vocab, "context",
                      (json_int_t)m->ctx_train, "rms_eps", (double)m->rms_eps, "tied", m->tied,
                      "rope", "theta", m->rope_theta, "scaling", scaling[m->rope_scaling], "factor",
-                     m->rope_factor);
+                     m->rope_factor, "latent", latent, "experts", experts, "prediction_layers",
+                     (json_int_t)m->n_mtp);
 }
 
 static int inspect_json(const struct source *s, const struct model_config *m, bool full,
@@ -358,7 +446,7 @@ static int inspect_json(const struct source *s, const struct model_config *m, bo
     if (!bad)
         all = json_pack("{ss so sI so* sO sO}", "kind", inspect_kind(s), "path",
                         lines_string(source_path(s), strlen(source_path(s))), "tensor_bytes",
-                        (json_int_t)source_bytes(s), "model", m ? inspect_model_json(m) : NULL,
+                        (json_int_t)inspect_bytes(s), "model", m ? inspect_model_json(m) : NULL,
                         "metadata", meta, "tensors", tensors);
     int rc = all ? lines_print_json(all, true, e) : err_nomem(e, 0, "the output");
     json_decref(all);
@@ -377,6 +465,19 @@ static void inspect_model_text(const struct model_config *m)
         model_arch_name(m->arch), m->n_layer, m->d_model, m->d_ff, m->n_head, m->d_head,
         m->n_kv_head, term_group(a, sizeof a, m->n_vocab),
         m->tied ? ", the head is the embedding" : "", term_group(b, sizeof b, m->ctx_train));
+    if (m->kv_lora)
+        printf("  latent         %zu + %zu rotated for keys and values", m->kv_lora, m->d_rope);
+    if (m->kv_lora && m->q_lora)
+        printf(", %zu for queries", m->q_lora);
+    if (m->kv_lora)
+        printf("\n");
+    if (m->n_expert)
+        printf("  experts        %zu of width %zu, %zu for each token, %zu shared; %zu dense "
+               "layer%s before\n",
+               m->n_expert, m->d_ff_expert, m->n_expert_used, m->n_shared, m->n_dense,
+               m->n_dense == 1 ? "" : "s");
+    if (m->n_mtp)
+        printf("  prediction     %zu layer for tokens ahead (--draft mtp)\n", m->n_mtp);
 }
 
 /* How many tensors and bytes there are of each type. */
@@ -394,21 +495,30 @@ static void inspect_types(const struct source *s)
             continue;
         kinds[t->type->id].type = t->type;
         kinds[t->type->id].n++;
-        kinds[t->type->id].bytes += t->bytes;
+        kinds[t->type->id].bytes += source_stored_bytes(t);
         kinds[t->type->id].elements += inspect_elements(t);
         elements += inspect_elements(t);
     }
     printf("Tensors: %zu, %s", source_tensor_count(s),
-           progress_bytes(size, sizeof size, (double)source_bytes(s)));
+           progress_bytes(size, sizeof size, (double)inspect_bytes(s)));
     if (elements)
         printf(", %s values, %.2f bits each", term_group(size, sizeof size, elements),
-               8 * (double)source_bytes(s) / (double)elements);
+               8 * (double)inspect_bytes(s) / (double)elements);
     printf("\n");
     for (size_t i = 0; i < QUANT_ID_MAX; i++)
         if (kinds[i].n)
             printf("  %-8s %5llu tensors %10s\n", kinds[i].type->name,
                    (unsigned long long)kinds[i].n,
                    progress_bytes(size, sizeof size, (double)kinds[i].bytes));
+}
+
+/* The tensor's line in the list, unless that of another expert stands for it. */
+static int inspect_listed(const struct source *s, const struct source_tensor *t, size_t n_expert,
+                          size_t width, struct buf *b, struct err *e)
+{
+    char name[INSPECT_EXPERT_NAME] = "";
+    size_t count = expert_count(s, t, n_expert, name);
+    return count ? inspect_tensor_line(t, *name ? name : t->name, count, width, b, e) : 0;
 }
 
 static int inspect_text(const struct source *s, const struct model_config *m, bool full,
@@ -436,7 +546,7 @@ static int inspect_text(const struct source *s, const struct model_config *m, bo
     if (!rc)
         inspect_types(s);
     for (size_t i = 0; !rc && i < source_tensor_count(s); i++)
-        rc = inspect_tensor_line(source_tensor_at(s, i), width, &b, e);
+        rc = inspect_listed(s, source_tensor_at(s, i), full || !m ? 0 : m->n_expert, width, &b, e);
     buf_release(&b);
     return rc;
 }

@@ -16,6 +16,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { SHAPE_WIDTH = 22 };
+
 #define AT(field) offsetof(struct convert_files_options, field)
 // clang-format off
 const struct opt convert_files_rows[CONVERT_FILES_N] = {
@@ -103,8 +105,14 @@ static void shape_text(char *out, size_t cap, const struct convert_tensor *t)
     size_t at = 0;
     out[0] = 0;
     for (int i = 0; i < t->dims && at < cap; i++)
-        at += (size_t)snprintf(out + at, cap - at, "%s%llu", i ? " x " : "",
+        at += (size_t)snprintf(out + at, cap - at, "%s%llu", i ? " × " : "",
                                (unsigned long long)t->shape[i]);
+}
+
+/* Bytes of a shape beyond its columns: each × has two. */
+static int num_signs(const struct convert_tensor *t)
+{
+    return t->dims > 1 ? t->dims - 1 : 0;
 }
 
 static json_t *files_json(const struct convert_plan *p, const char *path, double seconds)
@@ -151,8 +159,8 @@ static int print_plan(const struct convert_plan *p, struct err *e)
         rc = term_clean(&b, t->name, strlen(t->name), true, e);
         shape_text(shape, sizeof shape, t);
         if (!rc)
-            printf("%-40s %-22s %-8s %-8s %10s\n", b.data, shape, t->from, t->type->name,
-                   progress_bytes(size, sizeof size, (double)t->bytes));
+            printf("%-40s %-*s %-8s %-8s %10s\n", b.data, SHAPE_WIDTH + num_signs(t), shape,
+                   t->from, t->type->name, progress_bytes(size, sizeof size, (double)t->bytes));
     }
     buf_release(&b);
     return rc;
@@ -197,7 +205,16 @@ static void print_summary(const struct convert_plan *p, const char *path, double
 /* ---- running ----------------------------------------------------------------------------------
  */
 
+/* Notes that were not printed yet. */
+static void print_notes(const struct convert_plan *p, size_t *noted)
+{
+    for (; convert_plan_note(p, *noted); ++*noted)
+        fprintf(stderr, "ponder: note: %s\n", convert_plan_note(p, *noted));
+}
+
 struct files_watch {
+    const struct convert_plan *plan;
+    size_t *noted; /* NULL: no notes */
     struct progress bar;
     const struct interrupt *interrupt;
 };
@@ -206,6 +223,8 @@ static bool files_progress(void *arg, uint64_t done, uint64_t total, size_t tens
 {
     struct files_watch *w = arg;
     (void)tensors;
+    if (w->noted) /* once the output is known to be possible */
+        print_notes(w->plan, w->noted);
     w->bar.total = total;
     progress_update(&w->bar, done);
     return !interrupt_pending(w->interrupt);
@@ -214,7 +233,9 @@ static bool files_progress(void *arg, uint64_t done, uint64_t total, size_t tens
 static int files_write(struct cli *c, struct convert_plan *p, const char *path,
                        const struct convert_files_options *o, const char *verb, struct err *e)
 {
-    struct files_watch watch = {.interrupt = c->interrupt};
+    size_t noted = 0;
+    struct files_watch watch = {
+        .plan = p, .noted = o->json ? NULL : &noted, .interrupt = c->interrupt};
     struct team *team = NULL;
     double started = clock_seconds();
     int rc = team_new(&team, o->threads == OPT_UNSET ? 0 : (int)o->threads, e);
@@ -227,19 +248,15 @@ static int files_write(struct cli *c, struct convert_plan *p, const char *path,
     progress_finish(&watch.bar);
     team_free(team);
     double seconds = clock_seconds() - started;
+    if (rc == ERR_CANCELLED)
+        fprintf(stderr, "ponder: stopped; nothing was written to %s\n", path);
     if (!rc && o->json)
         rc = print_json(p, path, seconds, e);
     else if (!rc)
         print_summary(p, path, seconds);
+    if (!rc && watch.noted)
+        print_notes(p, &noted); /* what came up only while writing */
     return rc;
-}
-
-/* Notes from number `i` on; returns how many there are. */
-static size_t print_notes(const struct convert_plan *p, size_t i)
-{
-    for (; i != SIZE_MAX && convert_plan_note(p, i); i++)
-        fprintf(stderr, "ponder: note: %s\n", convert_plan_note(p, i));
-    return i;
 }
 
 int convert_files(struct cli *c, const struct convert_files_options *o, const char *verb,
@@ -258,15 +275,15 @@ int convert_files(struct cli *c, const struct convert_files_options *o, const ch
         rc = locate_model(c->args[0], path, e);
     if (!rc)
         rc = source_open(&src, path, e);
-    if (!rc && (rc = convert_plan_new(&p, src, &options, e)) && rc != ERR_USAGE)
-        err_ctx(e, "%.300s", path);
-    size_t noted = rc || o->json ? SIZE_MAX : print_notes(p, 0);
+    if (!rc)
+        rc = convert_plan_new(&p, src, &options, e);
+    size_t noted = 0;
     if (!rc && !o->dry_run) {
         rc = files_write(c, p, to, o, verb, e);
-        print_notes(p, noted); /* what came up only while writing */
     } else if (!rc && o->json) {
         rc = print_json(p, to, 0, e);
     } else if (!rc && !(rc = print_plan(p, e))) {
+        print_notes(p, &noted);
         print_summary(p, NULL, 0);
     }
     convert_plan_free(p);

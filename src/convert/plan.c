@@ -105,6 +105,12 @@ static int plan_check(const struct convert_plan *p, struct err *e)
     return 0;
 }
 
+/* Errors about the model name it; those about other files name theirs. */
+static int plan_about(const struct convert_plan *p, int rc, struct err *e)
+{
+    return rc && rc != ERR_USAGE ? err_ctx(e, "%.300s", source_path(p->src)) : rc;
+}
+
 int convert_plan_new(struct convert_plan **out, struct source *src, const struct convert_options *o,
                      struct err *e)
 {
@@ -119,13 +125,13 @@ int convert_plan_new(struct convert_plan **out, struct source *src, const struct
     if (!rc && o->imatrix)
         rc = imatrix_open(&p->imatrix, o->imatrix, e);
     if (!rc)
-        rc = plan_tensors(p, e);
+        rc = plan_about(p, plan_tensors(p, e), e);
     if (!rc && o->adapter)
         rc = plan_lora_open(p, o->adapter, e);
     if (!rc)
         rc = plan_types(p, e);
     if (!rc)
-        rc = plan_sizes(p, e);
+        rc = plan_about(p, plan_sizes(p, e), e);
     if (rc) {
         convert_plan_free(p);
         return rc;

@@ -18,6 +18,7 @@ enum { RULE_PATTERN_MAX = 4096, RULE_NEST_MAX = 100 };
 struct rule {
     pcre2_code *code;
     const struct quant_type *type;
+    size_t used; /* tensors that it decided */
 };
 
 struct rules {
@@ -83,12 +84,14 @@ static int rules_init(struct rules *r, const struct convert_options *o, struct e
 }
 
 /* The type of the first rule that matches; NULL when none does. */
-static const struct quant_type *rules_type(const struct rules *r, const char *name)
+static const struct quant_type *rules_type(struct rules *r, const char *name)
 {
     for (size_t i = 0; i < r->n; i++)
         if (pcre2_match(r->v[i].code, (PCRE2_SPTR)name, strlen(name), 0, 0, r->data, r->limits) >=
-            0)
+            0) {
+            r->v[i].used++;
             return r->v[i].type;
+        }
     return NULL;
 }
 
@@ -191,7 +194,7 @@ static const struct quant_type *type_kept(const struct convert_tensor *t)
 }
 
 static const struct quant_type *type_gguf(const struct convert_plan *p, struct mix_state *s,
-                                          const struct rules *r, struct convert_tensor *t)
+                                          struct rules *r, struct convert_tensor *t)
 {
     struct mix_tensor m = mix_view(t);
     if (!mix_quantizes(&m))
@@ -234,8 +237,14 @@ static int type_importance(struct convert_plan *p, struct convert_tensor *t, str
     return 0;
 }
 
-static void type_notes(struct convert_plan *p)
+static void type_notes(struct convert_plan *p, const struct rules *rules)
 {
+    for (size_t i = 0; i < rules->n; i++)
+        if (!rules->v[i].used)
+            plan_note(p,
+                      "--tensor-type %.80s decides nothing: no matrix of this name is left for it",
+                      p->o.rules[i]);
+
     size_t fallback = 0, poor = 0, again = 0, importance = 0, rounded = 0;
     const char *first = NULL, *was = NULL;
     for (size_t i = 0; i < p->n; i++) {
@@ -245,7 +254,8 @@ static void type_notes(struct convert_plan *p)
             first = t->name;
         poor += t->poor;
         importance += t->importance != NULL;
-        rounded += !p->o.mix && from->id >= QUANT_INNER && t->type->id == QUANT_F32;
+        rounded +=
+            !p->o.mix && (from->id >= QUANT_INNER || from->block > 1) && t->type->id == QUANT_F32;
         if (from->block > 1 && t->type->block > 1 && from != t->type && !again++)
             was = t->from;
     }
@@ -294,7 +304,7 @@ int plan_types(struct convert_plan *p, struct err *e)
     if (!rc && p->o.mix && p->o.mix->type == QUANT_NF4)
         rc = nf4_tensors(p, e);
     if (!rc)
-        type_notes(p);
+        type_notes(p, &rules);
 out:
     rules_release(&rules);
     free(order);

@@ -186,6 +186,11 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     adapter_free(adapter);
     if (rc || (rc = engine_ctx(g, o, e)))
         return rc;
+    if (o->log && g->info.ctx_train && g->info.ctx > g->info.ctx_train)
+        log_line(o->log, LOG_WARN,
+                 "the context of %zu tokens is longer than the %zu that the model was trained for: "
+                 "expect nonsense beyond them",
+                 g->info.ctx, g->info.ctx_train);
     engine_facts(g);
     if (g->info.mapped_bytes && o->place == ENGINE_AUTO && o->log)
         log_line(o->log, LOG_WARN,

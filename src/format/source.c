@@ -459,6 +459,17 @@ size_t source_row_bytes(const struct source_tensor *t)
     return rows ? (size_t)(t->bytes / rows) : 0;
 }
 
+uint64_t source_stored_bytes(const struct source_tensor *t)
+{
+    uint64_t n = 0;
+
+    if (!t->parts)
+        return t->bytes;
+    for (size_t i = 0; i < PARTS_MAX && t->parts->part[i]; i++)
+        n += t->parts->part[i]->bytes; /* fits: all lie in files */
+    return n;
+}
+
 const struct source_compact *source_compact(const struct source_tensor *t)
 {
     return t->parts && t->parts->compact.type ? &t->parts->compact : NULL;

@@ -132,6 +132,9 @@ const struct source_tensor *source_tensor(const struct source *s, const char *na
 uint64_t source_row_count(const struct source_tensor *t);
 size_t source_row_bytes(const struct source_tensor *t);
 
+/* Bytes that a tensor takes in the files: with its scales and codes where it is composed. */
+uint64_t source_stored_bytes(const struct source_tensor *t);
+
 /*
  * Writes rows [r0, r0 + n) in the row form of the tensor's type, row i at dst + i * stride. Rows of
  * a tensor of more than two dimensions are counted through: (e, r) of [E, rows, cols] is e * rows +

@@ -337,7 +337,7 @@ run eval beauty "$model"
 exits 2 && oneline && tells 'perplexity'
 run eval perplexity "$model" "$tmp/text" --ctx 64 --stride 65
 exits 2 && oneline && tells 'stride of 65'
-run eval perplexity "$model" "$tmp/text" --ctx 400000
+run eval perplexity "$model" "$tmp/text" --ctx 1000
 exits 1 && oneline && tells 'tokens'
 run eval perplexity "$model" "$tmp/text" --ctx 32 --kl "$tmp/ref"
 exits 2 && oneline && tells 'leave'
@@ -380,6 +380,14 @@ run inspect "$model" --tensor model.norm.weigth
 exits 1 && tells 'did you mean "model.norm.weight"?'
 run inspect "$golden/format/gguf_py.gguf" --raw
 exits 2 && oneline
+r1=$golden/models/dsv3_fp8_mtp
+run inspect "$r1"
+exits 0 && says '8 of width 72, ' && says 'prediction     1 layer' && says 'FP8         72 tensors'
+says 'layers.1.mlp.experts.*.gate_proj.weight' && says '8 tensors' && hides 'mlp.experts.3.'
+run inspect "$r1" --full
+exits 0 && says 'layers.1.mlp.experts.3.gate_proj.weight' && hides 'experts.*'
+run inspect "$r1" --json
+exits 0 && says '"experts": {' && says '"prediction_layers": 1' && says '"tensor_bytes": 2024984,'
 is 'what is in a file'
 
 run inspect "$golden/quant/fp8.safetensors"
@@ -432,6 +440,10 @@ exits 2 && tells 'never replaced' && oneline
 run quantize "$tmp/m.gguf" "$tmp/q" --type Q8_0
 exits 2 && tells 'cannot hold Q8_0' && oneline
 holds test -z "$(find "$tmp" -name '*.part-*')"
+run quantize "$gguf" --type F16 --dry-run --tensor-type 'no_such=Q8_0'
+exits 0 && tells 'no_such=Q8_0 decides nothing' && oneline
+run quantize "$gguf" --type F16 --dry-run --imatrix "$tmp/none.gguf"
+exits 1 && oneline && holds [ "$(cut -c 1-$((8 + ${#tmp})) "$tmp/err")" = "ponder: $tmp" ]
 is 'other files: quantize and convert'
 
 run init --config "$model" --tokenizer "$model" --seed 3 "$tmp/new"
