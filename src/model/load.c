@@ -102,6 +102,14 @@ static const struct quant_type *view_type(const struct load *l, const struct mod
     return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
 }
 
+/* What is read of it, for the progress. */
+static uint64_t view_bytes(const struct load *l, const struct model_tensor *row,
+                           const struct model_view *v)
+{
+    const struct quant_type *t = view_type(l, row, v);
+    return (uint64_t)v->rows * v->cols / t->block * t->bytes;
+}
+
 static int view_rows(struct weight_rows *out, struct arena *arena, const struct model_view *v,
                      struct err *e)
 {
@@ -241,7 +249,7 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
                  weight_matrix_bytes(l->c->kern, t, v->rows, rank);
     }
     size_t *sum = row->flags & TENSOR_EXPERTS ? &l->expert_bytes : &l->store_bytes;
-    l->total += (uint64_t)v->rows * v->cols;
+    l->total += view_bytes(l, row, v);
     if (!num_add(sum, *sum, n))
         return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
     return 0;
@@ -311,7 +319,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     int rc = view_rows(&from, &m->arena, v, e);
     if (rc)
         return rc;
-    l->done += (uint64_t)v->rows * v->cols;
+    l->done += view_bytes(l, row, v);
     if (load_same_head(l, row, layer, v))
         return 0;
     const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(l, row, v);
