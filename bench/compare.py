@@ -29,7 +29,7 @@ def peer(model, threads, n, gen, fa):
 
 
 def own(exe, model, threads, n, gen, isa):
-    r = subprocess.run([exe, "bench", model, "-t", str(threads), "-p", str(n), "-n", str(gen), "-r", "1", "--json",
+    r = subprocess.run([exe, "bench", "--activations", "int8", model, "-t", str(threads), "-p", str(n), "-n", str(gen), "-r", "1", "--json",
                         *(["--isa", isa] if isa else [])], capture_output=True, text=True, check=True)
     return {row["test"]: row["tokens_per_second"] for row in json.loads(r.stdout)["results"]}
 

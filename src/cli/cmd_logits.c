@@ -158,7 +158,7 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
                                .o = &o->engine,
                                .log = &log,
                                .kv_type = QUANT_F32,
-                               .float_act = true,
+                               .act = ENGINE_ACT_F32,
                                .mtp = o->mtp};
     struct engine *g = NULL;
     struct session *s = NULL;

@@ -31,9 +31,9 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "weights", .kind = OPT_ENUM, .arg = "WHERE", .choices = "auto|packed|mapped", .value = "auto",
      .env = "PONDER_WEIGHTS", .offset = AT(weights),
      .help = "packed into memory for speed, or mapped: read from the file when used; auto maps what does not fit"},
-    {.name = "activations", .kind = OPT_ENUM, .arg = "TYPE", .choices = "int8|f32", .shown = "int8",
+    {.name = "activations", .kind = OPT_ENUM, .arg = "TYPE", .choices = "int8|int16|f32", .shown = "int16 below 300 million weights, else int8",
      .env = "PONDER_ACTIVATIONS", .offset = AT(activations),
-     .help = "what products with quantized weights read: int8 is fast, f32 exact and slow"},
+     .help = "what products with quantized weights read: int8 is fast, int16 nearly exact, f32 exact and very slow"},
     {.name = "draft", .kind = OPT_ENUM, .arg = "HOW", .choices = "off|mtp", .value = "off",
      .env = "PONDER_DRAFT", .offset = AT(draft),
      .help = "guess tokens ahead with the model's prediction layer (V3, R1); the answer is the same"},
@@ -113,7 +113,11 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.want = r->want;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
-    o.float_act = u->activations ? !strcmp(u->activations, "f32") : r->float_act;
+    o.act = r->act;
+    if (u->activations)
+        o.act = !strcmp(u->activations, "int8")    ? ENGINE_ACT_INT8
+                : !strcmp(u->activations, "int16") ? ENGINE_ACT_INT16
+                                                   : ENGINE_ACT_F32;
     o.mtp = r->mtp || (u->draft && !strcmp(u->draft, "mtp"));
     o.mla_expanded = u->mla && !strcmp(u->mla, "mixed");
     o.adapter = u->lora;

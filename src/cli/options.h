@@ -36,7 +36,7 @@ struct engine_request {
     struct log *log;
     struct buf template_text;
     enum quant_id kv_type; /* when --kv-type is not given */
-    bool float_act;        /* when --activations is not given */
+    enum engine_act act;   /* when --activations is not given */
     bool mtp;              /* load the prediction layer in any case */
     size_t ctx;            /* when --ctx is not given; 0 = the engine's choice */
     size_t want;           /* rows of logits computed together; 0 = the engine's choice */

@@ -184,6 +184,10 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     load.mla_expanded = o->mla_expanded;
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
     adapter_free(adapter);
+    /* Small models are thrown off by what int8 rounds away; what it costs more is little for them.
+     */
+    g->ops.fine = !rc && (o->act == ENGINE_ACT_INT16 ||
+                          (o->act == ENGINE_ACT_AUTO && model_params(g->model) < 300000000));
     if (rc || (rc = engine_ctx(g, o, e)))
         return rc;
     if (o->log && g->info.ctx_train && g->info.ctx > g->info.ctx_train)
@@ -217,7 +221,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     g->mtp = o->mtp;
     sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
-    if (o->float_act)
+    if (o->act == ENGINE_ACT_F32)
         kern_float(&g->kern);
     g->info.isa = o->isa;
     int rc = team_new(&g->team, o->threads, e);

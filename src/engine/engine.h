@@ -33,6 +33,14 @@ enum engine_place {
     ENGINE_MAPPED, /* in the files, read when used */
 };
 
+/* What products with quantized weights read. */
+enum engine_act {
+    ENGINE_ACT_AUTO,  /* int16 for models of less than 300 million weights, else int8 */
+    ENGINE_ACT_INT8,  /* a byte a value: fast */
+    ENGINE_ACT_INT16, /* two bytes: the value, and what rounding left of it */
+    ENGINE_ACT_F32,   /* float: weights are decoded, slow */
+};
+
 struct engine_opts {
     int threads;      /* 0 = as many as the machine allows */
     enum cpu_isa isa; /* from cpu_isa_parse */
@@ -42,7 +50,7 @@ struct engine_opts {
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     enum quant_id kv_type; /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
     enum engine_place place;
-    bool float_act;      /* products read float activations also where weights are quantized */
+    enum engine_act act;
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
     const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
     bool adapter_merge;  /* keep sums instead of adding products */

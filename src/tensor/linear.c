@@ -13,10 +13,12 @@
 #include "base/num.h"
 #include "tensor/linear_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
     LINEAR_ROWS_MAX = 256, /* rows a chunk at most; a multiple of 16 */
+    LINEAR_PAIRS = 32,     /* columns whose pairs are computed together */
     SWIGLU_ROWS = 32,      /* of gate and of up: a chunk of op_swiglu */
 };
 
@@ -49,16 +51,44 @@ size_t linear_scratch(const struct kern *k, const struct weight *w)
     return made + 2 * num_round_up(w->cols, 16) * KERN_ROWS;
 }
 
+/*
+ * The product with columns that come in pairs: y = value + remainder. In blocks of columns, whose
+ * results fit on the stack.
+ */
+static void linear_pairs(const struct kern_mul *m, float *y, size_t ldy, const uint8_t *panels,
+                         size_t rows, size_t k, const struct kern_x *x, size_t col0, size_t cols)
+{
+    float part[2 * LINEAR_PAIRS * LINEAR_ROWS_MAX];
+    for (size_t c = 0; c < cols; c += LINEAR_PAIRS) {
+        size_t n = num_min(LINEAR_PAIRS, cols - c);
+        m->mul(part, rows, panels, rows, k, x, 2 * (col0 + c), 2 * n);
+        for (size_t i = 0; i < n; i++)
+            for (size_t r = 0; r < rows; r++)
+                y[(c + i) * ldy + r] = part[2 * i * rows + r] + part[(2 * i + 1) * rows + r];
+    }
+}
+
+/* Packed rows times columns; at most LINEAR_ROWS_MAX rows. */
+static void linear_mul(const struct kern_mul *m, const struct linear_x *x, float *y, size_t ldy,
+                       const uint8_t *panels, size_t rows, size_t k, size_t col0, size_t cols)
+{
+    const struct kern_x *form = &x->form[m->act - 1];
+    if (x->fine && m->act != KERN_ACT_F32)
+        linear_pairs(m, y, ldy, panels, rows, k, form, col0, cols);
+    else
+        m->mul(y, ldy, panels, rows, k, form, col0, cols);
+}
+
 /* One panel of a type with a kernel: packed where it was not at load. */
-static void linear_lazy(const struct kern_mul *m, const struct kern_x *x, size_t col0, size_t cols,
-                        const struct weight *w, size_t r, size_t n, float *y, size_t ldy,
-                        float *scratch)
+static void linear_lazy(const struct kern_mul *m, const struct linear_x *x, size_t col0,
+                        size_t cols, const struct weight *w, size_t r, size_t n, float *y,
+                        size_t ldy, float *scratch)
 {
     size_t stride;
     uint8_t *panel = (uint8_t *)(scratch + linear_made_floats(w));
     const uint8_t *rows = weight_rows_at(w, r, n, (uint8_t *)scratch, &stride);
     m->pack(panel, rows, stride, n, w->cols);
-    m->mul(y, ldy, panel, n, w->cols, x, col0, cols);
+    linear_mul(m, x, y, ldy, panel, n, w->cols, col0, cols);
 }
 
 /* One panel of a type without a kernel: decoded to F32. */
@@ -81,14 +111,15 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
     const struct kern_mul *m = &k->mul[w->type->id];
     const struct kern_x *form = &x->form[linear_act(k, w) - 1];
     if (w->panels) {
-        m->mul(y, ldy, w->panels + r0 / KERN_ROWS * w->panel_bytes, r1 - r0, w->cols, form, col0,
-               cols);
+        for (size_t r = r0; r < r1; r += LINEAR_ROWS_MAX)
+            linear_mul(m, x, y + (r - r0), ldy, w->panels + r / KERN_ROWS * w->panel_bytes,
+                       num_min(LINEAR_ROWS_MAX, r1 - r), w->cols, col0, cols);
         return;
     }
     for (size_t r = r0; r < r1; r += KERN_ROWS) {
         size_t n = num_min(KERN_ROWS, r1 - r);
         if (m->act != KERN_ACT_NONE)
-            linear_lazy(m, form, col0, cols, w, r, n, y + (r - r0), ldy, scratch);
+            linear_lazy(m, x, col0, cols, w, r, n, y + (r - r0), ldy, scratch);
         else
             linear_decoded(k, form, col0, cols, w, r, n, y + (r - r0), ldy, scratch);
     }
@@ -111,14 +142,71 @@ static void prepare_chunk(void *arg, size_t chunk, int worker)
                                                                                j->ldx, c0, n);
 }
 
+struct pairs_job {
+    const float *data;
+    float *out;
+    size_t ldx, k, cols, per, block;
+};
+
+/*
+ * Column 2c is column c of the input, column 2c + 1 what is left of it after rounding to int8 as
+ * quantize_q32 and quantize_q256 round (kernels/kern.h).
+ */
+static void pairs_chunk(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct pairs_job *j = arg;
+    size_t end = num_min(j->cols, (chunk + 1) * j->per);
+    for (size_t c = chunk * j->per; c < end; c++) {
+        const float *x = j->data + c * j->ldx;
+        float *hi = j->out + 2 * c * j->k, *lo = hi + j->k;
+        memcpy(hi, x, j->k * sizeof *hi);
+        for (size_t b = 0; b < j->k; b += j->block) {
+            size_t n = num_min(j->block, j->k - b);
+            float most = 0;
+            for (size_t i = 0; i < n; i++)
+                most = fabsf(x[b + i]) > most ? fabsf(x[b + i]) : most;
+            float step = most / 127, inv = most > 0 ? 127 / most : 0;
+            for (size_t i = 0; i < n; i++)
+                lo[b + i] = fmaf(-step, rintf(x[b + i] * inv), x[b + i]);
+        }
+    }
+}
+
+static const float *linear_split(struct op_ctx *c, const float *data, size_t ldx, size_t k,
+                                 size_t cols, enum kern_act form)
+{
+    struct pairs_job j = {.data = data,
+                          .out = op_alloc(c, 2 * cols * k * sizeof(float)),
+                          .ldx = ldx,
+                          .k = k,
+                          .cols = cols,
+                          .per = cols,
+                          .block = form == KERN_ACT_Q32 ? 32 : 256};
+    if (c->dry || cols == 0)
+        return NULL;
+    if (cols * k >= 32768)
+        j.per = num_max(1, cols / ((size_t)team_threads(c->team) * 4));
+    team_run(c->team, pairs_chunk, &j, (cols + j.per - 1) / j.per);
+    return j.out;
+}
+
 void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, size_t ldx, size_t k,
                     size_t cols, unsigned forms)
 {
+    const float *plain = data;
+    size_t plain_ldx = ldx, plain_cols = cols;
     memset(x, 0, sizeof *x);
+    x->fine = c->fine;
     x->form[KERN_ACT_F32 - 1] = (struct kern_x){.k = k, .cols = cols, .f = data, .ldf = ldx};
     for (int form = KERN_ACT_Q32; form <= KERN_ACT_Q256; form++) {
         if (!(forms & 1u << form))
             continue;
+        if (c->fine) {
+            data = linear_split(c, plain, plain_ldx, k, plain_cols, (enum kern_act)form);
+            ldx = k;
+            cols = 2 * plain_cols;
+        }
         void *mem = op_alloc(c, kern_x_bytes((enum kern_act)form, k, cols));
         if (c->dry || cols == 0) /* 0: a chunk of a prompt whose logits nobody wants */
             continue;

@@ -13,6 +13,7 @@
 /* Columns of activations in the forms that products read. */
 struct linear_x {
     struct kern_x form[KERN_ACT_Q256]; /* by kern_act, minus one; unprepared ones are empty */
+    bool fine; /* int8 forms have two columns for each: values, then what rounding left of them */
 };
 
 /* The form of the input that the weight's products read. */

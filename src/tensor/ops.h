@@ -126,6 +126,7 @@ struct op_ctx {
     struct team *team;
     struct op_tape *tape; /* NULL: inference */
     bool dry;
+    bool fine;    /* int8 activations twice: the value, then what rounding left of it */
     uint8_t *mem; /* scratch: `cap` bytes at a 64-byte boundary */
     size_t cap, used, peak;
 };

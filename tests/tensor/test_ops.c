@@ -114,6 +114,21 @@ static void test_linear(void **state)
             }
         }
         f.c.used = 0;
+        /* Activations of two bytes: what rounding left is there too, at a 127th of the bound. */
+        f.c.fine = true;
+        y = op_linear(&f.c, (struct tensor){f.x, TOKENS, COLS}, &w, NULL);
+        f.c.fine = false;
+        for (size_t r = 0; r < ROWS; r++) {
+            weight_row(&w, r, row, NULL);
+            for (size_t t = 0; t < TOKENS; t++) {
+                double want = product(row, f.x + t * COLS), got = y.data[t * ROWS + r];
+                double most = bound(&f, all[i], row) / 100 + 2e-5 + 1e-5 * fabs(want);
+                if (f.kern.mul[all[i]->id].act >= KERN_ACT_Q32 && !(fabs(got - want) <= most))
+                    fail_msg("%s, two bytes, row %zu, token %zu: %g, want %g", all[i]->name, r, t,
+                             got, want);
+            }
+        }
+        f.c.used = 0;
         free(raw);
     }
     teardown(&f);
