@@ -113,6 +113,8 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.want = r->want;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
+    if (u->lora_merge > 0 && !u->lora)
+        return err_set(e, ERR_USAGE, "--lora-merge needs --lora PATH");
     o.act = r->act;
     if (u->activations)
         o.act = !strcmp(u->activations, "int8")    ? ENGINE_ACT_INT8

@@ -196,6 +196,8 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
                  "expect nonsense beyond them",
                  g->info.ctx, g->info.ctx_train);
     engine_facts(g);
+    if (o->mla_expanded && !cfg->kv_lora && o->log)
+        log_line(o->log, LOG_WARN, "--mla does nothing here: the model has no latent attention");
     if (g->info.mapped_bytes && o->place == ENGINE_AUTO && o->log)
         log_line(o->log, LOG_WARN,
                  "%.1f GB of weights do not fit into memory (%.1f GB are free) and are read from "
