@@ -67,7 +67,7 @@ int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, s
  * or, with the token that comes `next` (else -1), the end itself. *y (may be NULL) becomes the
  * logits of the last `want` of them, and stays as it is when there was nothing to do.
  */
-int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y, struct err *e);
+void session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y);
 
 /* Appends one token and has the layer guess the next. */
 int session_speculate(struct session *s, int32_t id, struct err *e);

@@ -60,10 +60,10 @@ int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, s
 {
     struct engine *g = s->g;
     int rc = kv_seq_reserve(&s->seq, s->n + n, e);
-    if (!rc && g->mtp)
-        rc = session_catch_up(s, ids[0], 0, NULL, e);
     if (rc)
         return rc;
+    if (g->mtp)
+        session_catch_up(s, ids[0], 0, NULL);
     s->ahead = false;
     for (size_t i = 0; i < n; i++)
         s->pos[i] = (uint32_t)(s->n + i);

@@ -19,20 +19,19 @@
 
 #include <string.h>
 
-int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y, struct err *e)
+void session_catch_up(struct session *s, int32_t next, size_t want, struct tensor *y)
 {
     struct engine *g = s->g;
     size_t d = model_config(g->model)->d_model, from = s->mtp_n;
     size_t to = next < 0 ? (s->n ? s->n - 1 : 0) : s->n;
-    (void)e;
     if (from >= to)
-        return 0;
+        return;
     /* States that are gone leave a gap: later guesses are worse for it, never wrong answers. */
     if (from < s->hidden_pos)
         from = s->hidden_pos;
     if (to > s->hidden_pos + s->hidden_n || from >= to) {
         s->mtp_n = to;
-        return 0;
+        return;
     }
     size_t n = to - from;
     want = num_min(want, n);
@@ -57,7 +56,6 @@ int session_catch_up(struct session *s, int32_t next, size_t want, struct tensor
     s->mtp_n = to;
     if (y)
         *y = out;
-    return 0;
 }
 
 int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chunk, float *logits,
@@ -78,7 +76,7 @@ int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chun
         size_t rows = s->mtp_n;
         y.rows = 0;
         if (!rc)
-            rc = session_catch_up(s, i < n ? ids[i] : -1, k, &y, e);
+            session_catch_up(s, i < n ? ids[i] : -1, k, &y);
         rows = s->mtp_n - rows;
         if (!rc && rows)
             memcpy(logits + row * vocab, y.data, rows * vocab * sizeof *logits);
@@ -110,10 +108,9 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
     }
     s->ahead = false;
     int rc = kv_seq_reserve(&s->seq, s->n + 1, e);
-    if (!rc)
-        rc = session_catch_up(s, id, 1, &y, e);
     if (rc)
         return rc;
+    session_catch_up(s, id, 1, &y);
     int32_t pair[2] = {id, y.data ? session_best(y.data, y.cols) : 0};
     /* Without room for the guess (end of the context, pages taken by other sessions) none is made.
      */

@@ -13,7 +13,6 @@
 #include "base/num.h"
 #include "tensor/linear_impl.h"
 
-#include <math.h>
 #include <string.h>
 
 enum {
@@ -129,95 +128,74 @@ struct prepare_job {
     const struct kern *kern;
     struct kern_x *x;
     const float *data;
-    size_t ldx, per;
+    size_t ldx, cols, per; /* columns of the input, and of a chunk */
     enum kern_act form;
+    float *rest; /* (threads, k) for pairs; NULL: one column each */
 };
 
-static void prepare_chunk(void *arg, size_t chunk, int worker)
+static void prepare_quantize(const struct prepare_job *j, const float *data, size_t ldx,
+                             size_t col0, size_t cols)
 {
-    (void)worker;
-    const struct prepare_job *j = arg;
-    size_t c0 = chunk * j->per, n = num_min(j->per, j->x->cols - c0);
-    (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32 : j->kern->quantize_q256)(j->x, j->data,
-                                                                               j->ldx, c0, n);
+    (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32 : j->kern->quantize_q256)(j->x, data, ldx,
+                                                                               col0, cols);
 }
 
-struct pairs_job {
-    const float *data;
-    float *out;
-    size_t ldx, k, cols, per, block;
-};
-
-/*
- * Column 2c is column c of the input, column 2c + 1 what is left of it after rounding to int8 as
- * quantize_q32 and quantize_q256 round (kernels/kern.h).
- */
-static void pairs_chunk(void *arg, size_t chunk, int worker)
+/* What the int8 column `col` leaves of x. */
+static void prepare_rest(const struct prepare_job *j, const float *x, size_t col, float *rest)
 {
-    (void)worker;
-    const struct pairs_job *j = arg;
-    size_t end = num_min(j->cols, (chunk + 1) * j->per);
-    for (size_t c = chunk * j->per; c < end; c++) {
-        const float *x = j->data + c * j->ldx;
-        float *hi = j->out + 2 * c * j->k, *lo = hi + j->k;
-        memcpy(hi, x, j->k * sizeof *hi);
-        for (size_t b = 0; b < j->k; b += j->block) {
-            size_t n = num_min(j->block, j->k - b);
-            float most = 0;
-            for (size_t i = 0; i < n; i++)
-                most = fabsf(x[b + i]) > most ? fabsf(x[b + i]) : most;
-            float step = most / 127, inv = most > 0 ? 127 / most : 0;
-            for (size_t i = 0; i < n; i++)
-                lo[b + i] = fmaf(-step, rintf(x[b + i] * inv), x[b + i]);
-        }
+    size_t scaled = j->form == KERN_ACT_Q32 ? 1 : 8; /* blocks of 32 that share a scale */
+    for (size_t b = 0; b * 32 < j->x->k; b++) {
+        const int8_t *q = j->x->q + (b * j->x->cols + col) * 32;
+        float d = j->x->d[b / scaled * j->x->cols + col];
+        size_t n = num_min(32, j->x->k - b * 32);
+        for (size_t i = 0; i < n; i++)
+            rest[b * 32 + i] = x[b * 32 + i] - d * (float)q[i];
     }
 }
 
-static const float *linear_split(struct op_ctx *c, const float *data, size_t ldx, size_t k,
-                                 size_t cols, enum kern_act form)
+/* As pairs: column 2c is column c of the input in int8, column 2c + 1 what rounding left of it. */
+static void prepare_chunk(void *arg, size_t chunk, int worker)
 {
-    struct pairs_job j = {.data = data,
-                          .out = op_alloc(c, 2 * cols * k * sizeof(float)),
-                          .ldx = ldx,
-                          .k = k,
-                          .cols = cols,
-                          .per = cols,
-                          .block = form == KERN_ACT_Q32 ? 32 : 256};
-    if (c->dry || cols == 0)
-        return NULL;
-    if (cols * k >= 32768)
-        j.per = num_max(1, cols / ((size_t)team_threads(c->team) * 4));
-    team_run(c->team, pairs_chunk, &j, (cols + j.per - 1) / j.per);
-    return j.out;
+    const struct prepare_job *j = arg;
+    size_t c0 = chunk * j->per, n = num_min(j->per, j->cols - c0);
+    if (!j->rest) {
+        prepare_quantize(j, j->data, j->ldx, c0, n);
+        return;
+    }
+    float *rest = j->rest + (size_t)worker * j->x->k;
+    for (size_t c = c0; c < c0 + n; c++) {
+        const float *x = j->data + c * j->ldx;
+        prepare_quantize(j, x, 0, 2 * c, 1);
+        prepare_rest(j, x, 2 * c, rest);
+        prepare_quantize(j, rest, 0, 2 * c + 1, 1);
+    }
 }
 
 void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, size_t ldx, size_t k,
                     size_t cols, unsigned forms)
 {
-    const float *plain = data;
-    size_t plain_ldx = ldx, plain_cols = cols;
     memset(x, 0, sizeof *x);
     x->fine = c->fine;
     x->form[KERN_ACT_F32 - 1] = (struct kern_x){.k = k, .cols = cols, .f = data, .ldf = ldx};
     for (int form = KERN_ACT_Q32; form <= KERN_ACT_Q256; form++) {
         if (!(forms & 1u << form))
             continue;
-        if (c->fine) {
-            data = linear_split(c, plain, plain_ldx, k, plain_cols, (enum kern_act)form);
-            ldx = k;
-            cols = 2 * plain_cols;
-        }
-        void *mem = op_alloc(c, kern_x_bytes((enum kern_act)form, k, cols));
-        if (c->dry || cols == 0) /* 0: a chunk of a prompt whose logits nobody wants */
-            continue;
-        struct kern_x *f = &x->form[form - 1];
-        kern_x_place(f, (enum kern_act)form, k, cols, mem);
+        size_t wide = c->fine ? 2 * cols : cols;
+        void *mem = op_alloc(c, kern_x_bytes((enum kern_act)form, k, wide));
+        size_t mark = c->used;
         struct prepare_job j = {.kern = c->kern,
-                                .x = f,
+                                .x = &x->form[form - 1],
                                 .data = data,
                                 .ldx = ldx,
+                                .cols = cols,
                                 .per = cols,
                                 .form = (enum kern_act)form};
+        if (c->fine)
+            j.rest = op_alloc(c, (size_t)team_threads(c->team) * k * sizeof(float));
+        c->used = mark;
+        if (c->dry || cols == 0) /* 0: a chunk of a prompt whose logits nobody wants */
+            continue;
+        kern_x_place(j.x, j.form, k, wide, mem);
         if (cols * k >= 32768)
             j.per = num_max(1, cols / ((size_t)team_threads(c->team) * 4));
         team_run(c->team, prepare_chunk, &j, (cols + j.per - 1) / j.per);
