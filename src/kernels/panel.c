@@ -32,6 +32,9 @@ const struct kern_type kern_types[] = {
     {QUANT_Q4_K,   KERN_ACT_Q256, &panel_q4_k},
     {QUANT_Q5_K,   KERN_ACT_Q256, &panel_q5_k},
     {QUANT_Q6_K,   KERN_ACT_Q256, &panel_q6_k},
+    {QUANT_IQ4_XS, KERN_ACT_Q256, &panel_iq4_xs},
+    {QUANT_Q3_K,   KERN_ACT_Q256, &panel_q3_k},
+    {QUANT_Q2_K,   KERN_ACT_Q256, &panel_q2_k},
     {QUANT_FP8,    KERN_ACT_F32,  &panel_code8},
     {QUANT_I8,     KERN_ACT_F32,  &panel_code8},
     {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
@@ -113,6 +116,16 @@ static const struct shape shape_q5_k = {176, 256, 1, 2816, 0, 1, {
     {UNIT_DWORD, 44, 0, {0}}}};
 static const struct shape shape_q6_k = {210, 256, 1, 3328, 208, 1, {
     {UNIT_DWORD, 52, 0, {0}}}};
+/* dwords in the file's order; pieces overlap where their number is no multiple of 4 */
+static const struct shape shape_iq4_xs = {136, 256, 1, 2176, 0, 2, {
+    {UNIT_DWORD,  4, 0, {0}},
+    {UNIT_DWORD, 32, 8, {128}}}};
+static const struct shape shape_q3_k = {110, 256, 1, 1728, 108, 2, {
+    {UNIT_DWORD, 24,  0, {0}},
+    {UNIT_DWORD,  4, 92, {1472}}}};
+static const struct shape shape_q2_k = {84, 256, 1, 1344, 0, 2, {
+    {UNIT_DWORD, 20,  0, {0}},
+    {UNIT_DWORD,  4, 68, {1088}}}};
 // clang-format on
 
 /* What a missing row or block reads; as long as the longest block. */
@@ -324,6 +337,9 @@ PANEL(q5_1)
 PANEL(q4_k)
 PANEL(q5_k)
 PANEL(q6_k)
+PANEL(iq4_xs)
+PANEL(q3_k)
+PANEL(q2_k)
 PANEL(q8z)
 PANEL(code8)
 PANEL(code4)

@@ -28,7 +28,11 @@
  *   Q5_K  2816 B   d|dmin [16]; scales [3][16]; qh [8][16]; qs [32][16]
  *   Q6_K  3328 B   ql [32][16]; qh [16][16]; scales (int8x4) [4][16]
  *                  in front of all blocks of a panel, once: fp16 d[number of blocks][16], padded to
- *                  a multiple of 64 bytes
+ *                  a multiple of 64 bytes ("head")
+ *   IQ4_XS 2176 B  dwords of the file's block in order: d|high scale bits [16]; scales [16];
+ *                  nibbles [32][16]
+ *   Q3_K  1728 B   high bits [8][16]; q2 [16][16]; scales [3][16]; d in the head
+ *   Q2_K  1344 B   scales [4][16]; q2 [16][16]; d|dmin [16]
  *
  * Codes of floats with a scale per block, which the last of a row need not fill:
  *   FP8, I8   128 values, 2112 B   float d[16]; codes [128][16], a byte each
@@ -48,6 +52,7 @@ extern const struct panel_layout {
     void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
     void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
 } panel_q8_0, panel_q4_0, panel_mxfp4, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k,
-    panel_q6_k, panel_q8z, panel_code8, panel_code4, panel_f32, panel_f16;
+    panel_q6_k, panel_iq4_xs, panel_q3_k, panel_q2_k, panel_q8z, panel_code8, panel_code4,
+    panel_f32, panel_f16;
 
 #endif

@@ -26,10 +26,11 @@ static const struct {
     enum quant_id id;
     uint8_t count, at[2];
 } halves[] = {
-    {QUANT_Q8_0, 1, {0}},    {QUANT_Q4_0, 1, {0}},    {QUANT_Q5_0, 1, {0}},
-    {QUANT_Q4_1, 2, {0, 2}}, {QUANT_Q5_1, 2, {0, 2}}, {QUANT_IQ4_NL, 1, {0}},
-    {QUANT_Q4Z, 2, {0, 2}},  {QUANT_Q8Z, 2, {0, 2}},  {QUANT_Q4_K, 2, {0, 2}},
-    {QUANT_Q5_K, 2, {0, 2}}, {QUANT_Q6_K, 1, {208}},
+    {QUANT_Q8_0, 1, {0}},    {QUANT_Q4_0, 1, {0}},      {QUANT_Q5_0, 1, {0}},
+    {QUANT_Q4_1, 2, {0, 2}}, {QUANT_Q5_1, 2, {0, 2}},   {QUANT_IQ4_NL, 1, {0}},
+    {QUANT_Q4Z, 2, {0, 2}},  {QUANT_Q8Z, 2, {0, 2}},    {QUANT_Q4_K, 2, {0, 2}},
+    {QUANT_Q5_K, 2, {0, 2}}, {QUANT_Q6_K, 1, {208}},    {QUANT_IQ4_XS, 1, {0}},
+    {QUANT_Q3_K, 1, {108}},  {QUANT_Q2_K, 2, {80, 82}},
 };
 
 static void put_half(uint8_t *p, uint16_t h)

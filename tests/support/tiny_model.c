@@ -10,8 +10,9 @@
 #include <string.h>
 
 static const enum quant_id tiny_types[] = {
-    QUANT_Q4_0, QUANT_Q4_1, QUANT_Q5_0, QUANT_Q5_1, QUANT_Q8_0, QUANT_Q4_K,   QUANT_Q5_K,
-    QUANT_Q6_K, QUANT_F16,  QUANT_BF16, QUANT_F32,  QUANT_Q2_K, QUANT_IQ4_NL, QUANT_IQ4_XS,
+    QUANT_Q4_0,   QUANT_Q4_1,   QUANT_Q5_0, QUANT_Q5_1,  QUANT_Q8_0, QUANT_Q4_K,
+    QUANT_Q5_K,   QUANT_Q6_K,   QUANT_F16,  QUANT_BF16,  QUANT_F32,  QUANT_Q2_K,
+    QUANT_IQ4_NL, QUANT_IQ4_XS, QUANT_Q3_K, QUANT_IQ3_S,
 };
 
 void tiny_model_init(struct tiny_model *m)

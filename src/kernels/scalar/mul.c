@@ -13,8 +13,11 @@
  *                                   Q4Z and Q8Z: m = −(d × z), exact for halves
  *   Q4_K Q5_K              per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f), 8 sub-blocks b of 32;
  *                                   f = fma(−(dmin × xd), Σ_b m_b (Σ a)_b, f)
- *   Q6_K                   per 256: f = fma(d × xd, Σ_b sc_b ((q − 32)·a)_b, f), 16 of 16
- *   F32 F16 BF16           per value: f = fma(w, x, f)
+ *   Q6_K Q3_K              per 256: f = fma(d × xd, Σ_b sc_b ((q − 32)·a)_b, f), 16 of 16; Q3_K:
+ *                                   q − 4
+ *   Q2_K                   per 256: as Q4_K, with 16 sub-blocks of 16
+ *   IQ4_XS                 per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f), 8 of 32; the largest sum
+ * of all types: 8 × 32 × 32 × 127 × 127 < 2^27 F32 F16 BF16           per value: f = fma(w, x, f)
  *   FP8 I8 NF4 FP4         per block: f = fma(s, d, f), where s starts at 0 and is, per value,
  *                                   s = fma(value of the code, x, s); FP8: 2^-8 of the value, d ×
  * 2^8
@@ -90,12 +93,13 @@ static void unpack_q4_0(struct block32 *b, const uint8_t *w, size_t half)
     nibbles(b, w + 64 + 256 * half, NULL, NULL, 8);
 }
 
+static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
+
 static void unpack_iq4_nl(struct block32 *b, const uint8_t *w, size_t half)
 {
-    static const int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1,    13,   25,  38,  53,  69,  89,  113};
     halves(b->d, w + 32 * half);
-    nibbles(b, w + 64 + 256 * half, NULL, table, 0);
+    nibbles(b, w + 64 + 256 * half, NULL, iq4_levels, 0);
 }
 
 /* Half of 2^(e - 127), subnormal for e < 2. */
@@ -166,14 +170,22 @@ struct block256 {
     float d[16], dmin[16];
 };
 
-/* d, dmin and the 6-bit scales and minima of Q4_K and Q5_K (packed as quant/q_k.c says). */
-static void k_head(struct block256 *b, const uint8_t *w)
+/* The two halves of the dwords at w. */
+static void half_pair(float lo[16], float hi[16], const uint8_t *w)
 {
     for (size_t r = 0; r < 16; r++) {
         uint16_t h[2];
         memcpy(h, w + 4 * r, 4);
-        b->d[r] = quant_f16_to_f32(h[0]);
-        b->dmin[r] = quant_f16_to_f32(h[1]);
+        lo[r] = quant_f16_to_f32(h[0]);
+        hi[r] = quant_f16_to_f32(h[1]);
+    }
+}
+
+/* d, dmin and the 6-bit scales and minima of Q4_K and Q5_K (packed as quant/q_k.c says). */
+static void k_head(struct block256 *b, const uint8_t *w)
+{
+    half_pair(b->d, b->dmin, w);
+    for (size_t r = 0; r < 16; r++) {
         for (size_t j = 0; j < 4; j++) {
             int s = byte_at(w, 1, r, j), m = byte_at(w, 2, r, j), x = byte_at(w, 3, r, j);
             b->sc[j][r] = s & 63;
@@ -232,6 +244,68 @@ static void unpack_q6_k(struct block256 *b, const uint8_t *w, size_t block, size
     for (size_t s = 0; s < 16; s++)
         for (size_t r = 0; r < 16; r++)
             b->sc[s][r] = (int8_t)byte_at(w + 3072, s / 4, r, s % 4);
+}
+
+static void unpack_iq4_xs(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    (void)n;
+    w += 2176 * block;
+    for (size_t r = 0; r < 16; r++) {
+        uint16_t h[2];
+        memcpy(h, w + 4 * r, 4);
+        b->d[r] = quant_f16_to_f32(h[0]);
+        for (size_t s = 0; s < 8; s++) {
+            int low = byte_at(w, 1, r, s / 2) >> 4 * (s % 2) & 15;
+            b->sc[s][r] = (low | (h[1] >> 2 * s & 3) << 4) - 32;
+        }
+        for (size_t s = 0; s < 8; s++)
+            for (size_t j = 0; j < 16; j++) {
+                uint8_t v = byte_at(w, 2 + 4 * s + j / 4, r, j % 4);
+                b->q[32 * s + j][r] = iq4_levels[v & 15];
+                b->q[32 * s + 16 + j][r] = iq4_levels[v >> 4];
+            }
+    }
+}
+
+/* The two low bits of Q2_K and Q3_K: 128 values in 32 bytes, value 32 s + j in bits 2 s of byte j.
+ */
+static int two_bits(const uint8_t *q, size_t r, size_t value)
+{
+    size_t j = value % 32;
+    return byte_at(q, value / 128 * 8 + j / 4, r, j % 4) >> 2 * (value / 32 % 4) & 3;
+}
+
+static void unpack_q3_k(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    halves(b->d, w + 32 * block);
+    w += (32 * n + 63) / 64 * 64 + 1728 * block;
+    const uint8_t *scales = w + 64 * 24;
+    for (size_t r = 0; r < 16; r++) {
+        for (size_t i = 0; i < 256; i++) {
+            int high = byte_at(w, i % 32 / 4, r, i % 4) >> i / 32 & 1;
+            b->q[i][r] = (int8_t)(two_bits(w + 512, r, i) + 4 * high - 4);
+        }
+        for (size_t s = 0; s < 16; s++) { /* as q3_k_scale in quant/q_k.c */
+            int low = byte_at(scales, s % 8 / 4, r, s % 4) >> 4 * (s / 8) & 15;
+            int high = byte_at(scales, 2, r, s % 4) >> 2 * (s / 4) & 3;
+            b->sc[s][r] = (low | high << 4) - 32;
+        }
+    }
+}
+
+static void unpack_q2_k(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    (void)n;
+    w += 1344 * block;
+    half_pair(b->d, b->dmin, w + 64 * 20);
+    for (size_t r = 0; r < 16; r++) {
+        for (size_t i = 0; i < 256; i++)
+            b->q[i][r] = (int8_t)two_bits(w + 256, r, i);
+        for (size_t s = 0; s < 16; s++) {
+            b->sc[s][r] = byte_at(w, s / 4, r, s % 4) & 15;
+            b->m[s][r] = byte_at(w, s / 4, r, s % 4) >> 4;
+        }
+    }
 }
 
 /* ---- products
@@ -293,7 +367,7 @@ static void block_q256(const struct type256 *t, float f[16], const struct block2
         for (size_t r = 0; r < 16; r++) {
             dot[r] += b->sc[s][r] * sum[r];
             if (t->min)
-                mins[r] += b->m[s][r] * x->sum32[at * 8 + s];
+                mins[r] += b->m[s][r] * (n == 16 ? x->sum16[at * 16 + s] : x->sum32[at * 8 + s]);
         }
     }
     for (size_t r = 0; r < 16; r++) {
@@ -439,6 +513,9 @@ MUL(iq4_nl, panel_q4_0, tile_q32, TYPE32(576, unpack_iq4_nl, false))
 MUL(q4_k, panel_q4_k, tile_q256, TYPE256(32, unpack_q4_k, true))
 MUL(q5_k, panel_q5_k, tile_q256, TYPE256(32, unpack_q5_k, true))
 MUL(q6_k, panel_q6_k, tile_q256, TYPE256(16, unpack_q6_k, false))
+MUL(iq4_xs, panel_iq4_xs, tile_q256, TYPE256(32, unpack_iq4_xs, false))
+MUL(q3_k, panel_q3_k, tile_q256, TYPE256(16, unpack_q3_k, false))
+MUL(q2_k, panel_q2_k, tile_q256, TYPE256(16, unpack_q2_k, true))
 MUL(f32, panel_f32, tile_float, row_f32)
 MUL(f16, panel_f16, tile_float, row_f16)
 MUL(bf16, panel_f16, tile_float, row_bf16)
@@ -461,6 +538,9 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_Q4_K].mul = mul_q4_k;
     k->mul[QUANT_Q5_K].mul = mul_q5_k;
     k->mul[QUANT_Q6_K].mul = mul_q6_k;
+    k->mul[QUANT_IQ4_XS].mul = mul_iq4_xs;
+    k->mul[QUANT_Q3_K].mul = mul_q3_k;
+    k->mul[QUANT_Q2_K].mul = mul_q2_k;
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;

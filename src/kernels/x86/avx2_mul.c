@@ -24,8 +24,8 @@
 #include "kernels/kern_internal.h"
 
 #include "base/num.h"
+#include "kernels/x86/avx2_util.h"
 
-#include <immintrin.h>
 #include <string.h>
 
 enum {
@@ -79,23 +79,6 @@ KERN_INLINE int offset_bits(enum quant_id t, enum form form)
 
 /* ---- loads ---- */
 
-KERN_INLINE __m256i load(const uint8_t *p)
-{
-    return _mm256_load_si256((const __m256i *)p);
-}
-
-KERN_INLINE __m256i splat(const void *p)
-{
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return _mm256_set1_epi32(v);
-}
-
-KERN_INLINE __m256 halves(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)p));
-}
-
 /*
  * Asks for the n bytes that lie AHEAD behind p, in the kernels that read a panel once. The
  * hardware's streams end at page borders and fall behind: x1.1 to x1.3 where measured (Sapphire
@@ -105,18 +88,6 @@ KERN_INLINE void prefetch(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i += 64)
         _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
-}
-
-/* Low 16 bits of each dword as fp16. */
-KERN_INLINE __m256 low_halves(__m256i v)
-{
-    v = _mm256_packus_epi32(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)), _mm256_setzero_si256());
-    return _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64(v, 0x08)));
-}
-
-KERN_INLINE __m256i nibble(__m256i v, size_t high)
-{
-    return _mm256_and_si256(high ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
 }
 
 /* ---- quants of blocks of 32 ---- */
@@ -248,21 +219,6 @@ struct head {
     __m256 d[2], dmin[2];
 };
 
-/* Byte `b` of each dword as int16 in both halves of it; and bytes b, b + 1. */
-KERN_INLINE __m256i twice(__m256i v, size_t b)
-{
-    const __m256i at = _mm256_setr_epi32(0, 0x00040004, 0x00080008, 0x000c000c, 0, 0x00040004,
-                                         0x00080008, 0x000c000c);
-    return _mm256_shuffle_epi8(v, _mm256_or_si256(at, _mm256_set1_epi16((short)(0x8000 | b))));
-}
-
-KERN_INLINE __m256i couple(__m256i v, size_t b)
-{
-    const __m256i at = _mm256_setr_epi32(0x00010000, 0x00050004, 0x00090008, 0x000d000c, 0x00010000,
-                                         0x00050004, 0x00090008, 0x000d000c);
-    return _mm256_shuffle_epi8(v, _mm256_add_epi16(at, _mm256_set1_epi16((short)(0x8000 | b))));
-}
-
 /* Q4_K and Q5_K: d|dmin, then 12 bytes of 6-bit scales and minima in three dwords. */
 KERN_INLINE void head_k45(struct head *hd, const uint8_t *w)
 {
@@ -321,16 +277,6 @@ KERN_INLINE const uint8_t *open_256(struct head *hd, enum quant_id t, const uint
 }
 
 /* ---- the core ---- */
-
-/*
- * Emits v here. Without it gcc expands a chain of sums only where its end is used, after all its
- * products, and spills each of them: twice the time.
- */
-KERN_INLINE __m256i keep(__m256i v)
-{
-    __asm__("" : "+x"(v));
-    return v;
-}
 
 /*
  * acc[h][c] += Σ over 32 values of scale · quant · activation, for 16 rows and C columns 32 bytes

@@ -70,6 +70,15 @@ KERN_INLINE __m512 half16(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_load_si256((const void *)p));
 }
 
+/* The levels of IQ4_NL and IQ4_XS plus 128, by code. */
+KERN_INLINE __m512i iq4_levels(void)
+{
+    return _mm512_broadcast_i32x4(_mm_setr_epi8(
+        -127 + 128, -104 + 128, -83 + 128, -65 + 128, -49 + 128, -35 + 128, -22 + 128, -10 + 128,
+        (char)(1 + 128), (char)(13 + 128), (char)(25 + 128), (char)(38 + 128), (char)(53 + 128),
+        (char)(69 + 128), (char)(89 + 128), (char)(113 + 128)));
+}
+
 /* ---- blocks of 32: block `half` of the pair at w
  * -------------------------------------------------- */
 
@@ -93,13 +102,9 @@ KERN_INLINE void unpack32(enum kind t, const uint8_t *w, size_t half, __m512i v[
         v[4 + i] = high4(x);
     }
     if (t == IQ4_NL) {
-        const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(
-            -127 + 128, -104 + 128, -83 + 128, -65 + 128, -49 + 128, -35 + 128, -22 + 128,
-            -10 + 128, (char)(1 + 128), (char)(13 + 128), (char)(25 + 128), (char)(38 + 128),
-            (char)(53 + 128), (char)(69 + 128), (char)(89 + 128), (char)(113 + 128)));
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++)
-            v[i] = _mm512_shuffle_epi8(table, v[i]);
+            v[i] = _mm512_shuffle_epi8(iq4_levels(), v[i]);
     }
     if (t == MXFP4) { /* doubled */
         const __m512i table = _mm512_broadcast_i32x4(

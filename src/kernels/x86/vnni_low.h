@@ -1,0 +1,392 @@
+/*
+ * Products of the types with few bits and blocks of 256: IQ4_XS, Q3_K and Q2_K. The loops around
+ * are those of avx512_blocks.h, the forms of activations those of all K-quants.
+ *
+ * One column: quants are unpacked in registers, 32 values of a panel at a time, and the integer
+ * scale of the sub-block multiplies each dot.
+ *
+ * Several columns: a step of 256 values of two panels is unpacked to bytes once. Where quant ×
+ * scale fits into a byte the bytes hold that product, and a step is nothing but 64 vpdpbusd a
+ * column and panel ("flat"): Q2_K has 0..3 × 0..15; Q3_K has (−4..3) × (−32..31), in −124..128,
+ * which 127 makes unsigned. Other types multiply the dot of each sub-block by its scale in 32 bits.
+ *
+ * Sums stay below 2^31 in all forms: |Σ| ≤ 8 × 32 × 32 × 255 × 127 < 2^28.
+ */
+#ifndef PONDER_KERNELS_X86_VNNI_LOW_H
+#define PONDER_KERNELS_X86_VNNI_LOW_H
+
+#include "kernels/x86/vnni_gemm.h"
+#include "kernels/x86/vnni_gemv.h"
+
+enum low { LOW_IQ4_XS, LOW_Q3_K, LOW_Q2_K };
+
+/* Bytes of a block of 16 rows. */
+KERN_INLINE size_t low_bytes(enum low t)
+{
+    static const uint16_t bytes[] = {2176, 1728, 1344};
+    return bytes[t];
+}
+
+/* Whether d lies in front of all blocks of a panel. */
+KERN_INLINE bool low_has_head(enum low t)
+{
+    return t == LOW_Q3_K;
+}
+
+KERN_INLINE bool low_has_min(enum low t)
+{
+    return t == LOW_Q2_K;
+}
+
+/* Whether a step's bytes hold quant × scale. */
+KERN_INLINE bool low_is_flat(enum low t)
+{
+    return t == LOW_Q3_K || t == LOW_Q2_K;
+}
+
+/* Values that share a scale. */
+KERN_INLINE int low_sub(enum low t)
+{
+    return t == LOW_IQ4_XS ? 32 : 16;
+}
+
+/* What was added to make the bytes of a step unsigned. */
+KERN_INLINE int low_offset(enum low t)
+{
+    return t == LOW_IQ4_XS ? 128 : t == LOW_Q3_K ? 127 : 0;
+}
+
+/* Sub-block s (0..7) of 32 values, unsigned: IQ4_XS plus 128, Q3_K plus 4. */
+KERN_INLINE void low_unpack(enum low t, const uint8_t *w, unsigned s, __m512i v[8])
+{
+    if (t == LOW_IQ4_XS) {
+#pragma GCC unroll 4
+        for (unsigned i = 0; i < 4; i++) {
+            __m512i x = load(w + 128 + 256 * s + 64 * i);
+            v[i] = _mm512_shuffle_epi8(iq4_levels(), low4(x));
+            v[4 + i] = _mm512_shuffle_epi8(iq4_levels(), high4(x));
+        }
+        return;
+    }
+    const uint8_t *q = w + (t == LOW_Q3_K ? 512 : 256) + 512 * (s / 4);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        v[i] = _mm512_and_si512(_mm512_srli_epi32(load(q + 64 * i), 2 * (s % 4)), ones8(3));
+        if (t == LOW_Q3_K) {
+            __m512i h = load(w + 64 * i);
+            h = s < 2 ? _mm512_slli_epi32(h, 2 - s) : _mm512_srli_epi32(h, s - 2);
+            v[i] = and_or(h, ones8(4), v[i]);
+        }
+    }
+}
+
+/* Scales (signed) and minima of a block as bytes: sub-block i is byte i % 4 of the dwords of sc[i /
+   4]. */
+KERN_INLINE void low_scales(enum low t, const uint8_t *w, __m512i sc[4], __m512i mn[4])
+{
+    const __m512i bias = ones8(32), top = ones8(0x30);
+    if (t == LOW_IQ4_XS) { /* eight nibbles in a dword, eight pairs of bits in a half */
+        const __m512i low2 = _mm512_broadcast_i32x4(
+            _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
+        __m512i high = _mm512_srli_epi32(load(w), 16), low = load(w + 64);
+#pragma GCC unroll 2
+        for (unsigned i = 0; i < 2; i++) {
+            __m512i n = _mm512_shuffle_epi8(_mm512_srli_epi32(low, 16 * i), low2);
+            __m512i h = _mm512_srli_epi32(high, 8 * i);
+            n = low4(_mm512_or_si512(n, _mm512_slli_epi32(n, 4)));
+#pragma GCC unroll 4
+            for (unsigned b = 0; b < 4; b++)
+                n = and_or(_mm512_slli_epi32(h, 4 + 6 * b), _mm512_set1_epi32(0x30 << 8 * b), n);
+            sc[i] = _mm512_sub_epi8(n, bias);
+        }
+        return;
+    }
+    if (t == LOW_Q3_K) {
+        __m512i a = load(w + 64 * 24), b = load(w + 64 * 25), c = load(w + 64 * 26);
+        sc[0] = _mm512_sub_epi8(and_or(_mm512_slli_epi32(c, 4), top, low4(a)), bias);
+        sc[1] = _mm512_sub_epi8(and_or(_mm512_slli_epi32(c, 2), top, low4(b)), bias);
+        sc[2] = _mm512_sub_epi8(and_or(c, top, high4(a)), bias);
+        sc[3] = _mm512_sub_epi8(and_or(_mm512_srli_epi32(c, 2), top, high4(b)), bias);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i v = load(w + 64 * i);
+        sc[i] = low4(v);
+        mn[i] = high4(v);
+    }
+}
+
+/* d of a block at w, whose place in the panel's head is `head`; dmin where there is one. */
+KERN_INLINE __m512 low_d(enum low t, const uint8_t *w, const uint8_t *head)
+{
+    if (low_has_head(t))
+        return half16(head);
+    return half_of(load(w + (t == LOW_Q2_K ? 64 * 20 : 0)), 0);
+}
+
+KERN_INLINE __m512 low_dmin(const uint8_t *w)
+{
+    return half_of(load(w + 64 * 20), 1);
+}
+
+/* Bytes in front of the blocks of a panel of n blocks. */
+KERN_INLINE size_t low_head(enum low t, size_t n)
+{
+    return low_has_head(t) ? (32 * n + 63) / 64 * 64 : 0;
+}
+
+/* Signed byte b of each dword as the pair of words (byte, 0). */
+KERN_INLINE __m512i low_word_of(__m512i v, unsigned b)
+{
+    const __m128i at = _mm_setr_epi8(-128, 0, -128, -128, -128, 4, -128, -128, -128, 8, -128, -128,
+                                     -128, 12, -128, -128);
+    v = _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_add_epi8(at, _mm_set1_epi8((char)b))));
+    return _mm512_srai_epi16(v, 8);
+}
+
+/* Σ of 16 sub-blocks of (signed byte of v) × sum of activations. */
+KERN_INLINE __m512i low_sums(const __m512i v[4], const int16_t *sum16)
+{
+    __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        sum = _mm512_dpwssd_epi32(sum, signed_pair(v[i / 2], i % 2), spread(sum16 + 2 * i));
+    return sum;
+}
+
+/* ---- one column
+ * ------------------------------------------------------------------------------------ */
+
+/* Σ scale × dot over a block of 16 rows, offsets taken off. a: first 32 activations; sub-blocks of
+   32 are `step` apart. */
+KERN_INLINE __m512i low_dot(enum low t, const uint8_t *w, const __m512i sc[4], const int8_t *a,
+                            size_t step, const struct kern_x *x, size_t at)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i acc = zero;
+#pragma GCC unroll 8
+    for (unsigned s = 0; s < 8; s++, a += step) {
+        __m512i v[8];
+        low_unpack(t, w, s, v);
+        if (low_sub(t) == 32) {
+            __m512i start = _mm512_set1_epi32(-low_offset(t) * x->sum32[at * 8 + s]);
+            __m512i sum = dot(start, v, a, 8), scale = signed_byte_of(sc[s / 4], s % 4);
+            acc = _mm512_add_epi32(acc, _mm512_mullo_epi32(sum, scale));
+        } else { /* dots of 16 fit into a word: 16 × 7 × 127 */
+            __m512i v0 = dot(zero, v, a, 4), v1 = dot(zero, v + 4, a + 16, 4);
+            acc = _mm512_dpwssd_epi32(acc, v0, low_word_of(sc[s / 2], s % 2 * 2));
+            acc = _mm512_dpwssd_epi32(acc, v1, low_word_of(sc[s / 2], s % 2 * 2 + 1));
+        }
+    }
+    if (t == LOW_Q3_K)
+        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(low_sums(sc, x->sum16 + at * 16), 2));
+    return acc;
+}
+
+/* The product of G panels and one column: a GEMV_FN. */
+KERN_INLINE void low_gemv(int type, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
+                          size_t k, const struct kern_x *x, size_t col)
+{
+    const enum low t = (enum low)type;
+    const size_t ahead = fetch_ahead();
+    const uint8_t *body = w + low_head(t, k / 256);
+#pragma GCC unroll 1
+    for (size_t i = 0; i < k / 256; i++, body += low_bytes(t)) {
+        size_t at = i * x->cols + col;
+        const int8_t *a = x->q + (8 * i * x->cols + col) * 32;
+        __m512 xd = _mm512_set1_ps(x->d[at]);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++) {
+            const uint8_t *p = body + (size_t)g * panel;
+            __m512i sc[4], mn[4];
+            fetch_part(p + ahead, low_bytes(t), 0, 1);
+            low_scales(t, p, sc, mn);
+            __m512i acc = low_dot(t, p, sc, a, x->cols * 32, x, at);
+            __m512 d = low_d(t, p, w + (size_t)g * panel + 32 * i);
+            f[g] = _mm512_fmadd_ps(_mm512_mul_ps(d, xd), _mm512_cvtepi32_ps(acc), f[g]);
+            if (low_has_min(t)) {
+                __m512 sum = _mm512_cvtepi32_ps(low_sums(mn, x->sum16 + at * 16));
+                f[g] = _mm512_fnmadd_ps(_mm512_mul_ps(low_dmin(p), xd), sum, f[g]);
+            }
+        }
+    }
+}
+
+/* ---- several columns
+ * ------------------------------------------------------------------------------- */
+
+/* A step of 256 values of two panels. [..][2] is the panel. */
+struct low_step {
+    __m512i w[64][2];
+    __m512i sc[16][2]; /* scales, of types that are not flat */
+    __m512i mn[8][2];  /* minima as pairs of words */
+    __m512 d[2], dmin[2];
+};
+
+/* 32 values of quants times their scales, which are bytes i and i + 1 of sc, as unsigned bytes.
+   Only the low byte of each product counts, so words may carry anything above. */
+KERN_INLINE void low_fold(enum low t, __m512i v[8], __m512i sc, unsigned i)
+{
+#pragma GCC unroll 2
+    for (unsigned h = 0; h < 2; h++) {
+        const __m512i at = _mm512_broadcast_i32x4(
+            _mm_add_epi8(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12),
+                         _mm_set1_epi8((char)(i + h))));
+        __m512i s = _mm512_shuffle_epi8(sc, at), s2 = _mm512_add_epi8(s, s);
+        __m512i add = _mm512_sub_epi8(ones8(low_offset(t)), _mm512_add_epi8(s2, s2));
+#pragma GCC unroll 4
+        for (unsigned j = 4 * h; j < 4 * h + 4; j++) {
+            __m512i hi = _mm512_mullo_epi16(_mm512_srli_epi16(v[j], 8), s);
+            v[j] = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAA, _mm512_mullo_epi16(v[j], s),
+                                          _mm512_slli_epi16(hi, 8));
+            if (t == LOW_Q3_K) /* quants are too large by 4 */
+                v[j] = _mm512_add_epi8(v[j], add);
+        }
+    }
+}
+
+KERN_INLINE void low_step_unpack(enum low t, struct low_step *s, const uint8_t *w,
+                                 const uint8_t *head, int g)
+{
+    __m512i sc[4], mn[4];
+    low_scales(t, w, sc, mn);
+#pragma GCC unroll 8
+    for (unsigned u = 0; u < 8; u++) {
+        __m512i v[8];
+        low_unpack(t, w, u, v);
+        if (low_is_flat(t))
+            low_fold(t, v, sc[u / 2], u % 2 * 2);
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < 8; i++)
+            s->w[8 * u + i][g] = v[i];
+    }
+    if (!low_is_flat(t))
+#pragma GCC unroll 16
+        for (unsigned i = 0; i < 256 / (unsigned)low_sub(t); i++)
+            s->sc[i][g] = signed_byte_of(sc[i / 4], i % 4);
+    s->d[g] = low_d(t, w, head);
+    if (low_has_min(t)) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            s->mn[i][g] = byte_pair(mn[i / 2], i % 2);
+        s->dmin[g] = low_dmin(w);
+    }
+}
+
+/* C columns from `col` on over a step, which is block `block` of 256. */
+KERN_INLINE void low_tile(enum low t, int C, float f[][2][16], const struct low_step *s,
+                          const struct kern_x *x, size_t block, size_t col)
+{
+    const bool flat = low_is_flat(t);
+    const __m512i off = _mm512_set1_epi16((short)-low_offset(t));
+    size_t at = block * x->cols + col;
+    const int8_t *a = x->q + (8 * block * x->cols + col) * 32;
+    __m512i acc[2][TILE_COLS];
+    int32_t start[TILE_COLS][8]; /* of sub-blocks: −offset × Σ a */
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        const int16_t *sum32 = x->sum32 + (at + (size_t)c) * 8;
+        __m512i total = _mm512_setzero_si512();
+        if (flat && low_offset(t))
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                total = _mm512_dpwssd_epi32(total, off, spread(sum32 + 2 * i));
+        acc[0][c] = acc[1][c] = total;
+        if (!flat)
+            _mm256_storeu_si256(
+                (void *)start[c],
+                _mm256_mullo_epi32(_mm256_cvtepi16_epi32(_mm_load_si128((const void *)sum32)),
+                                   _mm256_set1_epi32(-low_offset(t))));
+    }
+#pragma GCC unroll 1
+    for (int b = 0; b < 8; b++, a += x->cols * 32) {
+        if (flat) {
+            tile_dot(C, acc, s->w + 8 * b, a, 8);
+            continue;
+        }
+        __m512i sum[2][TILE_COLS];
+#pragma GCC unroll 6
+        for (int c = 0; c < C; c++)
+            sum[0][c] = sum[1][c] = _mm512_set1_epi32(start[c][b]);
+        tile_dot(C, sum, s->w + 8 * b, a, 8);
+#pragma GCC unroll 6
+        for (int c = 0; c < C; c++)
+#pragma GCC unroll 2
+            for (int g = 0; g < 2; g++)
+                acc[g][c] = _mm512_add_epi32(acc[g][c], _mm512_mullo_epi32(sum[g][c], s->sc[b][g]));
+    }
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++) {
+        __m512 xd = _mm512_set1_ps(x->d[at + (size_t)c]);
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; g++) {
+            __m512 v = _mm512_load_ps(f[c][g]);
+            v = _mm512_fmadd_ps(_mm512_mul_ps(s->d[g], xd), _mm512_cvtepi32_ps(acc[g][c]), v);
+            if (low_has_min(t)) {
+                __m512i mins = _mm512_setzero_si512();
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++)
+                    mins = _mm512_dpwssd_epi32(mins, s->mn[i][g],
+                                               spread(x->sum16 + (at + (size_t)c) * 16 + 2 * i));
+                v = _mm512_fnmadd_ps(_mm512_mul_ps(s->dmin[g], xd), _mm512_cvtepi32_ps(mins), v);
+            }
+            _mm512_store_ps(f[c][g], v);
+        }
+    }
+}
+
+struct low_args {
+    float (*f)[2][16];
+    const struct low_step *s;
+    const struct kern_x *x;
+    size_t block, col;
+};
+
+#define LOW_TILE(t, C)                                                           \
+    static __attribute__((noinline)) void t##_tile_##C(const struct low_args *a) \
+    {                                                                            \
+        low_tile(t, C, a->f, a->s, a->x, a->block, a->col);                      \
+    }
+#define LOW_TILES(t)                                              \
+    LOW_TILE(t, 1)                                                \
+    LOW_TILE(t, 2)                                                \
+    LOW_TILE(t, 3)                                                \
+    LOW_TILE(t, 4)                                                \
+    LOW_TILE(t, 5)                                                \
+    LOW_TILE(t, 6)                                                \
+    static void (*const t##_tiles[])(const struct low_args *) = { \
+        t##_tile_1, t##_tile_2, t##_tile_3, t##_tile_4, t##_tile_5, t##_tile_6};
+
+LOW_TILES(LOW_IQ4_XS)
+LOW_TILES(LOW_Q3_K)
+LOW_TILES(LOW_Q2_K)
+
+/* The product of a pair of panels: a PAIR_FN. */
+KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1,
+                          size_t k, size_t s0, size_t s1, const struct kern_x *x, size_t col,
+                          size_t cols)
+{
+    const enum low t = (enum low)type;
+    void (*const *tile)(const struct low_args *) = t == LOW_IQ4_XS ? LOW_IQ4_XS_tiles
+                                                   : t == LOW_Q3_K ? LOW_Q3_K_tiles
+                                                                   : LOW_Q2_K_tiles;
+    struct low_step s;
+    struct low_args a = {.s = &s, .x = x};
+    const size_t bytes = low_bytes(t), head = low_head(t, k / 256);
+    size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    for (a.block = s0; a.block < s1; a.block++) {
+        size_t here = head + a.block * bytes;
+        low_step_unpack(t, &s, w0 + here, w0 + 32 * a.block, 0);
+        low_step_unpack(t, &s, w1 + here, w1 + 32 * a.block, 1);
+        for (size_t i = 0, c = 0, n; i < groups; i++, c += n) {
+            n = (cols - c) / (groups - i);
+            fetch_next(w0 + here + bytes, w1 + here + bytes, bytes, i, groups);
+            a.f = f + c;
+            a.col = col + c;
+            tile[n - 1](&a);
+        }
+    }
+}
+
+#endif
