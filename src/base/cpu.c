@@ -38,6 +38,11 @@ enum cpu_isa cpu_best(void)
     return __builtin_cpu_supports("avx512vnni") ? CPU_AVX512VNNI : CPU_AVX512;
 }
 
+bool cpu_bf16(void)
+{
+    return cpu_best() == CPU_AVX512VNNI && __builtin_cpu_supports("avx512bf16");
+}
+
 static bool model_from_cpu(char out[49])
 {
     unsigned max = __get_cpuid_max(0x80000000u, NULL);
@@ -55,6 +60,11 @@ static bool model_from_cpu(char out[49])
 enum cpu_isa cpu_best(void)
 {
     return CPU_SCALAR;
+}
+
+bool cpu_bf16(void)
+{
+    return false;
 }
 
 static bool model_from_cpu(char out[49])

@@ -7,6 +7,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 /* Each level includes the ones before it. */
 enum cpu_isa {
     CPU_SCALAR,     /* plain C: the reference, and the only level outside x86-64 */
@@ -17,6 +19,9 @@ enum cpu_isa {
 };
 
 enum cpu_isa cpu_best(void);
+/* BF16 dot products (Cooper Lake, Zen 4): beside CPU_AVX512VNNI or not at all. */
+bool cpu_bf16(void);
+
 const char *cpu_isa_name(enum cpu_isa isa); /* "scalar", "avx2", "avx512", "avx512vnni" */
 
 /* Parses a name; refuses unknown ones and levels above cpu_best(). "auto" gives cpu_best(). */

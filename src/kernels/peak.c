@@ -44,7 +44,7 @@ static uint64_t f32_c(size_t rounds)
     return (uint64_t)rounds * PEAK_CHAINS * 2;
 }
 
-static const struct peak_isa peak_c = {read_c, int8_c, f32_c};
+static const struct peak_isa peak_c = {read_c, int8_c, f32_c, NULL};
 
 /* Weakest first, as enum cpu_isa. */
 static const struct peak_isa *const levels[CPU_ISA_COUNT] = {
@@ -58,7 +58,7 @@ static const struct peak_isa *const levels[CPU_ISA_COUNT] = {
 
 const char *peak_name(enum peak_kind kind)
 {
-    static const char *const names[PEAK_KIND_COUNT] = {"read", "int8", "f32"};
+    static const char *const names[PEAK_KIND_COUNT] = {"read", "int8", "bf16", "f32"};
     return names[kind];
 }
 
@@ -71,8 +71,19 @@ uint64_t peak_run(enum peak_kind kind, enum cpu_isa isa, const void *buf, size_t
         p.read = levels[i]->read ? levels[i]->read : p.read;
         p.int8 = levels[i]->int8 ? levels[i]->int8 : p.int8;
         p.f32 = levels[i]->f32 ? levels[i]->f32 : p.f32;
+        p.bf16 = levels[i]->bf16 ? levels[i]->bf16 : p.bf16;
     }
-    if (kind == PEAK_READ)
+    switch (kind) {
+    case PEAK_READ:
         return p.read(buf, n);
-    return kind == PEAK_INT8 ? p.int8(n) : p.f32(n);
+    case PEAK_INT8:
+        return p.int8(n);
+    case PEAK_BF16:
+        if (p.bf16 && cpu_bf16())
+            return p.bf16(n);
+        break;
+    default:
+        break;
+    }
+    return p.f32(n);
 }

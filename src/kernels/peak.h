@@ -17,11 +17,12 @@
 enum peak_kind {
     PEAK_READ, /* bytes from memory (or from the cache that holds the buffer) */
     PEAK_INT8, /* int8 multiply-adds: vpdpbusd, or vpmaddubsw + vpaddw without VNNI */
+    PEAK_BF16, /* BF16 dot products (vdpbf16ps); without them what PEAK_F32 is */
     PEAK_F32,  /* float32 fused multiply-adds */
     PEAK_KIND_COUNT,
 };
 
-/* "read", "int8", "f32". */
+/* "read", "int8", "bf16", "f32". */
 const char *peak_name(enum peak_kind kind);
 
 /*

@@ -9,4 +9,4 @@ PEAK_STEPS(int8_ymm, __m256i, "x", _mm256_set1_epi8(3), _mm256_set1_epi8(5),
 PEAK_STEPS(f32_ymm, __m256, "x", _mm256_set1_ps(0.5f), _mm256_set1_ps(1.0f),
            _mm256_fmadd_ps(sum[i], a, b), 16)
 
-const struct peak_isa peak_avx2 = {read_ymm, int8_ymm, f32_ymm};
+const struct peak_isa peak_avx2 = {read_ymm, int8_ymm, f32_ymm, NULL};

@@ -13,6 +13,7 @@ struct peak_isa {
     uint64_t (*read)(const void *buf, size_t n);
     uint64_t (*int8)(size_t rounds);
     uint64_t (*f32)(size_t rounds);
+    uint64_t (*bf16)(size_t rounds); /* only where cpu_bf16() */
 };
 
 // clang-format off
@@ -53,6 +54,7 @@ struct peak_isa {
 
 #ifdef __x86_64__
 extern const struct peak_isa peak_avx2, peak_avx512, peak_vnni;
+uint64_t peak_bf16(size_t rounds);
 #endif
 
 #endif
