@@ -9,11 +9,11 @@
 #include "base/num.h"
 #include "base/quota.h"
 #include "base/team.h"
-#include "kernels/peak.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -26,10 +26,16 @@ enum {
 
 struct machine {
     struct team *team;
+    enum cpu_isa isa;
+    uint8_t *buf; /* NULL until memory is measured */
+    size_t chunks;
+    size_t rounds[PEAK_KIND_COUNT]; /* of a thread in a pass of products; 0 = not yet known */
+};
+
+struct machine_job {
     enum peak_kind kind;
     enum cpu_isa isa;
-    uint8_t *buf;
-    size_t chunks;
+    const uint8_t *buf;
     size_t work; /* of a chunk: bytes, or rounds */
     atomic_uint_least64_t done;
 };
@@ -42,29 +48,19 @@ static void machine_touch(void *arg, size_t chunk, int worker)
 
 static void machine_work(void *arg, size_t chunk, int worker)
 {
-    struct machine *m = arg;
-    const uint8_t *at = m->buf ? m->buf + chunk * MACHINE_CHUNK : NULL;
-    atomic_fetch_add(&m->done, peak_run(m->kind, m->isa, at, m->work));
+    struct machine_job *j = arg;
+    const uint8_t *at = j->buf ? j->buf + chunk * MACHINE_CHUNK : NULL;
+    atomic_fetch_add(&j->done, peak_run(j->kind, j->isa, at, j->work));
 }
 
 /* One pass over all chunks: what was done a second; the time in *took. */
-static double machine_pass(struct machine *m, double *took)
+static double machine_pass(struct machine *m, struct machine_job *j, size_t chunks, double *took)
 {
-    atomic_store(&m->done, 0);
+    atomic_store(&j->done, 0);
     double t0 = clock_seconds();
-    team_run(m->team, machine_work, m, m->chunks);
+    team_run(m->team, machine_work, j, chunks);
     *took = clock_seconds() - t0;
-    return *took > 0 ? (double)atomic_load(&m->done) / *took : 0;
-}
-
-static double machine_best(struct machine *m, double seconds)
-{
-    double best = 0, took, end = clock_seconds() + seconds;
-    do {
-        double rate = machine_pass(m, &took);
-        best = rate > best ? rate : best;
-    } while (clock_seconds() < end);
-    return best;
+    return *took > 0 ? (double)atomic_load(&j->done) / *took : 0;
 }
 
 /* Four times the largest cache within the bounds, or at the least twice: a smaller buffer would
@@ -79,37 +75,90 @@ static size_t machine_buffer(void)
     return n <= room ? n : 0;
 }
 
-double machine_bandwidth(int threads, double seconds)
+/* The buffer, touched by the threads that will read it. */
+static bool machine_memory(struct machine *m)
 {
-    struct machine m = {.kind = PEAK_READ, .isa = cpu_best(), .work = MACHINE_CHUNK};
-    double best = 0;
-    size_t n = machine_buffer();
-    if (!n)
-        return 0;
-    m.chunks = n / MACHINE_CHUNK;
-    m.buf = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (m.buf == MAP_FAILED)
-        return 0;
-    madvise(m.buf, n, MADV_HUGEPAGE);
-    if (!team_new(&m.team, threads, NULL)) {
-        team_run(m.team, machine_touch, &m, m.chunks);
-        best = machine_best(&m, seconds);
+    size_t n = m->buf ? 0 : machine_buffer();
+    if (m->buf || !n)
+        return m->buf != NULL;
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    madvise(p, n, MADV_HUGEPAGE);
+    m->buf = p;
+    m->chunks = n / MACHINE_CHUNK;
+    team_run(m->team, machine_touch, m, m->chunks);
+    return true;
+}
+
+static double machine_read(struct machine *m, double seconds)
+{
+    struct machine_job j = {.kind = PEAK_READ, .buf = m->buf, .work = MACHINE_CHUNK};
+    double best = 0, took, end = clock_seconds() + seconds;
+    for (int pass = 0; pass < 2 || clock_seconds() < end; pass++) {
+        j.isa = pass % 2 && cpu_best() > CPU_AVX2 ? CPU_AVX2 : cpu_best();
+        double rate = machine_pass(m, &j, m->chunks, &took);
+        best = rate > best ? rate : best;
     }
-    team_free(m.team);
-    munmap(m.buf, n);
     return best;
 }
 
-double machine_int8(int threads, enum cpu_isa isa, double seconds)
+static double machine_products(struct machine *m, enum peak_kind kind, double seconds)
 {
-    struct machine m = {.kind = PEAK_INT8, .isa = isa, .work = 1024};
+    struct machine_job j = {.kind = kind, .isa = m->isa, .work = num_max(m->rounds[kind], 1024)};
+    size_t chunks = (size_t)team_threads(m->team);
     double best = 0, took = 0;
-    if (team_new(&m.team, threads, NULL))
-        return 0;
-    m.chunks = (size_t)team_threads(m.team);
-    while (machine_pass(&m, &took) > 0 && took < 1e-6 * MACHINE_PASS_US && m.work < SIZE_MAX / 4)
-        m.work *= 2;
-    best = machine_best(&m, seconds);
-    team_free(m.team);
+    if (!m->rounds[kind])
+        while (machine_pass(m, &j, chunks, &took) > 0 && took < 1e-6 * MACHINE_PASS_US &&
+               j.work < SIZE_MAX / 4)
+            j.work *= 2;
+    m->rounds[kind] = j.work;
+    double end = clock_seconds() + seconds;
+    do {
+        double rate = machine_pass(m, &j, chunks, &took);
+        best = rate > best ? rate : best;
+    } while (clock_seconds() < end);
     return best;
+}
+
+double machine_measure(struct machine *m, enum peak_kind kind, double seconds)
+{
+    if (kind == PEAK_READ)
+        return machine_memory(m) ? machine_read(m, seconds) : 0;
+    return machine_products(m, kind, seconds);
+}
+
+int machine_new(struct machine **out, int threads, enum cpu_isa isa, struct err *e)
+{
+    *out = NULL;
+    struct machine *m = calloc(1, sizeof *m);
+    if (!m)
+        return err_nomem(e, sizeof *m, "measuring the machine");
+    m->isa = isa;
+    int rc = team_new(&m->team, threads, e);
+    if (rc)
+        machine_free(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void machine_free(struct machine *m)
+{
+    if (!m)
+        return;
+    if (m->buf)
+        munmap(m->buf, m->chunks * MACHINE_CHUNK);
+    team_free(m->team);
+    free(m);
+}
+
+double machine_bandwidth(int threads, double seconds)
+{
+    struct machine *m;
+    struct err e = {0};
+    double v =
+        machine_new(&m, threads, cpu_best(), &e) ? 0 : machine_measure(m, PEAK_READ, seconds);
+    machine_free(m);
+    return v;
 }

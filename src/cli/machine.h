@@ -3,13 +3,24 @@
 #define PONDER_CLI_MACHINE_H
 
 #include "base/cpu.h"
+#include "base/err.h"
+#include "kernels/peak.h"
 
-/* Bytes a second that `threads` threads read from memory together, best of passes for about
-   `seconds`. 0 when it could not be measured. */
+struct machine;
+
+/* A measurer with a team of `threads` threads, for kernels of `isa`. The threads sleep between
+   measurements. */
+int machine_new(struct machine **out, int threads, enum cpu_isa isa, struct err *e);
+void machine_free(struct machine *m);
+
+/*
+ * What all threads together do a second, the best of passes for about `seconds`: bytes read from
+ * memory (PEAK_READ; with the widest loads and with those of AVX2, whichever are faster here), or
+ * operations in registers, two per multiply-add. 0 when it could not be measured.
+ */
+double machine_measure(struct machine *m, enum peak_kind kind, double seconds);
+
+/* Reading memory alone, for who needs one figure. */
 double machine_bandwidth(int threads, double seconds);
-
-/* int8 operations a second (two per multiply-add) that `threads` threads do together from registers
-   with the instructions of `isa`; 0 when not measurable. */
-double machine_int8(int threads, enum cpu_isa isa, double seconds);
 
 #endif

@@ -111,6 +111,7 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.threads = u->threads == OPT_UNSET ? 0 : (int)u->threads;
     o.ctx = u->ctx == OPT_UNSET ? r->ctx : (size_t)u->ctx;
     o.want = r->want;
+    o.cache = r->cache;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
     o.kv_type = u->kv_type ? quant_by_name(u->kv_type)->id : r->kv_type;
     if (u->lora_merge > 0 && !u->lora)

@@ -40,6 +40,7 @@ struct engine_request {
     bool mtp;              /* load the prediction layer in any case */
     size_t ctx;            /* when --ctx is not given; 0 = the engine's choice */
     size_t want;           /* rows of logits computed together; 0 = the engine's choice */
+    size_t cache;          /* tokens of all sessions together; 0 = of one */
 };
 
 int options_open(struct engine **out, struct engine_request *r, struct err *e);

@@ -81,12 +81,10 @@ static void engine_name(struct engine *g)
         *dot = 0;
 }
 
-/* Scratch of a forward pass over n tokens that end the context, with `want` rows of logits. */
-static size_t engine_dry(struct engine *g, size_t n, size_t want)
+size_t engine_dry(struct engine *g, const struct batch *batch)
 {
-    struct batch_run run = {.n = n, .pos = g->info.ctx - n};
-    struct batch b = {.n = n, .n_want = want, .runs = &run, .n_runs = 1};
     struct op_ctx dry = g->ops;
+    struct batch b = *batch;
     float state = 0; /* its place is enough: nothing is computed */
     dry.dry = true;
     dry.used = dry.peak = 0;
@@ -98,19 +96,38 @@ static size_t engine_dry(struct engine *g, size_t n, size_t want)
     return dry.peak;
 }
 
+/* Scratch of a pass over n tokens that end the context, with `want` rows of logits. */
+static size_t engine_dry_run(struct engine *g, size_t n, size_t want)
+{
+    struct batch_run run = {.n = n, .pos = g->info.ctx - n};
+    return engine_dry(g, &(struct batch){.n = n, .n_want = want, .runs = &run, .n_runs = 1});
+}
+
+/* The same of a step that decodes as many sessions as there may be, one of which fills the cache.
+ */
+static size_t engine_dry_step(struct engine *g)
+{
+    size_t n = num_min(g->want, g->step.rows);
+    for (size_t i = 0; i < n; i++)
+        g->step.runs[i] = (struct batch_run){.row = i, .n = 1};
+    g->step.runs[0].pos = g->info.cache - 1;
+    return engine_dry(g, &(struct batch){.n = n, .n_want = n, .runs = g->step.runs, .n_runs = n});
+}
+
 static int engine_plan(struct engine *g, struct err *e)
 {
     size_t want = num_min(g->want, g->info.ctx), batch = num_min(g->batch, g->info.ctx);
-    size_t n = num_max(engine_dry(g, batch, 1), engine_dry(g, want, want));
+    size_t n = num_max(engine_dry_run(g, batch, 1), engine_dry_run(g, want, want));
     /* A chunk too short for the expanded form may take more than a long one. */
     if (model_config(g->model)->mla_expanded) {
-        n = num_max(n, engine_dry(g, num_min(batch, MODEL_EXPAND - 1), 1));
+        n = num_max(n, engine_dry_run(g, num_min(batch, MODEL_EXPAND - 1), 1));
         want = num_min(want, MODEL_EXPAND - 1);
-        n = num_max(n, engine_dry(g, want, want));
+        n = num_max(n, engine_dry_run(g, want, want));
     }
     /* Small batches split the context between tasks and keep a part per page. */
     for (size_t i = 1; i <= 4 && i <= g->info.ctx; i++)
-        n = num_max(n, engine_dry(g, i, i));
+        n = num_max(n, engine_dry_run(g, i, i));
+    n = num_max(n, engine_dry_step(g));
     g->info.scratch_bytes = n;
     return op_ctx_reserve(&g->ops, n, e);
 }
@@ -131,13 +148,15 @@ static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err 
         while (ctx > 2048 && page && avail != SIZE_MAX && ctx / KV_PAGE * page > avail / 2)
             ctx /= 2;
     }
-    size_t pages = ctx / KV_PAGE + (ctx % KV_PAGE != 0), need;
+    size_t cache = num_max(ctx, o->cache);
+    size_t pages = cache / KV_PAGE + (cache % KV_PAGE != 0), need;
     if (page && num_mul(&need, pages, page) && avail != SIZE_MAX && need > avail)
         return err_set(e, ERR_NOMEM,
                        "a context of %zu tokens needs %.1f GB of KV cache, %.1f GB are free: give "
                        "a smaller --ctx, or --kv-type q8_0",
-                       ctx, (double)need / 1e9, (double)avail / 1e9);
+                       cache, (double)need / 1e9, (double)avail / 1e9);
     g->info.ctx = ctx;
+    g->info.cache = cache;
     return kv_pool_new(&g->kv, &shape, pages, e);
 }
 
@@ -152,7 +171,20 @@ static void engine_facts(struct engine *g)
     i->weight_bytes = model_weight_bytes(g->model);
     i->mapped_bytes = model_mapped_bytes(g->model);
     i->token_bytes = model_token_bytes(g->model);
-    model_macs(g->model, &i->token_macs, &i->head_macs);
+    const struct model_config *cfg = model_config(g->model);
+    const struct model_counts *count = model_counts(g->model);
+    i->expert_bytes = count->expert_bytes;
+    i->experts = cfg->n_expert;
+    i->experts_used = cfg->n_expert_used;
+    for (int m = 0; m < MODEL_MATH_COUNT; m++) {
+        /* Two columns of int8 stand for one of int16. */
+        enum engine_math as = m == MODEL_MATH_BF16  ? ENGINE_MATH_BF16
+                              : m == MODEL_MATH_F32 ? ENGINE_MATH_F32
+                              : g->ops.fine         ? ENGINE_MATH_INT16
+                                                    : ENGINE_MATH_INT8;
+        i->token_macs[as] = count->layer_macs[m];
+        i->head_macs[as] = count->head_macs[m];
+    }
     i->vocab = model_config(g->model)->n_vocab;
     i->layers = model_config(g->model)->n_layer;
     i->r1_family = g->chat && chat_thinking(g->chat) == CHAT_THINK_ALWAYS &&
@@ -209,7 +241,8 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
         log_line(o->log, LOG_WARN,
                  "the tokenizer has %zu tokens, the model %zu: the others can't be used",
                  tokenizer_count(g->tok), g->info.vocab);
-    return engine_plan(g, e);
+    rc = engine_step_init(g, e);
+    return rc ? rc : engine_plan(g, e);
 }
 
 int engine_open(struct engine **out, const char *path, const struct engine_opts *o, struct err *e)
@@ -274,6 +307,7 @@ void engine_free(struct engine *g)
     if (!g)
         return;
     op_ctx_release(&g->ops);
+    engine_step_release(g);
     kv_pool_free(g->kv);
     model_free(g->model);
     chat_free(g->chat);

@@ -41,6 +41,15 @@ enum engine_act {
     ENGINE_ACT_F32,   /* float: weights are decoded, slow */
 };
 
+/* The arithmetic of a product, by the type of its weights. */
+enum engine_math {
+    ENGINE_MATH_INT8,
+    ENGINE_MATH_INT16, /* int8 twice (ENGINE_ACT_INT16) */
+    ENGINE_MATH_BF16,  /* weights whose codes are exact in BF16: BF16, FP8 */
+    ENGINE_MATH_F32,
+    ENGINE_MATH_COUNT,
+};
+
 struct engine_opts {
     int threads;      /* 0 = as many as the machine allows */
     enum cpu_isa isa; /* from cpu_isa_parse */
@@ -48,6 +57,8 @@ struct engine_opts {
     size_t ctx_max;   /* bound on the default; 0 = 4096 × 8 or what memory allows */
     size_t batch;     /* tokens of a prefill chunk; 0 = 512 */
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
+    size_t cache;     /* tokens that the sessions hold together, at most; 0 = ctx: one full session.
+                         Each session takes whole pages of 64 */
     enum quant_id kv_type; /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
     enum engine_place place;
     enum engine_act act;
@@ -70,18 +81,23 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
 void engine_free(struct engine *g);
 
 struct engine_info {
-    const char *name;      /* general.name or the file's name without its ending */
-    const char *arch;      /* "llama", "qwen2", … */
-    const char *file_type; /* "Q4_K_M", "BF16", … (best guess of the mix) */
-    uint64_t params;       /* number of weights */
-    uint64_t weight_bytes; /* in memory as the kernels read them */
-    uint64_t mapped_bytes; /* of weights left in the files */
-    uint64_t token_bytes;  /* of weights that one decoded token reads */
-    uint64_t token_macs;   /* multiply-adds of the linear layers for one token, without the head */
-    uint64_t head_macs;    /* of the output head */
+    const char *name;             /* general.name or the file's name without its ending */
+    const char *arch;             /* "llama", "qwen2", … */
+    const char *file_type;        /* "Q4_K_M", "BF16", … (best guess of the mix) */
+    uint64_t params;              /* number of weights */
+    uint64_t weight_bytes;        /* in memory as the kernels read them */
+    uint64_t mapped_bytes;        /* of weights left in the files */
+    uint64_t token_bytes;         /* of weights that one decoded token reads */
+    uint64_t expert_bytes;        /* of all routed experts; a token reads used / count of them */
+    size_t experts, experts_used; /* of a layer; 0: none */
+    /* Multiply-adds for one token by what multiplies them: of the linear layers without the head,
+       and of the output head. */
+    uint64_t token_macs[ENGINE_MATH_COUNT], head_macs[ENGINE_MATH_COUNT];
     uint64_t kv_token_bytes; /* of the KV cache, a token */
     uint64_t scratch_bytes;  /* of activations, at the largest batch */
     size_t ctx_train, ctx, vocab, layers;
+    size_t cache;      /* tokens that all sessions hold together, at most */
+    size_t step, want; /* of engine_step: tokens, and rows of logits, at most */
     int threads;
     enum cpu_isa isa;
     enum quant_id kv_type;
@@ -149,6 +165,26 @@ int session_score(struct session *s, const int32_t *ids, size_t n, size_t from,
                   void (*row)(void *arg, size_t i, const float *logits, int worker), void *arg,
                   struct err *e);
 void session_truncate(struct session *s, size_t n); /* forgets tokens from n on */
+
+/*
+ * What one session takes from a step: `n` ≥ 1 tokens at its end. Logits are computed for the last
+ * `want` of them: 1 to go on from there, 0 in the middle of a prompt, more to check guesses.
+ */
+struct session_part {
+    struct session *s;
+    const int32_t *ids;
+    size_t n, want;
+    const float *logits; /* out: (want, vocab), valid until the engine computes again; else NULL */
+};
+
+/*
+ * Adds tokens to several sessions of the engine in one pass over the weights: what decodes at the
+ * same time, and pieces of prompts beside it. Each session then has the logits, to the bit, that
+ * session_append would have given it. The parts are different sessions; together at most
+ * engine_info()->step tokens, of which `want` at most ->want. An error leaves all of them as they
+ * were.
+ */
+int engine_step(struct engine *g, struct session_part *part, size_t n, struct err *e);
 
 /*
  * The timeline continued by ids[0..n), and the logits of the prediction layer for its tokens: n - 1

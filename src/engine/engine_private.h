@@ -7,6 +7,15 @@
 
 enum { ENGINE_WANT = 16 }; /* rows of logits in one forward pass, when nobody says */
 
+/* Memory of a step: what its batch points to (step.c). */
+struct engine_step {
+    size_t rows; /* tokens, at most */
+    int32_t *ids;
+    uint32_t *pos, *want;
+    struct batch_run *runs;
+    float *hidden; /* (rows, d_model), with the prediction layer */
+};
+
 struct engine {
     struct kern kern;
     struct team *team;
@@ -19,6 +28,7 @@ struct engine {
     size_t batch; /* tokens of a prefill chunk */
     bool mtp;     /* the prediction layer is loaded */
     size_t want;  /* rows of logits in one forward pass, at most */
+    struct engine_step step;
     struct op_tape watch;
     void (*observer)(void *arg, const struct engine_input *in);
     void *observer_arg;
@@ -39,13 +49,11 @@ struct session {
     int32_t *ids; /* (ctx) the timeline */
     size_t n;     /* tokens in it, all in the cache */
     size_t reused;
-    float *logits;        /* (vocab) */
-    bool has_logits;      /* logits are those after token n - 1 */
-    uint32_t *pos, *want; /* (batch) */
+    float *logits;   /* (vocab) */
+    bool has_logits; /* logits are those after token n - 1 */
 
     /* With the prediction layer (session_mtp.c). */
-    int32_t *mtp_ids; /* (batch) */
-    float *hidden;    /* (batch, d_model) states of tokens [hidden_pos, + hidden_n) */
+    float *hidden; /* (step.rows, d_model) states of tokens [hidden_pos, + hidden_n) */
     size_t hidden_pos, hidden_n;
     size_t mtp_n; /* positions that the layer's cache has */
     bool ahead;   /* token n has been guessed and computed: */
@@ -53,6 +61,16 @@ struct session {
     float *ahead_logits; /* (vocab) those after it */
     uint64_t drafted, accepted;
 };
+
+/* Scratch that a forward pass over the batch needs, and with the prediction layer a pass of it. */
+size_t engine_dry(struct engine *g, const struct batch *b);
+
+int engine_step_init(struct engine *g, struct err *e);
+void engine_step_release(struct engine *g);
+
+/* engine_step without its checks; *y becomes the logits of all parts, in scratch. */
+int engine_forward(struct engine *g, struct session_part *part, size_t n, struct tensor *y,
+                   struct err *e);
 
 /* ERR_LIMIT or ERR_FORMAT when n more tokens do not fit or are no tokens. */
 int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e);

@@ -19,17 +19,13 @@ int session_new(struct session **out, struct engine *g, struct err *e)
     if (!s)
         return err_nomem(e, sizeof *s, "a session");
     s->g = g;
-    size_t batch = num_max(num_max(g->batch, g->want), 2); /* 2: a token and its guess */
     s->ids = calloc(g->info.ctx, sizeof *s->ids);
     s->logits = calloc(g->info.vocab, sizeof *s->logits);
-    s->pos = calloc(batch, sizeof *s->pos);
-    s->want = calloc(batch, sizeof *s->want);
-    bool ok = s->ids && s->logits && s->pos && s->want;
+    bool ok = s->ids && s->logits;
     if (ok && g->mtp) {
-        s->hidden = calloc(batch, model_config(g->model)->d_model * sizeof *s->hidden);
+        s->hidden = calloc(g->step.rows, model_config(g->model)->d_model * sizeof *s->hidden);
         s->ahead_logits = calloc(g->info.vocab, sizeof *s->ahead_logits);
-        s->mtp_ids = calloc(batch, sizeof *s->mtp_ids);
-        ok = s->hidden && s->ahead_logits && s->mtp_ids;
+        ok = s->hidden && s->ahead_logits;
     }
     int rc = ok ? kv_seq_init(&s->seq, g->kv, g->info.ctx, e)
                 : err_nomem(e, g->info.ctx * sizeof *s->ids, "a session");
@@ -47,48 +43,16 @@ void session_free(struct session *s)
     kv_seq_release(&s->seq);
     free(s->ids);
     free(s->logits);
-    free(s->pos);
-    free(s->want);
     free(s->hidden);
     free(s->ahead_logits);
-    free(s->mtp_ids);
     free(s);
 }
 
 int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, struct tensor *y,
                  struct err *e)
 {
-    struct engine *g = s->g;
-    int rc = kv_seq_reserve(&s->seq, s->n + n, e);
-    if (rc)
-        return rc;
-    if (g->mtp)
-        session_catch_up(s, ids[0], 0, NULL);
-    s->ahead = false;
-    for (size_t i = 0; i < n; i++)
-        s->pos[i] = (uint32_t)(s->n + i);
-    for (size_t i = 0; i < want; i++)
-        s->want[i] = (uint32_t)(n - want + i);
-    struct batch_run run = {.seq = &s->seq, .n = n, .pos = s->n};
-    struct batch b = {.n = n,
-                      .ids = ids,
-                      .pos = s->pos,
-                      .want = s->want,
-                      .n_want = want,
-                      .hidden = s->hidden,
-                      .runs = &run,
-                      .n_runs = 1};
-    g->ops.used = 0;
-    *y = model_forward(g->model, &g->ops, &b);
-    if (want)
-        memcpy(s->logits, y->data + (want - 1) * y->cols, y->cols * sizeof(float));
-    g->ops.used = 0;
-    s->has_logits = want != 0;
-    memcpy(s->ids + s->n, ids, n * sizeof *ids);
-    s->hidden_pos = s->n;
-    s->hidden_n = n;
-    s->n += n;
-    return 0;
+    struct session_part p = {.s = s, .ids = ids, .n = n, .want = want};
+    return engine_forward(s->g, &p, 1, y, e);
 }
 
 int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e)

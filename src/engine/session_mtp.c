@@ -36,16 +36,16 @@ void session_catch_up(struct session *s, int32_t next, size_t want, struct tenso
     size_t n = to - from;
     want = num_min(want, n);
     for (size_t i = 0; i < n; i++) {
-        s->pos[i] = (uint32_t)(from + i);
-        s->mtp_ids[i] = from + i + 1 < s->n ? s->ids[from + i + 1] : next;
+        g->step.pos[i] = (uint32_t)(from + i);
+        g->step.ids[i] = from + i + 1 < s->n ? s->ids[from + i + 1] : next;
     }
     for (size_t i = 0; i < want; i++)
-        s->want[i] = (uint32_t)(n - want + i);
+        g->step.want[i] = (uint32_t)(n - want + i);
     struct batch_run run = {.seq = &s->seq, .n = n, .pos = from};
     struct batch b = {.n = n,
-                      .ids = s->mtp_ids,
-                      .pos = s->pos,
-                      .want = s->want,
+                      .ids = g->step.ids,
+                      .pos = g->step.pos,
+                      .want = g->step.want,
                       .n_want = want,
                       .runs = &run,
                       .n_runs = 1};

@@ -273,26 +273,36 @@ static struct weight *load_slot(struct load *l, const struct model_tensor *row, 
     return *array ? *array + index : NULL;
 }
 
+static enum model_math load_math(const struct kern *k, const struct weight *w)
+{
+    enum kern_act act = k->mul[w->type->id].act;
+    if (act == KERN_ACT_Q32 || act == KERN_ACT_Q256)
+        return MODEL_MATH_INT8;
+    return w->type->id == QUANT_BF16 || w->type->id == QUANT_FP8 ? MODEL_MATH_BF16 : MODEL_MATH_F32;
+}
+
 /* What a token reads and multiplies: of experts, the chosen share. */
 static void load_count(struct load *l, const struct model_tensor *row, size_t layer,
                        const struct weight *w)
 {
     struct model *m = l->m;
     uint64_t macs = (uint64_t)w->rows * w->cols, bytes = (uint64_t)w->rows * w->row_bytes;
+    enum model_math math = load_math(l->c->kern, w);
     m->params += macs;
     if (layer != SIZE_MAX && layer >= m->cfg.n_layer)
         return; /* the MTP layer is not part of a token's way */
     if (row->rows == DIM_ONE || load_looked_up(l, row))
         return;
     if (layer == SIZE_MAX) {
-        m->head_macs = macs;
+        m->counts.head_macs[math] = macs;
         m->head_bytes = bytes;
     } else if (row->flags & TENSOR_EXPERTS) {
         /* n_expert equal shares of n_expert_used experts; rounding is of no matter here. */
-        m->layer_macs += macs * m->cfg.n_expert_used / m->cfg.n_expert;
+        m->counts.layer_macs[math] += macs * m->cfg.n_expert_used / m->cfg.n_expert;
+        m->counts.expert_bytes += bytes;
         m->layer_bytes += bytes * m->cfg.n_expert_used / m->cfg.n_expert;
     } else {
-        m->layer_macs += macs;
+        m->counts.layer_macs[math] += macs;
         m->layer_bytes += bytes;
     }
 }

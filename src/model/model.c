@@ -60,10 +60,9 @@ uint64_t model_token_bytes(const struct model *m)
     return m->layer_bytes + m->head_bytes;
 }
 
-void model_macs(const struct model *m, uint64_t *layers, uint64_t *head)
+const struct model_counts *model_counts(const struct model *m)
 {
-    *layers = m->layer_macs;
-    *head = m->head_macs;
+    return &m->counts;
 }
 
 void model_kv_shape(const struct model *m, struct kv_shape *out)

@@ -88,6 +88,16 @@ struct model_load_opts {
     void *arg;
 };
 
+/* What multiplies a weight: int8 dot products; BF16 ones where the CPU has them, for weights whose
+   codes are exact in BF16; float. */
+enum model_math { MODEL_MATH_INT8, MODEL_MATH_BF16, MODEL_MATH_F32, MODEL_MATH_COUNT };
+
+/* Multiply-adds for one token (of experts, the chosen ones), and what routed experts take. */
+struct model_counts {
+    uint64_t layer_macs[MODEL_MATH_COUNT], head_macs[MODEL_MATH_COUNT]; /* all but the head; it */
+    uint64_t expert_bytes;                                              /* all routed experts */
+};
+
 /* Reads and checks hyperparameters and every tensor's presence, type and shape; loads nothing. */
 int model_check(const struct source *src, struct model_config *out, struct err *e);
 
@@ -105,7 +115,7 @@ uint64_t model_params(const struct model *m);
 uint64_t model_weight_bytes(const struct model *m); /* packed, in memory */
 uint64_t model_mapped_bytes(const struct model *m); /* left in the files, read when used */
 uint64_t model_token_bytes(const struct model *m);  /* read for one token */
-void model_macs(const struct model *m, uint64_t *layers, uint64_t *head);
+const struct model_counts *model_counts(const struct model *m);
 void model_kv_shape(const struct model *m, struct kv_shape *out);
 
 /*

@@ -349,6 +349,152 @@ static size_t best_of(const float *row, size_t n)
     return best;
 }
 
+/* An engine for several sessions of a short context. */
+static struct engine *open_shared(const char *name, bool mtp, size_t cache)
+{
+    struct engine_opts o;
+    struct engine *g;
+    struct err e = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
+    engine_opts_init(&o);
+    o.threads = 2;
+    o.ctx = 128;
+    o.batch = 24;
+    o.want = 5;
+    o.cache = cache;
+    o.mtp = mtp;
+    if (engine_open(&g, path, &o, &e))
+        fail_msg("%s", e.text);
+    return g;
+}
+
+/*
+ * Sessions that step together have the logits of sessions that run alone: some decode, one is in
+ * its prompt, one checks guesses, and none cares in which order they stand.
+ */
+static void check_steps(const char *name, bool mtp)
+{
+    enum { SESSIONS = 5, STEPS = 30 };
+    struct engine *g = open_shared(name, mtp, SESSIONS * 128), *alone_g = open_shared(name, mtp, 0);
+    struct session *s[SESSIONS], *alone = new_session(alone_g);
+    struct err e = {0};
+    size_t vocab = engine_info(g)->vocab, at[SESSIONS];
+    int32_t ids[SESSIONS][128];
+    float *row = malloc(SESSIONS * 128 * vocab * sizeof *row);
+    assert_non_null(row);
+    for (size_t q = 0; q < SESSIONS; q++) {
+        for (size_t i = 0; i < 128; i++)
+            ids[q][i] = (int32_t)((i * (q + 3) * 7919 + q) % vocab);
+        session_truncate(alone, 0);
+        assert_int_equal(session_append_all(alone, ids[q], 128, row + q * 128 * vocab, &e), 0);
+        s[q] = new_session(g);
+        at[q] = 40 * q / (SESSIONS - 1); /* 0 to 40 */
+        assert_int_equal(session_append(s[q], ids[q], at[q], &e), 0);
+    }
+    for (size_t step = 0; step < STEPS; step++) {
+        struct session_part p[SESSIONS];
+        size_t n = 0, who[SESSIONS];
+        for (size_t k = 0; k < SESSIONS; k++) {
+            size_t q = (k + step) % SESSIONS, len = q == 1 ? 3 : q == 2 && step < 10 ? 7 : 1;
+            if (at[q] + len > 128 || (q == 4 && step % 3 == 0))
+                continue;
+            who[n] = q;
+            p[n++] = (struct session_part){.s = s[q],
+                                           .ids = ids[q] + at[q],
+                                           .n = len,
+                                           .want = q == 1 ? 2 : q != 2 || step > 8};
+            at[q] += len;
+        }
+        /* The five rows of logits that the engine has are enough for one session less. */
+        if (n == SESSIONS) {
+            n--;
+            at[who[n]] -= p[n].n;
+        }
+        assert_int_equal(engine_step(g, p, n, &e), 0);
+        for (size_t k = 0; k < n; k++) {
+            const float *want = row + (who[k] * 128 + at[who[k]] - p[k].want) * vocab;
+            assert_int_equal(session_len(p[k].s), at[who[k]]);
+            if (!p[k].want) {
+                assert_null(p[k].logits);
+                assert_null(session_logits(p[k].s));
+                continue;
+            }
+            assert_memory_equal(p[k].logits, want, p[k].want * vocab * sizeof *row);
+            assert_memory_equal(session_logits(p[k].s), want + (p[k].want - 1) * vocab,
+                                vocab * sizeof *row);
+        }
+        /* One goes on alone in between, drafting where it can. */
+        assert_int_equal(session_append(s[0], ids[0] + at[0], 1, &e), 0);
+        assert_memory_equal(session_logits(s[0]), row + at[0] * vocab, vocab * sizeof *row);
+        at[0]++;
+    }
+    for (size_t q = 0; q < SESSIONS; q++)
+        session_free(s[q]);
+    session_free(alone);
+    free(row);
+    engine_free(g);
+    engine_free(alone_g);
+}
+
+static void test_step(void **state)
+{
+    (void)state;
+    check_steps("llama_rope_llama3", false);
+    check_steps("dsv3_qlora_yarn_mtp", false);
+    check_steps("dsv3_qlora_yarn_mtp", true);
+}
+
+/* What is impossible is refused in words, and changes no session. */
+static void test_step_refused(void **state)
+{
+    (void)state;
+    struct engine *g = open_shared("qwen2_tied", false, 192),
+                  *other = open_shared("qwen2_tied", false, 0);
+    struct session *a = new_session(g), *b = new_session(g), *c = new_session(g);
+    struct session *far = new_session(other);
+    struct err e = {0};
+    int32_t ids[128] = {0}, bad[2] = {0, 100000};
+    assert_int_equal(engine_info(g)->want, 5);
+    assert_int_equal(engine_info(g)->step, 24);
+    assert_int_equal(engine_info(g)->cache, 192);
+    assert_int_equal(engine_step(g, NULL, 0, &e), ERR_USAGE);
+    struct session_part p[6] = {{.s = a, .ids = ids, .n = 1, .want = 1},
+                                {.s = a, .ids = ids, .n = 1, .want = 1}};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_USAGE); /* the same session twice */
+    p[1].s = far;
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_USAGE);
+    p[1] = (struct session_part){.s = b, .ids = ids, .n = 0};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_USAGE);
+    p[1] = (struct session_part){.s = b, .ids = ids, .n = 2, .want = 3};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_USAGE);
+    p[1] = (struct session_part){.s = b, .ids = ids, .n = 24, .want = 1};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_LIMIT); /* 25 tokens */
+    assert_non_null(strstr(e.text, "24"));
+    p[1] = (struct session_part){.s = b, .ids = ids, .n = 5, .want = 5};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_LIMIT); /* 6 rows */
+    p[1] = (struct session_part){.s = b, .ids = bad, .n = 2, .want = 1};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_FORMAT);
+    assert_int_equal(session_len(a), 0);
+    /* Three pages: with a at 64 and b at 128 there is room for neither, so for none of both. */
+    assert_int_equal(session_append(a, ids, 64, &e), 0);
+    assert_int_equal(session_append(b, ids, 128, &e), 0);
+    p[1] = (struct session_part){.s = c, .ids = ids, .n = 1, .want = 1};
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_LIMIT);
+    assert_int_equal(session_len(a), 64);
+    assert_non_null(session_logits(a));
+    session_truncate(b, 64);
+    assert_int_equal(engine_step(g, p, 2, &e), ERR_LIMIT); /* one page, two want it */
+    assert_int_equal(engine_step(g, p, 1, &e), 0);
+    assert_int_equal(session_len(a), 65);
+    session_free(a);
+    session_free(b);
+    session_free(c);
+    session_free(far);
+    engine_free(g);
+    engine_free(other);
+}
+
 /* A guess never takes room that is not there: pages of another session, the context's end. */
 static void test_drafts_full(void **state)
 {
@@ -573,13 +719,22 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_facts),           cmocka_unit_test(test_timeline),
-        cmocka_unit_test(test_score),           cmocka_unit_test(test_observe),
-        cmocka_unit_test(test_fingerprint),     cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_observe_adapter), cmocka_unit_test(test_mixed_forms),
-        cmocka_unit_test(test_drafts_full),     cmocka_unit_test(test_drafts),
-        cmocka_unit_test(test_cancel),          cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_sampling),        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_timeline),
+        cmocka_unit_test(test_score),
+        cmocka_unit_test(test_observe),
+        cmocka_unit_test(test_fingerprint),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_observe_adapter),
+        cmocka_unit_test(test_mixed_forms),
+        cmocka_unit_test(test_drafts_full),
+        cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_step),
+        cmocka_unit_test(test_step_refused),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("engine/session", tests, NULL, NULL);
 }
