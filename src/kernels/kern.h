@@ -106,6 +106,20 @@ struct kern_tile {
     size_t ldy;
 };
 
+/*
+ * Dot products of rows with columns, for attention: value k of row r at w[r * step + k], counted in
+ * elements. y[c * ldy + r] over 16 virtual lanes of FMAs, k filled up with zeros to a multiple of
+ * 16.
+ */
+struct kern_dots {
+    const void *w;
+    size_t step, rows, k;
+    const float *x;
+    size_t ldx, cols;
+    float *y;
+    size_t ldy;
+};
+
 struct kern {
     enum cpu_isa isa;
     struct kern_mul mul[QUANT_ID_MAX]; /* by quant_id; act = KERN_ACT_NONE where there is none */
@@ -118,6 +132,7 @@ struct kern {
     void (*quantize_q256)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
 
     void (*tile[KERN_FLOAT_COUNT])(const struct kern_tile *t);
+    void (*dots[KERN_FLOAT_COUNT])(const struct kern_dots *t);
 
     /* y = x × w / sqrt(mean(x²) + eps), n values; y may be x. The sum over 16 virtual lanes of
        FMAs; then scale = 1 / sqrtf(sum / n + eps); y = (x × scale) × w. */

@@ -1,19 +1,20 @@
 /*
- * Causal attention over paged keys and values, for GQA, MHA and MQA.
+ * Causal attention over paged keys and values, for GQA, MHA, MQA and latents.
  *
  * Definition, for one query and one head (Milakov and Gimelshein, "Online normalizer calculation
  * for softmax", 2018; Dao et al., "FlashAttention", 2022): the context is cut into pages of 64
- * positions, fixed from position 0. A page gives m = max of the scaled scores, p = exp(s − m), l =
- * Σ p and o = Σ p v (ascending position). Pages are folded together in ascending order, starting
- * from (−∞, 0, 0): m' = max(m, mᵢ);  l = l·e^(m−m') + lᵢ·e^(mᵢ−m');  o likewise and the result is o
- * / l. Nothing in this depends on which other queries are computed beside it, how the prompt was
+ * positions, fixed from position 0, and into stretches of 4 pages. A page gives m = max of the
+ * scaled scores, p = exp(s − m), l = Σ p and o = Σ p v (ascending position). Two such results are
+ * folded by m' = max(m, mᵢ);  l' = l·e^(m−m') + lᵢ·e^(mᵢ−m');  o likewise: the pages of a stretch
+ * in ascending order, starting with its first, then the stretches in ascending order. The result is
+ * o / l. Nothing in this depends on which other queries are computed beside it, how the prompt was
  * cut, or which thread does it: the bits of a token are the same always.
  *
- * All query heads that share a KV head, of up to 16 tokens, are the columns of two small matrix
- * products per page: scores = K q (rows are positions) and o = Vᵀ p (rows are value elements).
- * Prompts: a task is a KV head and a block of queries, which walks the pages. Decoding: few
- * queries, many pages, so a task is a KV head and a range of pages; it leaves each page's (m, l,
- * o), and the fold runs afterwards in the same order.
+ * Columns of the two small matrix products of a page (scores = K q, whose rows are positions, and
+ * o = Vᵀ p, whose rows are value elements) are queries of heads that share a KV head: a slice.
+ * Prompts: a task is a slice of about 64 columns, which walks the pages. Decoding: few queries,
+ * many pages, so a task is a slice and a stretch, and leaves (m, l, o); the fold runs afterwards in
+ * the same order. Slices are cut smaller while stretches are fewer than threads want.
  */
 #include "base/num.h"
 #include "tensor/attention_impl.h"
@@ -22,10 +23,12 @@
 #include <string.h>
 
 enum {
-    ATTN_COLS = 64,  /* columns (queries × heads of a group) of a task, at least one query */
-    ATTN_SPLIT = 4,  /* queries of a run up to which pages are split between tasks */
-    ATTN_RANGE = 4,  /* pages of such a task */
-    ATTN_STORE = 32, /* tokens of a storing task */
+    ATTN_COLS = 64,   /* columns of a slice of a prompt, at least one query of a head */
+    ATTN_SPLIT = 4,   /* queries of a run up to which stretches are tasks */
+    ATTN_STRETCH = 4, /* pages */
+    ATTN_HEADS = 4,   /* heads that a slice of a split run has at least */
+    ATTN_STORE = 32,  /* tokens of a storing task */
+    ATTN_ALONE = 8,   /* tokens up to which storing is not worth waking anybody */
 };
 
 struct attn_job {
@@ -37,13 +40,30 @@ struct attn_job {
     size_t group;   /* query heads of a KV head */
     size_t dv_pad;  /* row of V in elements (float types) */
     size_t *task0;  /* (n_runs + 1) first task of each run */
-    size_t *part0;  /* (n_runs + 1) first page part of each run, in units of one head's page */
-    float *part;    /* page parts: (pages, n_head × n, d_v + 2) */
+    size_t *part0;  /* (n_runs + 1) first column of results of each run, over its stretches */
+    float *part;    /* results of stretches: (columns, d_v + 2), those of a slice by attn_part */
     float *scratch; /* per worker */
     size_t scratch_floats;
 };
 
+/* Queries [t0, t1) of a run and heads [g0, g1) of a KV head: column (t − t0) × (g1 − g0) + g − g0.
+ */
+struct attn_slice {
+    const struct batch_run *r;
+    size_t t0, t1, h, g0, g1;
+};
+
 /* ---- storing -------------------------------------------------------------------------------- */
+
+/* n values to elements `at`… of a float type. */
+static void attn_convert(const struct kern *kern, enum quant_id type, void *to, size_t at,
+                         const float *x, size_t n)
+{
+    if (type == QUANT_F32)
+        memcpy((float *)to + at, x, n * sizeof *x);
+    else
+        (type == QUANT_F16 ? kern->f32_to_f16 : kern->f32_to_bf16)((uint16_t *)to + at, x, n);
+}
 
 /* One head's key and value of one position into its page. */
 static void attn_store_one(const struct attn_job *j, const struct batch_run *r, size_t t, size_t h)
@@ -54,33 +74,30 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
     const float *v = j->shape->latent ? NULL : j->v.data + (r->row + t) * j->v.cols + h * dv;
     const struct quant_type *type = quant_by_id(j->shape->type);
     uint8_t *kp = kv_k(r->seq, pos / KV_PAGE, j->a->layer, h);
-    if (j->shape->latent) {
-        type->encode(kp + at * (dk / type->block * type->bytes), k, dk, NULL);
+    if (type->id == QUANT_Q8_0) {
+        type->encode(kp + at * (dk / 32 * type->bytes), k, dk, NULL);
+        if (v)
+            type->encode(kv_v(r->seq, pos / KV_PAGE, j->a->layer, h) + at * (dv / 32 * type->bytes),
+                         v, dv, NULL);
         return;
     }
-    uint8_t *vp = kv_v(r->seq, pos / KV_PAGE, j->a->layer, h);
-    if (type->id == QUANT_Q8_0) {
-        size_t kb = dk / 32 * type->bytes, vb = dv / 32 * type->bytes;
-        type->encode(kp + at * kb, k, dk, NULL);
-        type->encode(vp + at * vb, v, dv, NULL);
-    } else if (type->id == QUANT_F32) {
-        float *kd = (float *)(void *)kp + at / 16 * 16 * dk + at % 16;
-        for (size_t d = 0; d < dk; d++)
-            kd[d * 16] = k[d];
-        memcpy(vp + at * j->dv_pad * 4, v, dv * 4);
-    } else {
-        void (*cvt)(uint16_t *, const float *, size_t) =
-            type->id == QUANT_F16 ? kern->f32_to_f16 : kern->f32_to_bf16;
-        uint16_t tmp[64];
-        uint16_t *kd = (uint16_t *)(void *)kp + at / 16 * 16 * dk + at % 16;
-        for (size_t d = 0; d < dk; d += 64) {
-            size_t n = num_min(64, dk - d);
-            cvt(tmp, k + d, n);
+    uint16_t tmp[64];
+    for (size_t d = 0; d < dk; d += 64) {
+        size_t n = num_min(64, dk - d);
+        if (j->shape->latent) {
+            attn_convert(kern, type->id, kp, at * dk + d, k + d, n);
+        } else if (type->id == QUANT_F32) {
             for (size_t i = 0; i < n; i++)
-                kd[(d + i) * 16] = tmp[i];
+                ((float *)(void *)kp)[(d + i) * KV_PAGE + at] = k[d + i];
+        } else {
+            attn_convert(kern, type->id, tmp, 0, k + d, n);
+            for (size_t i = 0; i < n; i++)
+                ((uint16_t *)(void *)kp)[(d + i) * KV_PAGE + at] = tmp[i];
         }
-        cvt((uint16_t *)(void *)vp + at * j->dv_pad, v, dv);
     }
+    if (v)
+        attn_convert(kern, type->id, kv_v(r->seq, pos / KV_PAGE, j->a->layer, h), at * j->dv_pad, v,
+                     dv);
 }
 
 static void attn_store_chunk(void *arg, size_t chunk, int worker)
@@ -104,52 +121,71 @@ void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct
     struct attn_job j = {
         .c = c, .a = a, .b = b, .k = k, .v = v, .shape = kv_pool_shape(b->runs[0].seq->pool)};
     j.dv_pad = num_round_up(a->d_v, 16);
-    team_run(c->team, attn_store_chunk, &j, (b->n + ATTN_STORE - 1) / ATTN_STORE);
+    if (b->n <= ATTN_ALONE)
+        attn_store_chunk(&j, 0, 0);
+    else
+        team_run(c->team, attn_store_chunk, &j, (b->n + ATTN_STORE - 1) / ATTN_STORE);
 }
 
 /* ---- one page -------------------------------------------------------------------------------- */
 
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
-    size_t n = cols * (a->d_k + KV_PAGE + 2 * a->d_v + 6) + 16 * 11;
     size_t row = num_max(a->d_k, num_round_up(a->d_v, 16)); /* of a decoded page */
-    return num_round_up(n + KV_PAGE * (a->d_k + row) + 32, 16);
+    return num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
+           num_round_up(KV_PAGE * (a->d_k + row) + 32, 16);
 }
 
 static struct attn_work attn_work_at(const struct attention_args *a, size_t cols, float *p)
 {
     struct attn_work w;
+    size_t n = num_round_up(cols, 16), o = num_round_up(cols * a->d_v, 16);
     w.q = p;
     w.s = w.q + num_round_up(cols * a->d_k, 16);
     w.o = w.s + cols * KV_PAGE;
-    w.acc = w.o + num_round_up(cols * a->d_v, 16);
-    w.m = w.acc + num_round_up(cols * a->d_v, 16);
-    w.l = w.m + num_round_up(cols, 16);
-    w.pm = w.l + num_round_up(cols, 16);
-    w.pl = w.pm + num_round_up(cols, 16);
-    w.f = w.pl + num_round_up(cols, 16);
+    w.acc = w.o + o;
+    w.sum = w.acc + o;
+    w.m = w.sum + o;
+    w.l = w.m + n;
+    w.pm = w.l + n;
+    w.pl = w.pm + n;
+    w.sm = w.pl + n;
+    w.sl = w.sm + n;
+    w.f = w.sl + n;
     w.kd = w.f + num_round_up(2 * cols, 16);
     w.vd = w.kd + KV_PAGE * a->d_k;
     return w;
 }
 
-/* Queries t0..t1 of a run and the heads of one KV head: column (t − t0) × group + g. */
-static void attn_gather(const struct attn_job *j, const struct batch_run *r, size_t t0, size_t t1,
-                        size_t h, float *q)
+static size_t attn_slice_cols(const struct attn_slice *s)
 {
-    size_t row = j->group * j->a->d_k;
-    for (size_t t = t0; t < t1; t++)
-        memcpy(q + (t - t0) * row, j->q.data + (r->row + t) * j->q.cols + h * row,
+    return (s->t1 - s->t0) * (s->g1 - s->g0);
+}
+
+static void attn_gather(const struct attn_job *j, const struct attn_slice *s, float *q)
+{
+    size_t dk = j->a->d_k, row = (s->g1 - s->g0) * dk;
+    for (size_t t = s->t0; t < s->t1; t++)
+        memcpy(q + (t - s->t0) * row,
+               j->q.data + (s->r->row + t) * j->q.cols + (s->h * j->group + s->g0) * dk,
                row * sizeof(float));
 }
 
-void attn_decode_k(const struct quant_type *t, const uint8_t *rows, size_t seen, size_t dk,
-                   float *kd, float *vd)
+/* Rows [0, seen) of a page as F32. */
+static void attn_decode(const struct quant_type *t, const uint8_t *page, size_t seen, size_t n,
+                        size_t step, float *rows)
 {
     for (size_t p = 0; p < seen; p++)
-        t->decode(vd + p * dk, rows + p * dk / t->block * t->bytes, dk);
+        t->decode(rows + p * step, page + p * n / t->block * t->bytes, n);
+}
+
+/* Rows [0, seen) of a page as panels of 16 positions, by way of `rows`. */
+static void attn_panels(const struct quant_type *t, const uint8_t *page, size_t seen, size_t dk,
+                        float *kd, float *rows)
+{
+    attn_decode(t, page, seen, dk, dk, rows);
     for (size_t p = 0; p < seen; p += 16) {
-        const float *src = vd + p * dk;
+        const float *src = rows + p * dk;
         float *dst = kd + p * dk;
         size_t n = num_min(16, seen - p);
         for (size_t d = 0; d < dk; d++)
@@ -158,46 +194,57 @@ void attn_decode_k(const struct quant_type *t, const uint8_t *rows, size_t seen,
     }
 }
 
-void attn_weights(const struct kern *kern, struct attn_work *w, size_t c, size_t n, size_t seen,
-                  float scale)
+float attn_weights(const struct kern *kern, float *s, size_t n, size_t seen, float scale,
+                   float *sum)
 {
-    float *s = w->s + c * KV_PAGE;
-    w->pm[c] = kern->softmax_part(s, n, scale, &w->pl[c]);
+    float m = kern->softmax_part(s, n, scale, sum);
     for (size_t i = n; i < seen; i++)
         s[i] = 0;
+    return m;
 }
 
-/*
- * m, l, o of page `page` for the gathered columns, into w->pm, w->pl, w->o. Columns that see
- * nothing of the page get pl = 0 and pm = −∞.
- */
-static void attn_page(const struct attn_job *j, const struct batch_run *r, size_t t0, size_t t1,
-                      size_t h, size_t page, struct attn_work *w)
+static enum kern_float attn_float(enum quant_id type)
+{
+    return type == QUANT_F16 ? KERN_F16 : type == QUANT_BF16 ? KERN_BF16 : KERN_F32;
+}
+
+static size_t attn_pages(size_t tokens)
+{
+    return (tokens + KV_PAGE - 1) / KV_PAGE;
+}
+
+static size_t attn_stretches(size_t tokens)
+{
+    return (attn_pages(tokens) + ATTN_STRETCH - 1) / ATTN_STRETCH;
+}
+
+/* Scores of the gathered columns with the first `seen` positions of a page, into w->s. */
+static void attn_scores(const struct attn_job *j, const uint8_t *page, size_t seen, size_t cols,
+                        struct attn_work *w)
 {
     const struct kern *kern = j->c->kern;
-    size_t dk = j->a->d_k, dv = j->a->d_v, cols = (t1 - t0) * j->group;
-    size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + t1 - first);
-    const uint8_t *kp = kv_k(r->seq, page, j->a->layer, h);
-    const uint8_t *vp = j->shape->latent ? NULL : kv_v(r->seq, page, j->a->layer, h);
-    enum kern_float f = j->shape->type == QUANT_F16    ? KERN_F16
-                        : j->shape->type == QUANT_BF16 ? KERN_BF16
-                                                       : KERN_F32;
-    size_t v_step = j->dv_pad;
-    if (j->shape->latent || j->shape->type == QUANT_Q8_0) {
-        const struct quant_type *t = quant_by_id(j->shape->type);
-        attn_decode_k(t, kp, seen, dk, w->kd, w->vd);
-        if (j->shape->latent)
-            v_step = dk; /* the rows that attn_decode_k left */
-        else
-            for (size_t p = 0; p < seen; p++)
-                t->decode(w->vd + p * j->dv_pad, vp + p * dv / t->block * t->bytes, dv);
-        kp = (const uint8_t *)w->kd;
-        vp = (const uint8_t *)w->vd;
-        f = KERN_F32;
+    size_t dk = j->a->d_k;
+    const void *k = page;
+    enum kern_float f = attn_float(j->shape->type);
+    if (j->shape->latent) {
+        if (j->shape->type == QUANT_Q8_0) {
+            attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dk, dk, w->vd);
+            k = w->vd;
+        }
+        kern->dots[f](&(struct kern_dots){.w = k,
+                                          .step = dk,
+                                          .rows = seen,
+                                          .k = dk,
+                                          .x = w->q,
+                                          .ldx = dk,
+                                          .cols = cols,
+                                          .y = w->s,
+                                          .ldy = KV_PAGE});
+        return;
     }
-    struct kern_tile tile = {.w = kp,
-                             .panel_step = 16 * dk,
-                             .k_step = 16,
+    struct kern_tile tile = {.w = k,
+                             .panel_step = 16,
+                             .k_step = KV_PAGE,
                              .rows = seen,
                              .k = dk,
                              .x = w->q,
@@ -205,60 +252,107 @@ static void attn_page(const struct attn_job *j, const struct batch_run *r, size_
                              .cols = cols,
                              .y = w->s,
                              .ldy = KV_PAGE};
-    kern->tile[f](&tile);
-    for (size_t c = 0; c < cols; c++) {
-        size_t last = r->pos + t0 + c / j->group; /* position of the query */
-        size_t n = last < first ? 0 : num_min(seen, last - first + 1);
-        attn_weights(kern, w, c, n, seen, j->a->scale);
+    if (j->shape->type == QUANT_Q8_0) {
+        attn_panels(quant_by_id(QUANT_Q8_0), page, seen, dk, w->kd, w->vd);
+        tile.w = w->kd;
+        tile.panel_step = 16 * dk;
+        tile.k_step = 16;
     }
-    tile = (struct kern_tile){.w = vp,
-                              .panel_step = 16,
-                              .k_step = v_step,
-                              .rows = dv,
-                              .k = seen,
-                              .x = w->s,
-                              .ldx = KV_PAGE,
-                              .cols = cols,
-                              .y = w->o,
-                              .ldy = dv};
     kern->tile[f](&tile);
 }
 
-void attn_fold(const struct kern *kern, struct attn_work *w, size_t cols, size_t dv,
-               const float *pm, const float *pl, const float *o)
+/* Values of the page by the weights in w->s, into o. */
+static void attn_values(const struct attn_job *j, const uint8_t *page, size_t seen, size_t cols,
+                        struct attn_work *w, float *o)
 {
-    float *a = w->f, *b = w->f + cols;
+    size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
+    const void *v = page;
+    if (j->shape->type == QUANT_Q8_0) {
+        if (!j->shape->latent) /* latents are there from attn_scores */
+            attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dv, step, w->vd);
+        v = w->vd;
+    }
+    j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = v,
+                                                                     .panel_step = 16,
+                                                                     .k_step = step,
+                                                                     .rows = dv,
+                                                                     .k = seen,
+                                                                     .x = w->s,
+                                                                     .ldx = KV_PAGE,
+                                                                     .cols = cols,
+                                                                     .y = o,
+                                                                     .ldy = dv});
+}
+
+/*
+ * m, l, o of page `page` for the gathered columns. Columns that see nothing of the page get l = 0
+ * and m = −∞.
+ */
+static void attn_page(const struct attn_job *j, const struct attn_slice *s, size_t page,
+                      struct attn_work *w, float *m, float *l, float *o)
+{
+    const struct batch_run *r = s->r;
+    size_t cols = attn_slice_cols(s), heads = s->g1 - s->g0;
+    size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + s->t1 - first);
+    const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h);
+    attn_scores(j, k, seen, cols, w);
     for (size_t c = 0; c < cols; c++) {
-        float top = w->m[c] > pm[c] ? w->m[c] : pm[c];
-        a[c] = w->m[c] - top;
+        size_t last = r->pos + s->t0 + c / heads; /* position of the query */
+        size_t n = last < first ? 0 : num_min(seen, last - first + 1);
+        float *p = w->s + c * KV_PAGE;
+        m[c] = attn_weights(j->c->kern, p, n, seen, j->a->scale, &l[c]);
+    }
+    attn_values(j, j->shape->latent ? k : kv_v(r->seq, page, j->a->layer, s->h), seen, cols, w, o);
+}
+
+/* A stretch's m, l, o into w->m, w->l, w->acc. */
+static void attn_stretch(const struct attn_job *j, const struct attn_slice *s, size_t stretch,
+                         struct attn_work *w)
+{
+    size_t p = stretch * ATTN_STRETCH,
+           end = num_min(attn_pages(s->r->pos + s->t1), p + ATTN_STRETCH);
+    attn_page(j, s, p, w, w->m, w->l, w->acc);
+    while (++p < end) {
+        attn_page(j, s, p, w, w->pm, w->pl, w->o);
+        attn_fold(j->c->kern, w->f, attn_slice_cols(s), j->a->d_v, w->m, w->l, w->acc, w->pm, w->pl,
+                  w->o);
+    }
+}
+
+void attn_fold(const struct kern *kern, float *f, size_t cols, size_t dv, float *m, float *l,
+               float *acc, const float *pm, const float *pl, const float *o)
+{
+    float *a = f, *b = f + cols;
+    for (size_t c = 0; c < cols; c++) {
+        float top = m[c] > pm[c] ? m[c] : pm[c];
+        a[c] = m[c] - top;
         b[c] = pm[c] - top;
     }
-    kern->exp(w->f, w->f, 2 * cols);
+    kern->exp(f, f, 2 * cols);
     for (size_t c = 0; c < cols; c++) {
         if (pl[c] == 0 && pm[c] == -INFINITY)
             continue; /* the query does not see this page */
-        kern->merge(w->acc + c * dv, a[c], o + c * dv, b[c], dv);
-        w->l[c] = fmaf(w->l[c], a[c], pl[c] * b[c]);
-        w->m[c] = w->m[c] > pm[c] ? w->m[c] : pm[c];
+        kern->merge(acc + c * dv, a[c], o + c * dv, b[c], dv);
+        l[c] = fmaf(l[c], a[c], pl[c] * b[c]);
+        m[c] = m[c] > pm[c] ? m[c] : pm[c];
     }
 }
 
-void attn_start(struct attn_work *w, size_t cols, size_t dv)
+void attn_result(float *y, const float *acc, float l, size_t dv)
 {
-    for (size_t c = 0; c < cols; c++) {
-        w->m[c] = -INFINITY;
-        w->l[c] = 0;
-    }
-    memset(w->acc, 0, cols * dv * sizeof(float));
-}
-
-static void attn_write(const struct attn_job *j, const struct batch_run *r, size_t t, size_t head,
-                       const float *acc, float l)
-{
-    size_t dv = j->a->d_v;
-    float *y = j->out.data + (r->row + t) * j->out.cols + head * dv, inv = 1 / l;
+    float inv = 1 / l;
     for (size_t d = 0; d < dv; d++)
         y[d] = acc[d] * inv;
+}
+
+static void attn_write(const struct attn_job *j, const struct attn_slice *s, const float *acc,
+                       const float *l)
+{
+    size_t heads = s->g1 - s->g0, dv = j->a->d_v;
+    for (size_t c = 0; c < attn_slice_cols(s); c++) {
+        size_t row = s->r->row + s->t0 + c / heads, head = s->h * j->group + s->g0 + c % heads;
+        attn_result(j->out.data + row * j->out.cols + head * dv, acc + c * dv, l[c], dv);
+    }
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------
@@ -269,83 +363,103 @@ static bool attn_split(const struct batch_run *r)
     return r->n <= ATTN_SPLIT;
 }
 
-static size_t attn_block(const struct attn_job *j)
+/* Into how many slices the heads of a KV head are cut. */
+static size_t attn_cuts(const struct attn_job *j, const struct batch_run *r)
 {
-    return num_max(1, ATTN_COLS / j->group);
+    if (!attn_split(r))
+        return (j->group + ATTN_COLS - 1) / ATTN_COLS;
+    size_t threads = (size_t)team_threads(j->c->team), have = attn_stretches(r->pos + r->n);
+    size_t want = threads == 1 ? 1 : 4 * threads / (have * j->a->n_kv_head);
+    size_t least = (j->group * r->n + ATTN_COLS - 1) / ATTN_COLS;
+    size_t most = num_max(1, j->group / ATTN_HEADS);
+    return num_min(num_max(num_max(want, 1), least), most);
 }
 
-static size_t attn_pages(const struct batch_run *r)
+/* Queries of a slice. */
+static size_t attn_queries(const struct attn_job *j, const struct batch_run *r)
 {
-    return (r->pos + r->n + KV_PAGE - 1) / KV_PAGE;
+    return attn_split(r) ? r->n : num_max(1, ATTN_COLS / j->group);
 }
 
-/* Tasks of one KV head of a run. */
+/* Tasks of a run: for each stretch or block of queries, each KV head, each cut of its heads. */
 static size_t attn_tasks(const struct attn_job *j, const struct batch_run *r)
 {
-    if (attn_split(r))
-        return (attn_pages(r) + ATTN_RANGE - 1) / ATTN_RANGE;
-    return (r->n + attn_block(j) - 1) / attn_block(j);
+    size_t outer = attn_split(r) ? attn_stretches(r->pos + r->n)
+                                 : (r->n + attn_queries(j, r) - 1) / attn_queries(j, r);
+    return outer * j->a->n_kv_head * attn_cuts(j, r);
 }
 
-/* A page's part of a split run: first m, l of all columns, then o. */
-static float *attn_part(const struct attn_job *j, size_t run, size_t page, size_t h)
+/* Slice i of a block of queries that begins with t0. */
+static struct attn_slice attn_slice_at(const struct attn_job *j, const struct batch_run *r,
+                                       size_t t0, size_t i)
 {
-    const struct batch_run *r = &j->b->runs[run];
-    size_t cols = r->n * j->group, per = cols * (j->a->d_v + 2);
-    return j->part + (j->part0[run] * j->group * (j->a->d_v + 2)) +
-           (page * j->a->n_kv_head + h) * per;
+    size_t cuts = attn_cuts(j, r), cut = i % cuts;
+    return (struct attn_slice){.r = r,
+                               .t0 = t0,
+                               .t1 = num_min(r->n, t0 + attn_queries(j, r)),
+                               .h = i / cuts,
+                               .g0 = j->group * cut / cuts,
+                               .g1 = j->group * (cut + 1) / cuts};
 }
 
-static void attn_chunk(void *arg, size_t chunk, int worker)
+/* Results of a stretch for a slice of a split run: m and l of its columns, then o. */
+static float *attn_part(const struct attn_job *j, const struct attn_slice *s, size_t stretch)
+{
+    size_t first = (stretch * j->a->n_head + s->h * j->group + s->g0) * s->r->n;
+    return j->part + (j->part0[s->r - j->b->runs] + first) * (j->a->d_v + 2);
+}
+
+static void attn_task(void *arg, size_t chunk, int worker)
 {
     const struct attn_job *j = arg;
     size_t run = 0;
     while (chunk >= j->task0[run + 1])
         run++;
     const struct batch_run *r = &j->b->runs[run];
-    size_t per_head = attn_tasks(j, r), h = (chunk - j->task0[run]) / per_head;
-    size_t part = (chunk - j->task0[run]) % per_head, dv = j->a->d_v;
+    size_t slices = j->a->n_kv_head * attn_cuts(j, r), outer = (chunk - j->task0[run]) / slices;
+    size_t i = (chunk - j->task0[run]) % slices, dv = j->a->d_v;
     float *mem = j->scratch + (size_t)worker * j->scratch_floats;
     if (attn_split(r)) {
-        size_t cols = r->n * j->group, end = num_min(attn_pages(r), (part + 1) * ATTN_RANGE);
+        struct attn_slice s = attn_slice_at(j, r, 0, i);
+        size_t cols = attn_slice_cols(&s);
         struct attn_work w = attn_work_at(j->a, cols, mem);
-        attn_gather(j, r, 0, r->n, h, w.q);
-        for (size_t p = part * ATTN_RANGE; p < end; p++) {
-            float *out = attn_part(j, run, p, h);
-            attn_page(j, r, 0, r->n, h, p, &w);
-            memcpy(out, w.pm, cols * sizeof(float));
-            memcpy(out + cols, w.pl, cols * sizeof(float));
-            memcpy(out + 2 * cols, w.o, cols * dv * sizeof(float));
-        }
+        attn_gather(j, &s, w.q);
+        w.m = attn_part(j, &s, outer);
+        w.l = w.m + cols;
+        w.acc = w.l + cols;
+        attn_stretch(j, &s, outer, &w);
         return;
     }
     /* Later blocks see more pages: taking them first lets the threads finish together. */
-    size_t block = attn_block(j), t0 = (per_head - 1 - part) * block;
-    size_t t1 = num_min(r->n, t0 + block), cols = (t1 - t0) * j->group;
-    struct attn_work w = attn_work_at(j->a, cols, mem);
-    attn_gather(j, r, t0, t1, h, w.q);
-    attn_start(&w, cols, dv);
-    for (size_t p = 0; p * KV_PAGE < r->pos + t1; p++) {
-        attn_page(j, r, t0, t1, h, p, &w);
-        attn_fold(j->c->kern, &w, cols, dv, w.pm, w.pl, w.o);
+    size_t blocks = (j->task0[run + 1] - j->task0[run]) / slices;
+    struct attn_slice s = attn_slice_at(j, r, (blocks - 1 - outer) * attn_queries(j, r), i);
+    size_t cols = attn_slice_cols(&s), end = attn_stretches(r->pos + s.t1);
+    struct attn_work w = attn_work_at(j->a, cols, mem), first = w;
+    attn_gather(j, &s, w.q);
+    first.m = w.sm;
+    first.l = w.sl;
+    first.acc = w.sum;
+    attn_stretch(j, &s, 0, &first);
+    for (size_t p = 1; p < end; p++) {
+        attn_stretch(j, &s, p, &w);
+        attn_fold(j->c->kern, w.f, cols, dv, w.sm, w.sl, w.sum, w.m, w.l, w.acc);
     }
-    for (size_t c = 0; c < cols; c++)
-        attn_write(j, r, t0 + c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);
+    attn_write(j, &s, w.sum, w.sl);
 }
 
-/* Folds the parts of one split run and KV head. */
-static void attn_finish(const struct attn_job *j, size_t run, size_t h)
+/* Folds what the tasks of split run `run` left for slice i. */
+static void attn_finish(const struct attn_job *j, size_t run, size_t i, int worker)
 {
     const struct batch_run *r = &j->b->runs[run];
-    size_t cols = r->n * j->group, dv = j->a->d_v;
-    struct attn_work w = attn_work_at(j->a, cols, j->scratch);
-    attn_start(&w, cols, dv);
-    for (size_t p = 0; p < attn_pages(r); p++) {
-        const float *part = attn_part(j, run, p, h);
-        attn_fold(j->c->kern, &w, cols, dv, part, part + cols, part + 2 * cols);
+    struct attn_slice s = attn_slice_at(j, r, 0, i);
+    size_t cols = attn_slice_cols(&s), dv = j->a->d_v;
+    float *sum = attn_part(j, &s, 0), *f = j->scratch + (size_t)worker * j->scratch_floats;
+    for (size_t p = 1; p < attn_stretches(r->pos + r->n); p++) {
+        const float *part = attn_part(j, &s, p);
+        attn_fold(j->c->kern, f, cols, dv, sum, sum + cols, sum + 2 * cols, part, part + cols,
+                  part + 2 * cols);
     }
-    for (size_t c = 0; c < cols; c++)
-        attn_write(j, r, c / j->group, h * j->group + c % j->group, w.acc + c * dv, w.l[c]);
+    attn_write(j, &s, sum + 2 * cols, sum + cols);
 }
 
 struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
@@ -366,12 +480,12 @@ struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, s
     j.part0 = op_alloc(c, (b->n_runs + 1) * sizeof(size_t));
     for (size_t i = 0; i < b->n_runs; i++) {
         const struct batch_run *r = &b->runs[i];
-        cols = num_max(cols, (attn_split(r) ? r->n : num_min(r->n, attn_block(&j))) * j.group);
+        cols = num_max(cols, num_min(r->n, attn_queries(&j, r)) * j.group);
         if (!c->dry)
             j.part0[i] = parts;
-        parts += attn_split(r) ? attn_pages(r) * a->n_kv_head * r->n : 0;
+        parts += attn_split(r) ? attn_stretches(r->pos + r->n) * a->n_head * r->n : 0;
     }
-    j.part = op_alloc(c, parts * j.group * (a->d_v + 2) * sizeof(float));
+    j.part = op_alloc(c, parts * (a->d_v + 2) * sizeof(float));
     j.scratch_floats = attn_work_floats(a, cols);
     j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
     if (c->dry) {
@@ -382,11 +496,12 @@ struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, s
     attn_store(c, k, v, a, b);
     j.task0[0] = 0;
     for (size_t i = 0; i < b->n_runs; i++)
-        j.task0[i + 1] = j.task0[i] + attn_tasks(&j, &b->runs[i]) * a->n_kv_head;
-    team_run(c->team, attn_chunk, &j, j.task0[b->n_runs]);
+        j.task0[i + 1] = j.task0[i] + attn_tasks(&j, &b->runs[i]);
+    team_run(c->team, attn_task, &j, j.task0[b->n_runs]);
     for (size_t i = 0; i < b->n_runs; i++)
-        for (size_t h = 0; attn_split(&b->runs[i]) && h < a->n_kv_head; h++)
-            attn_finish(&j, i, h);
+        for (size_t s = 0; attn_split(&b->runs[i]) && s < a->n_kv_head * attn_cuts(&j, &b->runs[i]);
+             s++)
+            attn_finish(&j, i, s, 0);
     op_record(c, &(struct op_record){.kind = OP_ATTENTION, .out = out, .in = {q, k, v}});
     c->used = mark;
     return out;

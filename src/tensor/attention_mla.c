@@ -11,6 +11,7 @@
 #include "base/num.h"
 #include "tensor/attention_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -91,7 +92,8 @@ static void mla_page(const struct mla_job *j, size_t h, size_t first, size_t see
     kern->tile[KERN_F32](&tile);
     for (size_t c = 0; c < cols; c++) {
         size_t last = j->r->pos + t0 + c, from = j->pos + first;
-        attn_weights(kern, w, c, last < from ? 0 : num_min(seen, last - from + 1), seen, a->scale);
+        size_t n = last < from ? 0 : num_min(seen, last - from + 1);
+        w->pm[c] = attn_weights(kern, w->s + c * KV_PAGE, n, seen, a->scale, &w->pl[c]);
     }
     tile = (struct kern_tile){.w = j->v.data + first * j->v.cols + h * a->d_v,
                               .panel_step = 16,
@@ -104,10 +106,8 @@ static void mla_page(const struct mla_job *j, size_t h, size_t first, size_t see
                               .y = w->o,
                               .ldy = a->d_v};
     kern->tile[KERN_F32](&tile);
-    w->acc = j->acc + at * a->d_v;
-    w->m = j->m + at;
-    w->l = j->l + at;
-    attn_fold(kern, w, cols, a->d_v, w->pm, w->pl, w->o);
+    attn_fold(kern, w->f, cols, a->d_v, j->m + at, j->l + at, j->acc + at * a->d_v, w->pm, w->pl,
+              w->o);
 }
 
 static void mla_head(void *arg, size_t h, int worker)
@@ -133,9 +133,7 @@ static void mla_write(void *arg, size_t h, int worker)
     for (size_t t = 0; t < j->r->n; t++) {
         const float *acc = j->acc + (h * j->r->n + t) * dv;
         float *y = j->out.data + (j->r->row + t) * j->out.cols + h * dv;
-        float inv = 1 / j->l[h * j->r->n + t];
-        for (size_t d = 0; d < dv; d++)
-            y[d] = acc[d] * inv;
+        attn_result(y, acc, j->l[h * j->r->n + t], dv);
     }
 }
 
@@ -147,8 +145,12 @@ static void mla_run(struct op_ctx *c, struct mla_job *j)
     j->acc = op_alloc(c, states * a->d_v * sizeof(float));
     j->m = op_alloc(c, states * sizeof(float));
     j->l = op_alloc(c, states * sizeof(float));
-    if (!c->dry)
-        attn_start(&(struct attn_work){.acc = j->acc, .m = j->m, .l = j->l}, states, a->d_v);
+    if (!c->dry) {
+        memset(j->acc, 0, states * a->d_v * sizeof(float));
+        memset(j->l, 0, states * sizeof(float));
+        for (size_t i = 0; i < states; i++)
+            j->m[i] = -INFINITY;
+    }
     size_t end = c->dry ? MLA_BLOCK : j->r->pos + j->r->n, mark = c->used;
     for (j->pos = 0; j->pos < end; j->pos += MLA_BLOCK) {
         c->used = mark;

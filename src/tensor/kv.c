@@ -7,11 +7,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum { KV_HUGE = 2 << 20 };
+
 struct kv_pool {
     struct kv_shape shape;
     size_t page_bytes, layer_bytes, k_bytes, v_bytes; /* k_, v_: of one head */
-    uint8_t *mem;
-    size_t mem_bytes, n_pages;
+    uint8_t *map;                                     /* what mem lies in */
+    size_t map_bytes;
+    uint8_t *mem; /* at a boundary of huge pages */
+    size_t n_pages;
     uint32_t *unused; /* stack of page numbers */
     size_t n_unused;
     size_t fresh; /* pages from here on were never used: still zero */
@@ -53,7 +57,7 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
             s->d_k);
     size_t page = kv_page_bytes(s);
     if (page == 0 || pages == 0 || pages > UINT32_MAX || !num_mul(&bytes, page, pages) ||
-        !num_add(&bytes, bytes, 4096))
+        !num_add(&bytes, bytes, 2 * KV_HUGE + 4096))
         return err_set(e, ERR_LIMIT, "a KV cache of %zu pages does not fit into memory", pages);
     p = calloc(1, sizeof *p);
     if (!p)
@@ -76,8 +80,12 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
         kv_pool_free(p);
         return err_nomem(e, bytes, "the KV cache; give a smaller --ctx or --kv-type q8_0");
     }
-    p->mem = m;
-    p->mem_bytes = bytes;
+    p->map = m;
+    p->map_bytes = bytes;
+    p->mem = (uint8_t *)m + (-(uintptr_t)m & (KV_HUGE - 1));
+    /* A head's share of a page is some KiB: with small pages of the machine each of them costs
+       misses in the page tables. */
+    (void)madvise(p->mem, num_round_up(page * pages, KV_HUGE), MADV_HUGEPAGE);
     for (size_t i = 0; i < pages; i++)
         p->unused[i] = (uint32_t)(pages - 1 - i);
     p->n_unused = pages;
@@ -89,8 +97,8 @@ void kv_pool_free(struct kv_pool *p)
 {
     if (!p)
         return;
-    if (p->mem)
-        munmap(p->mem, p->mem_bytes);
+    if (p->map)
+        munmap(p->map, p->map_bytes);
     free(p->unused);
     free(p);
 }

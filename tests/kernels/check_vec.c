@@ -137,6 +137,7 @@ static void quantize_once(struct checkasm *c, size_t k, size_t cols, bool q32, e
 struct vec_bench {
     struct kern_x x;
     struct kern_tile t;
+    struct kern_dots dots;
     float *a, *b, *c;
     uint16_t *h;
     size_t n;
@@ -280,6 +281,73 @@ void check_tile(struct checkasm *c)
             tile_once(c, type, real[i][0], real[i][1], real[i][2], KIND_PLAIN);
         if (c->bench)
             bench_tile(c, type);
+    }
+}
+
+/* ---- dot products of rows ---- */
+
+static void dots_once(struct checkasm *c, int type, size_t rows, size_t k, size_t cols,
+                      enum kind kind)
+{
+    char what[96];
+    struct kern_dots t = {.rows = rows, .k = k, .cols = cols};
+    t.step = k + check_u32(c) % 3 * 5;
+    t.ldx = k + check_u32(c) % 3;
+    t.ldy = rows + check_u32(c) % 3;
+    size_t ylen = (cols - 1) * t.ldy + rows;
+    t.w = tile_weights(c, type, (rows - 1) * t.step + k, kind);
+    t.x = floats(c, (cols - 1) * t.ldx + k, kind);
+    float *want = t.y = check_buf(c, ylen * sizeof *t.y);
+    c->ref->dots[type](&t);
+    t.y = check_buf(c, ylen * sizeof *t.y);
+    c->k->dots[type](&t);
+    snprintf(what, sizeof what, "rows %zu k %zu cols %zu kind %d", rows, k, cols, kind);
+    check_same(c, t.y, want, ylen, what);
+    for (size_t i = 0; type == KERN_F32 && kind == KIND_PLAIN && i < cols * rows; i++) {
+        size_t col = i / rows, r = i % rows;
+        double sum = 0, size = 0;
+        for (size_t j = 0; j < k; j++) {
+            double v = (double)((const float *)t.w)[r * t.step + j] * t.x[col * t.ldx + j];
+            sum += v;
+            size += fabs(v);
+        }
+        if (!(fabs(want[col * t.ldy + r] - sum) <= (double)k * FLT_EPSILON / 2 * size))
+            check_fail(c, "%s: row %zu column %zu is %g, not %g", what, r, col,
+                       want[col * t.ldy + r], sum);
+    }
+    check_buf_reset(c);
+}
+
+static void bench_dots_run(const struct kern *k, void *arg)
+{
+    struct vec_bench *v = arg;
+    k->dots[v->type](&v->dots);
+}
+
+void check_dots(struct checkasm *c)
+{
+    static const char *const names[] = {"f32", "f16", "bf16"};
+    for (int type = 0; type < KERN_FLOAT_COUNT; type++) {
+        if (!check_func(c, c->k->dots[type] != c->below->dots[type], "dots.%s", names[type]))
+            continue;
+        for (size_t cols = 1; cols <= 9; cols++)
+            for (int kind = 0; kind < KIND_COUNT; kind++)
+                dots_once(c, type, check_range(c, 1, 70), check_range(c, 1, 100), cols,
+                          (enum kind)kind);
+        dots_once(c, type, 64, 576, 16, KIND_PLAIN);
+        for (size_t cols = 8; c->bench && cols <= 64; cols *= 8) {
+            struct vec_bench v = {.type = type};
+            char what[48];
+            v.dots = (struct kern_dots){
+                .rows = 64, .k = 576, .step = 576, .cols = cols, .ldx = 576, .ldy = 64};
+            v.dots.w = tile_weights(c, type, 64 * 576, KIND_PLAIN);
+            v.dots.x = floats(c, 576 * cols, KIND_PLAIN);
+            v.dots.y = check_buf(c, 64 * cols * sizeof(float));
+            snprintf(what, sizeof what, "rows=64 k=576 cols=%zu", cols);
+            check_bench(c, what, bench_dots_run, &v, 64.0 * 576 * (type == KERN_F32 ? 4 : 2),
+                        2.0 * 64 * 576 * (double)cols);
+            check_buf_reset(c);
+        }
     }
 }
 

@@ -39,6 +39,7 @@ static const struct check_row {
     {"pack", check_pack, FIELD(mul)},
     {"quantize", check_quantize, FIELDS(quantize_q32, quantize_q256)},
     {"tile", check_tile, FIELD(tile)},
+    {"dots", check_dots, FIELD(dots)},
     {"rmsnorm", check_rmsnorm, FIELD(rmsnorm)},
     {"rope", check_rope, FIELD(rope)},
     {"softmax", check_softmax, FIELDS(softmax_part, softmax)},

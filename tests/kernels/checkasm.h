@@ -77,6 +77,7 @@ void check_mul(struct checkasm *c);
 void check_pack(struct checkasm *c);
 void check_quantize(struct checkasm *c);
 void check_tile(struct checkasm *c);
+void check_dots(struct checkasm *c);
 void check_rmsnorm(struct checkasm *c);
 void check_rope(struct checkasm *c);
 void check_softmax(struct checkasm *c);

@@ -148,6 +148,36 @@ static void tile_bf16(const struct kern_tile *t)
     tile(t, load_bf16);
 }
 
+/* ---- dot products of rows ---- */
+
+static inline void dots(const struct kern_dots *t, float (*load)(const void *, size_t))
+{
+    for (size_t c = 0; c < t->cols; c++)
+        for (size_t r = 0; r < t->rows; r++) {
+            float l[LANES] = {0};
+            for (size_t k = 0; k < num_round_up(t->k, LANES); k++) {
+                float w = k < t->k ? load(t->w, r * t->step + k) : 0;
+                l[k % LANES] = fmaf(w, k < t->k ? t->x[c * t->ldx + k] : 0, l[k % LANES]);
+            }
+            t->y[c * t->ldy + r] = lanes_sum(l);
+        }
+}
+
+static void dots_f32(const struct kern_dots *t)
+{
+    dots(t, load_f32);
+}
+
+static void dots_f16(const struct kern_dots *t)
+{
+    dots(t, load_f16);
+}
+
+static void dots_bf16(const struct kern_dots *t)
+{
+    dots(t, load_bf16);
+}
+
 /* ---- rows ---- */
 
 static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps)
@@ -250,6 +280,9 @@ void kern_init_scalar_vec(struct kern *k)
     k->tile[KERN_F32] = tile_f32;
     k->tile[KERN_F16] = tile_f16;
     k->tile[KERN_BF16] = tile_bf16;
+    k->dots[KERN_F32] = dots_f32;
+    k->dots[KERN_F16] = dots_f16;
+    k->dots[KERN_BF16] = dots_bf16;
     k->rmsnorm = rmsnorm;
     k->rope = rope;
     k->softmax_part = softmax_part;

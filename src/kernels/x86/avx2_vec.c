@@ -113,6 +113,22 @@ KERN_INLINE float lanes_sum(struct lanes a)
     return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
 }
 
+/* The same tree for four at once. */
+KERN_INLINE __m128 lanes_sums4(struct lanes a, struct lanes b, struct lanes c, struct lanes d)
+{
+    __m256 sa = _mm256_add_ps(a.lo, a.hi), sb = _mm256_add_ps(b.lo, b.hi);
+    __m256 sc = _mm256_add_ps(c.lo, c.hi), sd = _mm256_add_ps(d.lo, d.hi);
+    __m256 ab =
+        _mm256_add_ps(_mm256_permute2f128_ps(sa, sb, 0x20), _mm256_permute2f128_ps(sa, sb, 0x31));
+    __m256 cd =
+        _mm256_add_ps(_mm256_permute2f128_ps(sc, sd, 0x20), _mm256_permute2f128_ps(sc, sd, 0x31));
+    /* [a c | b d], two partial sums of each */
+    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    s = _mm256_add_ps(s, _mm256_permute_ps(s, 0xb1));
+    __m128 ac = _mm256_castps256_ps128(s), bd = _mm256_extractf128_ps(s, 1);
+    return _mm_unpacklo_ps(_mm_shuffle_ps(ac, ac, 0x88), _mm_shuffle_ps(bd, bd, 0x88));
+}
+
 KERN_INLINE float lanes_largest(struct lanes a)
 {
     __m256 s = _mm256_max_ps(a.lo, a.hi);
@@ -233,6 +249,10 @@ KERN_INLINE __m256i lanes_to_bf16(struct lanes a)
     X(name, type, 2, 3)            \
     X(name, type, 4, 1)
 
+enum { DOTS_ROWS = 2 };
+#define DOTS_COLS 2
+
+#include "kernels/x86/dots_impl.h"
 #include "kernels/x86/tile_impl.h"
 #include "kernels/x86/vec_impl.h"
 
@@ -240,5 +260,6 @@ void kern_init_avx2_vec(struct kern *k)
 {
     vec_init(k);
     tile_init(k);
+    dots_init(k);
     tile_mul_init(k);
 }

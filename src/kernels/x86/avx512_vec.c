@@ -96,6 +96,21 @@ KERN_INLINE float lanes_sum(struct lanes a)
     return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
 }
 
+/* The same tree for four at once: registers that hold half, then a quarter of each of them. */
+KERN_INLINE __m128 lanes_sums4(struct lanes a, struct lanes b, struct lanes c, struct lanes d)
+{
+    __m512 ab =
+        _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+    __m512 cd =
+        _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+    __m512 s =
+        _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(first, s));
+}
+
 KERN_INLINE float lanes_largest(struct lanes a)
 {
     return _mm512_reduce_max_ps(a.v);
@@ -184,6 +199,10 @@ KERN_INLINE __m256i lanes_to_bf16(struct lanes a)
     TILE_SHAPES_P(X, name, type, 2) \
     TILE_SHAPES_P(X, name, type, 4)
 
+enum { DOTS_ROWS = 4 };
+#define DOTS_COLS 4
+
+#include "kernels/x86/dots_impl.h"
 #include "kernels/x86/tile_impl.h"
 #include "kernels/x86/vec_impl.h"
 
@@ -191,4 +210,5 @@ void kern_init_avx512_vec(struct kern *k)
 {
     vec_init(k);
     tile_init(k);
+    dots_init(k);
 }
