@@ -20,7 +20,6 @@
 enum {
     TILE_COLS = 4,
     CHUNK_COLS = 64, /* columns that share an unpacked block */
-    AHEAD = 2304,    /* bytes */
 };
 
 /* ---- types: constants that fold away ---- */
@@ -69,14 +68,14 @@ KERN_INLINE void put_scales(struct block *o, enum quant_id t, size_t v, size_t h
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
-        __m256i s = _mm256_srai_epi16(_mm256_slli_epi16(twice(sc, i), 8), 8);
+        __m256i s = twice_signed(sc, i);
         o->scale[0][4 * v + i][h] = s;
         if (planes(t) == 2)
             o->scale[1][4 * v + i][h] = _mm256_slli_epi16(s, 4);
     }
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; i++)
-        o->pair[2 * v + i][h] = _mm256_srai_epi16(_mm256_slli_epi16(couple(met, 2 * i), 8), 8);
+        o->pair[2 * v + i][h] = couple_signed(met, 2 * i);
 }
 
 KERN_INLINE __m256i or_bits(__m256i v, __m256i bits, __m256i mask)
@@ -184,8 +183,6 @@ KERN_INLINE void unpack(struct block *o, enum quant_id t, const uint8_t *panel, 
 {
     const uint8_t *w = panel + (t == QUANT_Q3_K ? num_round_up(32 * n, KERN_ALIGN) : 0);
     w += b * block_bytes(t);
-    for (size_t i = 0; i < block_bytes(t); i += 64)
-        _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
     if (t == QUANT_IQ4_XS)
         unpack_iq4_xs(o, w);
     else if (t == QUANT_Q3_K)
@@ -293,12 +290,14 @@ static void panel_columns(const struct kernels *kn, float *f, const uint8_t *pan
                           const struct kern_x *x, size_t blocks, size_t col, size_t cols)
 {
     struct block o;
+    size_t bytes = kn->layout->bytes(256), all = (cols + TILE_COLS - 1) / TILE_COLS;
     memset(f, 0, cols * 16 * sizeof *f);
     for (size_t b = 0; b < blocks; b++) {
+        size_t tiles = all;
         kn->unpack(&o, panel, blocks, b);
-        size_t tiles = (cols + TILE_COLS - 1) / TILE_COLS;
         for (size_t c = 0; c < cols; tiles--) {
             size_t width = (cols - c + tiles - 1) / tiles; /* even, so that none is ragged */
+            prefetch(panel + b * bytes, bytes, all - tiles, all);
             kn->tile[width - 1](f + 16 * c, &o, b, x, col + c);
             c += width;
         }
@@ -309,14 +308,12 @@ static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w
                 size_t k, const struct kern_x *x, size_t col0, size_t cols)
 {
     _Alignas(64) float f[CHUNK_COLS * 16];
-    size_t panel = kn->layout->bytes(k);
-    for (size_t r = 0; r < rows; r += 16, w += panel) {
-        size_t n = num_min(16, rows - r);
-        for (size_t c = 0, m; c < cols; c += m) {
-            m = num_min(CHUNK_COLS, cols - c);
-            panel_columns(kn, f, w, x, k / 256, col0 + c, m);
-            for (size_t i = 0; i < m; i++)
-                memcpy(y + (c + i) * ldy + r, f + 16 * i, n * sizeof *f);
+    size_t panel = kn->layout->bytes(k), chunks = (cols + CHUNK_COLS - 1) / CHUNK_COLS;
+    for (size_t c = 0, m; c < cols; c += m, chunks--) {
+        m = (cols - c + chunks - 1) / chunks;
+        for (size_t r = 0; r < rows; r += 16) {
+            panel_columns(kn, f, w + r / 16 * panel, x, k / 256, col0 + c, m);
+            store_sums(y + c * ldy + r, ldy, f, num_min(16, rows - r), m);
         }
     }
 }

@@ -9,17 +9,21 @@
  *   4 bits (0..15)  16 products a lane: 16 · 15 · 127 = 30480   one vpmaddwd per 8 vpmaddubsw
  *   5 bits (0..31, MXFP4 too)   8 products a lane:  8 · 31 · 127 = 31496   one per 4
  *   6 bits (0..63)   4 products a lane:  4 · 63 · 127 = 32004   one per 2
- *   8 bits, signed   two planes of 4 bits, w + 128 = 16·hi + lo; or, when few columns share the
- *                    split, |w| · sign(w)·a: 2 · 128 · 127 = 32512, one vpmaddwd for each
- * vpmaddwd multiplies by the block scale (or 1, or 16 for the upper plane) and widens to int32.
- * An offset (q − 8 and the like) is taken off by the sums of the activations.
+ *   8 bits, signed   |w| · sign(w)·a: 2 · 128 · 127 = 32512, one vpmaddwd for each
+ * vpmaddwd multiplies by the block scale (or 1) and widens to int32. An offset (q − 8 and the like)
+ * is taken off by the sums of the activations.
  *
  * Two forms of every kernel, with the same core (dot_32):
- *  - direct, up to 4 columns: quants are unpacked in registers on their way to the product;
- *  - wide, more columns: 256 values of the panel are unpacked to bytes once, into 4 KiB (8 bits: 8)
- *    of stack that stay in the first-level cache, and all columns pass over them in register tiles
- *    of 16 rows × 2..4 columns. Sums of up to 64 columns wait on the stack as well.
+ *  - direct, up to 4 columns (Q5_K and Q6_K 1): quants are unpacked in registers on their way to
+ * the product;
+ *  - wide, more columns: 256 values of the panel are unpacked to bytes once, into 4 KiB of stack
+ *    that stay in the first-level cache, and all columns pass over them in register tiles of 16
+ *    rows × 2..4 columns. Sums of up to 64 columns wait on the stack as well. Signed types have
+ *    little to unpack and stay direct, 4 columns at a time.
  * Activation bytes of consecutive columns lie 32 bytes apart, which both forms rely on.
+ *
+ * Both ask for the panel's bytes far ahead of their use, a few lines between products: see
+ * prefetch.
  */
 #include "kernels/kern_internal.h"
 
@@ -31,7 +35,6 @@
 enum {
     TILE_COLS = 4,   /* columns of a register tile */
     CHUNK_COLS = 64, /* columns that share an unpacked block */
-    AHEAD = 2304,    /* bytes */
     GROUP = 8,       /* blocks of 32 that are unpacked at once */
 };
 
@@ -70,24 +73,9 @@ KERN_INLINE int chain_of(enum quant_id t)
 }
 
 /* log2 of what the weights of a block of 32 are too large by; 0 where they are right. */
-KERN_INLINE int offset_bits(enum quant_id t, enum form form)
+KERN_INLINE int offset_bits(enum quant_id t)
 {
-    if (is_signed(t))
-        return form == WIDE ? 7 : 0;
     return t == QUANT_Q4_0 ? 3 : t == QUANT_Q5_0 || t == QUANT_MXFP4 ? 4 : 0;
-}
-
-/* ---- loads ---- */
-
-/*
- * Asks for the n bytes that lie AHEAD behind p, in the kernels that read a panel once. The
- * hardware's streams end at page borders and fall behind: x1.1 to x1.3 where measured (Sapphire
- * Rapids, memory-bound). Beyond the panel lies the next one, or nothing, which does no harm.
- */
-KERN_INLINE void prefetch(const uint8_t *p, size_t n)
-{
-    for (size_t i = 0; i < n; i += 64)
-        _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }
 
 /* ---- quants of blocks of 32 ---- */
@@ -250,9 +238,9 @@ KERN_INLINE void head_k6(struct head *hd, const uint8_t *scales, const uint8_t *
             __m256i s = load(scales + 64 * v + 32 * h);
 #pragma GCC unroll 4
             for (size_t i = 0; i < 4; i++)
-                hd->scale[4 * v + i][h] = _mm256_srai_epi16(_mm256_slli_epi16(twice(s, i), 8), 8);
-            hd->pair[2 * v][h] = _mm256_srai_epi16(_mm256_slli_epi16(couple(s, 0), 8), 8);
-            hd->pair[2 * v + 1][h] = _mm256_srai_epi16(_mm256_slli_epi16(couple(s, 2), 8), 8);
+                hd->scale[4 * v + i][h] = twice_signed(s, i);
+            hd->pair[2 * v][h] = couple_signed(s, 0);
+            hd->pair[2 * v + 1][h] = couple_signed(s, 2);
         }
     }
 }
@@ -278,9 +266,17 @@ KERN_INLINE const uint8_t *open_256(struct head *hd, enum quant_id t, const uint
 
 /* ---- the core ---- */
 
+KERN_INLINE __m256i fetch(enum quant_id t, enum form form, const uint8_t *w, size_t outer,
+                          size_t inner, size_t i, size_t h)
+{
+    return form == WIDE                         ? load(w + 64 * i + 32 * h)
+           : t >= QUANT_Q4_K && t <= QUANT_Q6_K ? fetch_256(t, w, outer, inner, i, h)
+                                                : fetch_32(t, w, i, h);
+}
+
 /*
  * acc[h][c] += Σ over 32 values of scale · quant · activation, for 16 rows and C columns 32 bytes
- * apart. scale[n][h] belongs to the n-th 16 values (Q6_K) or to all (step 0).
+ * apart.
  */
 KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form form,
                         const uint8_t *w, size_t outer, size_t inner, const __m256i (*scale)[2],
@@ -290,13 +286,8 @@ KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form fo
     __m256i sum[2][TILE_COLS];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
-        __m256i v[2];
-#pragma GCC unroll 2
-        for (size_t h = 0; h < 2; h++)
-            v[h] = form == WIDE ? load(w + 64 * i + 32 * h)
-                   : t >= QUANT_Q4_K && t <= QUANT_Q6_K
-                       ? fetch_256(t, w, outer, inner, (size_t)i, h)
-                       : fetch_32(t, w, (size_t)i, h);
+        __m256i v[2] = {fetch(t, form, w, outer, inner, (size_t)i, 0),
+                        fetch(t, form, w, outer, inner, (size_t)i, 1)};
 #pragma GCC unroll 4
         for (size_t c = 0; c < C; c++) {
             __m256i a = splat(x + 32 * c + 4 * i);
@@ -308,12 +299,37 @@ KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form fo
         }
         if (i % chain == chain - 1)
 #pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m256i s = scale[t == QUANT_Q6_K ? i / 4 : 0][h];
+            for (size_t h = 0; h < 2; h++)
 #pragma GCC unroll 4
                 for (size_t c = 0; c < C; c++)
-                    acc[h][c] = keep(_mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], s)));
+                    acc[h][c] = keep(
+                        _mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], scale[0][h])));
+    }
+}
+
+/* The same where a sum is of two products (Q6_K): column by column, so that the accumulators are
+   what stays in registers. scale[n][h] belongs to the n-th 16 values. */
+KERN_INLINE void dot_32_pairs(__m256i acc[2][TILE_COLS], enum quant_id t, enum form form,
+                              const uint8_t *w, size_t outer, size_t inner,
+                              const __m256i (*scale)[2], const int8_t *x, size_t C)
+{
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 8; i += 2) {
+        __m256i v[2][2];
+#pragma GCC unroll 4
+        for (size_t n = 0; n < 4; n++)
+            v[n / 2][n % 2] = fetch(t, form, w, outer, inner, i + n / 2, n % 2);
+#pragma GCC unroll 4
+        for (size_t c = 0; c < C; c++) {
+            __m256i a = splat(x + 32 * c + 4 * i), b = splat(x + 32 * c + 4 * i + 4);
+#pragma GCC unroll 2
+            for (size_t h = 0; h < 2; h++) {
+                __m256i p = _mm256_add_epi16(_mm256_maddubs_epi16(v[0][h], a),
+                                             _mm256_maddubs_epi16(v[1][h], b));
+                p = _mm256_madd_epi16(p, scale[i / 4][h]);
+                acc[h][c] = keep(_mm256_add_epi32(acc[h][c], p));
             }
+        }
     }
 }
 
@@ -340,30 +356,22 @@ KERN_INLINE void dot_32_signed(__m256i acc[2][TILE_COLS], enum quant_id t, const
 
 /* ---- blocks of 32 ---- */
 
-/* Eight unpacked blocks; signed types have their upper nibbles in the second plane. */
+/* Eight unpacked blocks. */
 struct wide_32 {
-    _Alignas(64) uint8_t q[2][GROUP][512];
+    _Alignas(64) uint8_t q[GROUP][512];
     __m256 d[GROUP][2], m[GROUP][2];
 };
 
 KERN_INLINE void unpack_32(struct wide_32 *o, enum quant_id t, const uint8_t *panel, size_t b0,
                            size_t n)
 {
-    const __m256i flip = _mm256_set1_epi8((char)0x80);
     for (size_t b = 0; b < n; b++) {
         struct place p = place_of(t, panel, b0 + b);
 #pragma GCC unroll 8
         for (size_t i = 0; i < 8; i++)
 #pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m256i v = fetch_32(t, p.q, i, h);
-                if (is_signed(t)) {
-                    v = _mm256_xor_si256(v, flip);
-                    _mm256_store_si256((__m256i *)(o->q[1][b] + 64 * i + 32 * h), nibble(v, 1));
-                    v = nibble(v, 0);
-                }
-                _mm256_store_si256((__m256i *)(o->q[0][b] + 64 * i + 32 * h), v);
-            }
+            for (size_t h = 0; h < 2; h++)
+                _mm256_store_si256((__m256i *)(o->q[b] + 64 * i + 32 * h), fetch_32(t, p.q, i, h));
         for (size_t h = 0; h < 2; h++) {
             o->d[b][h] = scales(t, p, h);
             if (has_min(t))
@@ -373,11 +381,11 @@ KERN_INLINE void unpack_32(struct wide_32 *o, enum quant_id t, const uint8_t *pa
 }
 
 /* f (C × 16 sums) over one block; `at` is the place of its first column in the arrays of x. */
-KERN_INLINE void finish_32(float *f, enum quant_id t, enum form form,
-                           const __m256i acc[2][TILE_COLS], const __m256 d[2], const __m256 m[2],
-                           const struct kern_x *x, size_t at, size_t C)
+KERN_INLINE void finish_32(float *f, enum quant_id t, const __m256i acc[2][TILE_COLS],
+                           const __m256 d[2], const __m256 m[2], const struct kern_x *x, size_t at,
+                           size_t C)
 {
-    const int bits = offset_bits(t, form);
+    const int bits = offset_bits(t);
 #pragma GCC unroll 4
     for (size_t c = 0; c < C; c++) {
         __m256 xd = _mm256_set1_ps(x->d[at + c]);
@@ -401,21 +409,16 @@ KERN_INLINE void block_32(float *f, enum quant_id t, enum form form, const uint8
                           size_t C)
 {
     const __m256i ones[1][2] = {{_mm256_set1_epi16(1), _mm256_set1_epi16(1)}};
-    const __m256i sixteens[1][2] = {{_mm256_set1_epi16(16), _mm256_set1_epi16(16)}};
     const int8_t *xq = x->q + at * 32;
     __m256i acc[2][TILE_COLS];
 #pragma GCC unroll 4
     for (size_t c = 0; c < C; c++)
         acc[0][c] = acc[1][c] = _mm256_setzero_si256();
-    if (form == DIRECT && is_signed(t)) {
+    if (is_signed(t))
         dot_32_signed(acc, t, q, xq, C);
-    } else {
+    else
         dot_32(acc, t, form, q, 0, 0, ones, xq, C);
-        __asm__("" : "+r"(xq)); /* else gcc saves the broadcasts of the first plane on the stack */
-        if (is_signed(t))
-            dot_32(acc, t, form, q + GROUP * 512, 0, 0, sixteens, xq, C);
-    }
-    finish_32(f, t, form, (const __m256i(*)[TILE_COLS])acc, d, m, x, at, C);
+    finish_32(f, t, (const __m256i(*)[TILE_COLS])acc, d, m, x, at, C);
 }
 
 KERN_INLINE void direct_32(float *f, enum quant_id t, const uint8_t *panel, const struct kern_x *x,
@@ -424,8 +427,7 @@ KERN_INLINE void direct_32(float *f, enum quant_id t, const uint8_t *panel, cons
     for (size_t b = 0; b < blocks; b++) {
         struct place p = place_of(t, panel, b);
         __m256 d[2], m[2];
-        if (b % 2 == 0)
-            prefetch(p.d, pair_bytes(t));
+        prefetch(panel + b / 2 * pair_bytes(t), pair_bytes(t), b % 2, 2);
         for (size_t h = 0; h < 2; h++) {
             d[h] = scales(t, p, h);
             m[h] = has_min(t) ? minima(t, p, h, d[h]) : d[h];
@@ -439,7 +441,7 @@ KERN_INLINE void tile_32(float *f, enum quant_id t, const struct wide_32 *w, siz
                          const struct kern_x *x, size_t col, size_t C)
 {
     for (size_t b = 0; b < n; b++)
-        block_32(f, t, WIDE, w->q[0][b], w->d[b], w->m[b], x, (b0 + b) * x->cols + col, C);
+        block_32(f, t, WIDE, w->q[b], w->d[b], w->m[b], x, (b0 + b) * x->cols + col, C);
 }
 
 /* ---- blocks of 256 ---- */
@@ -516,8 +518,15 @@ KERN_INLINE void block_256(float *f, enum quant_id t, enum form form, const uint
 #pragma GCC unroll 4
         for (size_t s = 0; s < inner; s++) {
             size_t n = form == WIDE ? j : block_no(t, j, s);
-            dot_32(acc, t, form, form == WIDE ? q + n * 512 : q, j, s, hd->scale + n * scales,
-                   xq + n * step, C);
+            if (form == DIRECT) {
+                /* else gcc keeps what sub-blocks share (bytes that hold bits of several) on the
+                   stack */
+                __asm__("" : "+r"(q));
+                prefetch(q, bytes_256(t), j * inner + s, 8);
+            }
+            (t == QUANT_Q6_K ? dot_32_pairs : dot_32)(acc, t, form, form == WIDE ? q + n * 512 : q,
+                                                      j, s, hd->scale + n * scales, xq + n * step,
+                                                      C);
         }
     finish_256(f, t, (const __m256i(*)[TILE_COLS])acc, hd, x, b * x->cols + col, C);
 }
@@ -528,7 +537,8 @@ KERN_INLINE void direct_256(float *f, enum quant_id t, const uint8_t *panel, con
     for (size_t b = 0; b < blocks; b++) {
         struct head hd;
         const uint8_t *q = open_256(&hd, t, panel, blocks, b);
-        prefetch(q, bytes_256(t));
+        if (t == QUANT_Q6_K && b == 0)
+            prefetch(panel, num_round_up(blocks * 32, 64), 0, 1); /* d of all blocks */
         block_256(f, t, DIRECT, q, &hd, x, b, col, C);
     }
 }
@@ -540,7 +550,7 @@ union wide {
     struct wide_256 b256;
 };
 
-/* The kernels of one type; index C − 1 for the number of columns. */
+/* The kernels of one type; index C − 1 for the number of columns. Signed types are never wide. */
 struct kernels {
     void (*direct[TILE_COLS])(float *f, const uint8_t *panel, const struct kern_x *x, size_t blocks,
                               size_t col);
@@ -548,62 +558,84 @@ struct kernels {
     void (*tile[TILE_COLS])(float *f, const union wide *w, size_t b, size_t n,
                             const struct kern_x *x, size_t col);
     const struct panel_layout *layout;
-    size_t block, group; /* values of a block, blocks of an unpacking */
+    size_t block, group; /* values of a block, blocks of an unpacking (256 values) */
+    size_t direct_cols;  /* more columns are wide */
 };
 
 static void panel_direct(const struct kernels *kn, float *f, const uint8_t *panel,
                          const struct kern_x *x, size_t blocks, size_t col, size_t cols)
 {
-    memset(f, 0, cols * 16 * sizeof *f);
-    kn->direct[cols - 1](f, panel, x, blocks, col);
+    size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    for (size_t c = 0; c < cols; groups--) {
+        size_t width = (cols - c + groups - 1) / groups; /* even, so that none is ragged */
+        kn->direct[width - 1](f + 16 * c, panel, x, blocks, col + c);
+        c += width;
+    }
 }
 
 static void panel_wide(const struct kernels *kn, float *f, const uint8_t *panel,
                        const struct kern_x *x, size_t blocks, size_t col, size_t cols)
 {
     union wide w;
-    memset(f, 0, cols * 16 * sizeof *f);
-    for (size_t b = 0; b < blocks; b += kn->group) {
-        size_t n = num_min(kn->group, blocks - b);
+    size_t bytes = kn->layout->bytes(256), all = (cols + TILE_COLS - 1) / TILE_COLS;
+    for (size_t b = 0, at = 0; b < blocks; b += kn->group, at += bytes) {
+        size_t n = num_min(kn->group, blocks - b), tiles = all;
         kn->unpack(&w, panel, blocks, b, n);
-        size_t tiles = (cols + TILE_COLS - 1) / TILE_COLS;
         for (size_t c = 0; c < cols; tiles--) {
-            size_t width = (cols - c + tiles - 1) / tiles; /* even, so that none is ragged */
+            size_t width = (cols - c + tiles - 1) / tiles;
+            prefetch(panel + at, bytes, all - tiles, all);
             kn->tile[width - 1](f + 16 * c, &w, b, n, x, col + c);
             c += width;
         }
     }
 }
 
+/* Columns in chunks of even size whose activations stay in the second cache over all panels. */
 static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w, size_t rows,
                 size_t k, const struct kern_x *x, size_t col0, size_t cols)
 {
     _Alignas(64) float f[CHUNK_COLS * 16];
-    size_t panel = kn->layout->bytes(k);
+    size_t panel = kn->layout->bytes(k), chunks = (cols + CHUNK_COLS - 1) / CHUNK_COLS;
     size_t blocks = num_round_up(k, kn->block == 32 ? 64 : 256) / kn->block;
-    for (size_t r = 0; r < rows; r += 16, w += panel) {
-        size_t n = num_min(16, rows - r);
-        for (size_t c = 0, m; c < cols; c += m) {
-            m = num_min(CHUNK_COLS, cols - c);
-            (m <= TILE_COLS ? panel_direct : panel_wide)(kn, f, w, x, blocks, col0 + c, m);
-            for (size_t i = 0; i < m; i++)
-                memcpy(y + (c + i) * ldy + r, f + 16 * i, n * sizeof *f);
+    for (size_t c = 0, m; c < cols; c += m, chunks--) {
+        m = (cols - c + chunks - 1) / chunks;
+        for (size_t r = 0; r < rows; r += 16) {
+            memset(f, 0, m * 16 * sizeof *f);
+            (kn->unpack && m > kn->direct_cols ? panel_wide : panel_direct)(
+                kn, f, w + r / 16 * panel, x, blocks, col0 + c, m);
+            store_sums(y + c * ldy + r, ldy, f, num_min(16, rows - r), m);
         }
     }
 }
 
 /* ---- the types ---- */
 
-#define COLUMNS(name, size, id, C)                                                        \
+#define DIRECT_FN(name, size, id, C)                                                      \
     static void name##_direct_##C(float *f, const uint8_t *panel, const struct kern_x *x, \
                                   size_t blocks, size_t col)                              \
     {                                                                                     \
         direct_##size(f, id, panel, x, blocks, col, C);                                   \
-    }                                                                                     \
-    static void name##_tile_##C(float *f, const union wide *w, size_t b, size_t n,        \
-                                const struct kern_x *x, size_t col)                       \
-    {                                                                                     \
-        TILE_##size(f, id, w, b, n, x, col, C);                                           \
+    }
+#define DIRECT_FNS(name, size, id) \
+    DIRECT_FN(name, size, id, 1)   \
+    DIRECT_FN(name, size, id, 2)   \
+    DIRECT_FN(name, size, id, 3)   \
+    DIRECT_FN(name, size, id, 4)
+#define WIDE_FN(name, size, id, C)                                                 \
+    static void name##_tile_##C(float *f, const union wide *w, size_t b, size_t n, \
+                                const struct kern_x *x, size_t col)                \
+    {                                                                              \
+        TILE_##size(f, id, w, b, n, x, col, C);                                    \
+    }
+#define WIDE_FNS(name, size, id)                                                            \
+    WIDE_FN(name, size, id, 1)                                                              \
+    WIDE_FN(name, size, id, 2)                                                              \
+    WIDE_FN(name, size, id, 3)                                                              \
+    WIDE_FN(name, size, id, 4)                                                              \
+    static void name##_unpack(union wide *o, const uint8_t *panel, size_t blocks, size_t b, \
+                              size_t n)                                                     \
+    {                                                                                       \
+        UNPACK_##size(o, id, panel, blocks, b, n);                                          \
     }
 #define TILE_32(f, id, w, b, n, x, col, C) tile_32(f, id, &(w)->b32, b, n, x, col, C)
 #define TILE_256(f, id, w, b, n, x, col, C) \
@@ -611,41 +643,46 @@ static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w
 #define UNPACK_32(o, id, panel, blocks, b, n) unpack_32(&(o)->b32, id, panel, b, n)
 #define UNPACK_256(o, id, panel, blocks, b, n) unpack_256(&(o)->b256, id, panel, blocks, b)
 
-#define TYPE(name, size, id, per)                                                           \
-    COLUMNS(name, size, id, 1)                                                              \
-    COLUMNS(name, size, id, 2)                                                              \
-    COLUMNS(name, size, id, 3)                                                              \
-    COLUMNS(name, size, id, 4)                                                              \
-    static void name##_unpack(union wide *o, const uint8_t *panel, size_t blocks, size_t b, \
-                              size_t n)                                                     \
-    {                                                                                       \
-        UNPACK_##size(o, id, panel, blocks, b, n);                                          \
-    }                                                                                       \
-    static const struct kernels name##_kernels = {                                          \
-        {name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},               \
-        name##_unpack,                                                                      \
-        {name##_tile_1, name##_tile_2, name##_tile_3, name##_tile_4},                       \
-        &panel_##name,                                                                      \
-        size,                                                                               \
-        per};                                                                               \
-    static void name##_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,   \
-                           const struct kern_x *x, size_t col0, size_t cols)                \
-    {                                                                                       \
-        mul(&name##_kernels, y, ldy, w, rows, k, x, col0, cols);                            \
+#define MUL_FN(name)                                                                      \
+    static void name##_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
+                           const struct kern_x *x, size_t col0, size_t cols)              \
+    {                                                                                     \
+        mul(&name##_kernels, y, ldy, w, rows, k, x, col0, cols);                          \
     }
+
+#define TYPE(name, size, id, direct_cols)                                     \
+    DIRECT_FNS(name, size, id)                                                \
+    WIDE_FNS(name, size, id)                                                  \
+    static const struct kernels name##_kernels = {                            \
+        {name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4}, \
+        name##_unpack,                                                        \
+        {name##_tile_1, name##_tile_2, name##_tile_3, name##_tile_4},         \
+        &panel_##name,                                                        \
+        size,                                                                 \
+        256 / size,                                                           \
+        direct_cols};                                                         \
+    MUL_FN(name)
+
+#define SIGNED_TYPE(name, id)                                                           \
+    DIRECT_FNS(name, 32, id)                                                            \
+    static const struct kernels name##_kernels = {                                      \
+        .direct = {name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4}, \
+        .layout = &panel_##name,                                                        \
+        .block = 32};                                                                   \
+    MUL_FN(name)
 
 #define panel_iq4_nl panel_q4_0
 #define panel_q4z panel_q4_1
-TYPE(q8_0, 32, QUANT_Q8_0, GROUP)
-TYPE(q4_0, 32, QUANT_Q4_0, GROUP)
-TYPE(q4_1, 32, QUANT_Q4_1, GROUP)
-TYPE(q5_0, 32, QUANT_Q5_0, GROUP)
-TYPE(q5_1, 32, QUANT_Q5_1, GROUP)
-TYPE(iq4_nl, 32, QUANT_IQ4_NL, GROUP)
-TYPE(mxfp4, 32, QUANT_MXFP4, GROUP)
-TYPE(q4z, 32, QUANT_Q4Z, GROUP)
-TYPE(q8z, 32, QUANT_Q8Z, GROUP)
-TYPE(q4_k, 256, QUANT_Q4_K, 1)
+SIGNED_TYPE(q8_0, QUANT_Q8_0)
+SIGNED_TYPE(iq4_nl, QUANT_IQ4_NL)
+SIGNED_TYPE(q8z, QUANT_Q8Z)
+TYPE(q4_0, 32, QUANT_Q4_0, TILE_COLS)
+TYPE(q4_1, 32, QUANT_Q4_1, TILE_COLS)
+TYPE(q5_0, 32, QUANT_Q5_0, TILE_COLS)
+TYPE(q5_1, 32, QUANT_Q5_1, TILE_COLS)
+TYPE(mxfp4, 32, QUANT_MXFP4, TILE_COLS)
+TYPE(q4z, 32, QUANT_Q4Z, TILE_COLS)
+TYPE(q4_k, 256, QUANT_Q4_K, TILE_COLS)
 TYPE(q5_k, 256, QUANT_Q5_K, 1)
 TYPE(q6_k, 256, QUANT_Q6_K, 1)
 
