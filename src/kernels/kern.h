@@ -95,9 +95,12 @@ enum kern_float { KERN_F32, KERN_F16, KERN_BF16, KERN_FLOAT_COUNT };
  * w[p * panel_step + k * k_step + r], counted in elements; steps are any number ≥ 16 or, for
  * panel_step, any; w needs only the alignment of its elements.
  * y[c * ldy + r] = chain over k ascending of fma(w, x[c * ldx + k], y), starting at 0.
+ *
+ * ahead, when not NULL, is what will be read next: as many bytes as w has are prefetched from
+ * there.
  */
 struct kern_tile {
-    const void *w;
+    const void *w, *ahead;
     size_t panel_step, k_step;
     size_t rows, k; /* output rows (padded reads up to 16 must be valid memory), depth */
     const float *x;
@@ -112,7 +115,7 @@ struct kern_tile {
  * 16.
  */
 struct kern_dots {
-    const void *w;
+    const void *w, *ahead; /* as in kern_tile */
     size_t step, rows, k;
     const float *x;
     size_t ldx, cols;

@@ -219,8 +219,8 @@ static size_t attn_stretches(size_t tokens)
 }
 
 /* Scores of the gathered columns with the first `seen` positions of a page, into w->s. */
-static void attn_scores(const struct attn_job *j, const uint8_t *page, size_t seen, size_t cols,
-                        struct attn_work *w)
+static void attn_scores(const struct attn_job *j, const uint8_t *page, const uint8_t *ahead,
+                        size_t seen, size_t cols, struct attn_work *w)
 {
     const struct kern *kern = j->c->kern;
     size_t dk = j->a->d_k;
@@ -232,6 +232,7 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, size_t se
             k = w->vd;
         }
         kern->dots[f](&(struct kern_dots){.w = k,
+                                          .ahead = ahead,
                                           .step = dk,
                                           .rows = seen,
                                           .k = dk,
@@ -243,6 +244,7 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, size_t se
         return;
     }
     struct kern_tile tile = {.w = k,
+                             .ahead = ahead,
                              .panel_step = 16,
                              .k_step = KV_PAGE,
                              .rows = seen,
@@ -262,8 +264,8 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, size_t se
 }
 
 /* Values of the page by the weights in w->s, into o. */
-static void attn_values(const struct attn_job *j, const uint8_t *page, size_t seen, size_t cols,
-                        struct attn_work *w, float *o)
+static void attn_values(const struct attn_job *j, const uint8_t *page, const uint8_t *ahead,
+                        size_t seen, size_t cols, struct attn_work *w, float *o)
 {
     size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
     const void *v = page;
@@ -273,6 +275,7 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, size_t se
         v = w->vd;
     }
     j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = v,
+                                                                     .ahead = ahead,
                                                                      .panel_step = 16,
                                                                      .k_step = step,
                                                                      .rows = dv,
@@ -286,34 +289,40 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, size_t se
 
 /*
  * m, l, o of page `page` for the gathered columns. Columns that see nothing of the page get l = 0
- * and m = −∞.
+ * and m = −∞. `ahead`: the keys that come next, or NULL.
  */
 static void attn_page(const struct attn_job *j, const struct attn_slice *s, size_t page,
-                      struct attn_work *w, float *m, float *l, float *o)
+                      const uint8_t *ahead, struct attn_work *w, float *m, float *l, float *o)
 {
     const struct batch_run *r = s->r;
     size_t cols = attn_slice_cols(s), heads = s->g1 - s->g0;
     size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + s->t1 - first);
-    const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h);
-    attn_scores(j, k, seen, cols, w);
+    const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h), *v = k;
+    if (!j->shape->latent)
+        v = kv_v(r->seq, page, j->a->layer, s->h);
+    attn_scores(j, k, j->shape->latent ? ahead : v, seen, cols, w);
     for (size_t c = 0; c < cols; c++) {
         size_t last = r->pos + s->t0 + c / heads; /* position of the query */
         size_t n = last < first ? 0 : num_min(seen, last - first + 1);
         float *p = w->s + c * KV_PAGE;
         m[c] = attn_weights(j->c->kern, p, n, seen, j->a->scale, &l[c]);
     }
-    attn_values(j, j->shape->latent ? k : kv_v(r->seq, page, j->a->layer, s->h), seen, cols, w, o);
+    attn_values(j, v, j->shape->latent ? NULL : ahead, seen, cols, w, o);
 }
 
-/* A stretch's m, l, o into w->m, w->l, w->acc. */
+/* A stretch's m, l, o into w->m, w->l, w->acc. `ahead`: the keys after it, or NULL. */
 static void attn_stretch(const struct attn_job *j, const struct attn_slice *s, size_t stretch,
-                         struct attn_work *w)
+                         const uint8_t *ahead, struct attn_work *w)
 {
-    size_t p = stretch * ATTN_STRETCH,
-           end = num_min(attn_pages(s->r->pos + s->t1), p + ATTN_STRETCH);
-    attn_page(j, s, p, w, w->m, w->l, w->acc);
-    while (++p < end) {
-        attn_page(j, s, p, w, w->pm, w->pl, w->o);
+    size_t first = stretch * ATTN_STRETCH;
+    size_t end = num_min(attn_pages(s->r->pos + s->t1), first + ATTN_STRETCH);
+    for (size_t p = first; p < end; p++) {
+        const uint8_t *next = p + 1 < end ? kv_k(s->r->seq, p + 1, j->a->layer, s->h) : ahead;
+        if (p == first) {
+            attn_page(j, s, p, next, w, w->m, w->l, w->acc);
+            continue;
+        }
+        attn_page(j, s, p, next, w, w->pm, w->pl, w->o);
         attn_fold(j->c->kern, w->f, attn_slice_cols(s), j->a->d_v, w->m, w->l, w->acc, w->pm, w->pl,
                   w->o);
     }
@@ -409,6 +418,17 @@ static float *attn_part(const struct attn_job *j, const struct attn_slice *s, si
     return j->part + (j->part0[s->r - j->b->runs] + first) * (j->a->d_v + 2);
 }
 
+/* Keys of the task that this thread will probably take after task `task` of a split run. */
+static const uint8_t *attn_next(const struct attn_job *j, const struct batch_run *r, size_t task)
+{
+    size_t slices = j->a->n_kv_head * attn_cuts(j, r);
+    task += (size_t)team_threads(j->c->team);
+    if (task >= attn_tasks(j, r))
+        return NULL;
+    return kv_k(r->seq, task / slices * ATTN_STRETCH, j->a->layer,
+                task % slices / attn_cuts(j, r));
+}
+
 static void attn_task(void *arg, size_t chunk, int worker)
 {
     const struct attn_job *j = arg;
@@ -427,7 +447,7 @@ static void attn_task(void *arg, size_t chunk, int worker)
         w.m = attn_part(j, &s, outer);
         w.l = w.m + cols;
         w.acc = w.l + cols;
-        attn_stretch(j, &s, outer, &w);
+        attn_stretch(j, &s, outer, attn_next(j, r, chunk - j->task0[run]), &w);
         return;
     }
     /* Later blocks see more pages: taking them first lets the threads finish together. */
@@ -439,9 +459,9 @@ static void attn_task(void *arg, size_t chunk, int worker)
     first.m = w.sm;
     first.l = w.sl;
     first.acc = w.sum;
-    attn_stretch(j, &s, 0, &first);
+    attn_stretch(j, &s, 0, NULL, &first);
     for (size_t p = 1; p < end; p++) {
-        attn_stretch(j, &s, p, &w);
+        attn_stretch(j, &s, p, NULL, &w);
         attn_fold(j->c->kern, w.f, cols, dv, w.sm, w.sl, w.sum, w.m, w.l, w.acc);
     }
     attn_write(j, &s, w.sum, w.sl);

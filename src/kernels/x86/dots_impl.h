@@ -25,18 +25,32 @@ KERN_INLINE struct lanes dots_load_n(const void *w, size_t at, size_t n, enum ke
     return type == KERN_F16 ? lanes_load_f16(rest) : lanes_load_bf16(rest);
 }
 
+/* What to prefetch while R rows are read: those two groups further on, or of what comes next. */
+KERN_INLINE const char *dots_ahead(const struct kern_dots *t, size_t row, size_t R, size_t size)
+{
+    if (row + 2 * R < t->rows)
+        return (const char *)t->w + (row + 2 * R) * t->step * size;
+    return t->ahead ? (const char *)t->ahead + (row + 2 * R - t->rows) * t->step * size : NULL;
+}
+
 KERN_INLINE void dots_core(const struct kern_dots *t, size_t row, size_t col, enum kern_float type,
                            size_t R, size_t C)
 {
     struct lanes acc[DOTS_ROWS][DOTS_COLS], w[DOTS_ROWS];
     const float *x = t->x + col * t->ldx;
-    size_t from = row * t->step, k = 0, left = t->k % 16;
+    size_t from = row * t->step, k = 0, left = t->k % 16, size = type == KERN_F32 ? 4 : 2;
+    const char *ahead = dots_ahead(t, row, R, size);
+    if (col > 0 || !ahead)
+        ahead = (const char *)t->w + from * size; /* nothing new */
 #pragma GCC unroll 4
     for (size_t r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (size_t c = 0; c < C; c++)
             acc[r][c] = lanes_set(0.0f);
     for (; k + 16 <= t->k; k += 16) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < R * 16 * size; i += 64)
+            _mm_prefetch(ahead + k * R * size + i, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t r = 0; r < R; r++)
             w[r] = tile_load(t->w, from + r * t->step + k, type);

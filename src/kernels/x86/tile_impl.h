@@ -31,9 +31,10 @@ enum {
 /* One register tile, `rows` of them valid (more than 16 · (panels − 1)). */
 struct tile_part {
     const void *w;
+    const char *ahead; /* to prefetch */
     const float *x;
     float *y;
-    size_t panel_step, k_step, ldx, ldy;
+    size_t panel_step, k_step, ahead_step, ldx, ldy;
     size_t rows, k;
     bool more; /* continue from y instead of 0 */
 };
@@ -63,7 +64,11 @@ KERN_INLINE void tile_core(const struct tile_part *t, enum kern_float type, size
                 acc[p][c] = lanes_load_n(y, last);
         }
     const float *x = t->x;
-    for (size_t k = 0, at = 0; k < t->k; k++, at += t->k_step) {
+    const char *ahead = t->ahead;
+    for (size_t k = 0, at = 0; k < t->k; k++, at += t->k_step, ahead += t->ahead_step) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < P * 16 * (type == KERN_F32 ? 4 : 2); i += 64)
+            _mm_prefetch(ahead + i, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t p = 0; p < P; p++)
             w[p] = tile_load(t->w, at + p * t->panel_step, type);
@@ -116,8 +121,17 @@ static void tile_panels(const struct kern_tile *t, enum kern_float type, size_t 
         .ldy = t->ldy,
         .rows = num_min(t->rows - row, panels * 16),
     };
+    const char *ahead = t->ahead;
+    if (ahead)
+        ahead += panel * 16 * size * t->k;
     do {
         part.w = (const char *)t->w + (panel * t->panel_step + k0 * t->k_step) * size;
+        part.ahead = part.w; /* nothing new */
+        part.ahead_step = t->k_step * size;
+        if (ahead) { /* as much as this group reads, while its first columns do */
+            part.ahead = ahead + k0 * panels * 16 * size;
+            part.ahead_step = panels * 16 * size;
+        }
         part.k = num_min(depth, t->k - k0);
         part.more = k0 > 0;
         size_t groups = (t->cols + TILE_COLS - 1) / TILE_COLS;
@@ -126,6 +140,8 @@ static void tile_panels(const struct kern_tile *t, enum kern_float type, size_t 
             part.x = t->x + c * t->ldx + k0;
             part.y = t->y + c * t->ldy + row;
             tile_fn[type][panels / 2][n - 1](&part);
+            part.ahead = part.w;
+            part.ahead_step = t->k_step * size;
         }
         k0 += part.k;
     } while (k0 < t->k);
