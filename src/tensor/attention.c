@@ -55,6 +55,11 @@ struct attn_slice {
 
 /* ---- storing -------------------------------------------------------------------------------- */
 
+bool attn_int8(const struct kv_shape *s)
+{
+    return s->latent && s->type == QUANT_Q8_0;
+}
+
 /* n values to elements `at`… of a float type. */
 static void attn_convert(const struct kern *kern, enum quant_id type, void *to, size_t at,
                          const float *x, size_t n)
@@ -74,6 +79,10 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
     const float *v = j->shape->latent ? NULL : j->v.data + (r->row + t) * j->v.cols + h * dv;
     const struct quant_type *type = quant_by_id(j->shape->type);
     uint8_t *kp = kv_k(r->seq, pos / KV_PAGE, j->a->layer, h);
+    if (attn_int8(j->shape)) {
+        latent_store(kern, kp, at, k, dk, dv);
+        return;
+    }
     if (type->id == QUANT_Q8_0) {
         type->encode(kp + at * (dk / 32 * type->bytes), k, dk, NULL);
         if (v)
@@ -132,8 +141,9 @@ void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
     size_t row = num_max(a->d_k, num_round_up(a->d_v, 16)); /* of a decoded page */
-    return num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
-           num_round_up(KV_PAGE * (a->d_k + row) + 32, 16);
+    size_t n = num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
+               num_round_up(KV_PAGE * (a->d_k + row) + 32, 16);
+    return a->d_v > a->d_k ? n : n + num_round_up(latent_cols_floats(a->d_k, a->d_v, cols), 16);
 }
 
 static struct attn_work attn_work_at(const struct attention_args *a, size_t cols, float *p)
@@ -154,6 +164,7 @@ static struct attn_work attn_work_at(const struct attention_args *a, size_t cols
     w.f = w.sl + n;
     w.kd = w.f + num_round_up(2 * cols, 16);
     w.vd = w.kd + KV_PAGE * a->d_k;
+    w.latent = w.vd + num_round_up(KV_PAGE * num_max(a->d_k, num_round_up(a->d_v, 16)) + 32, 16);
     return w;
 }
 
@@ -162,13 +173,21 @@ static size_t attn_slice_cols(const struct attn_slice *s)
     return (s->t1 - s->t0) * (s->g1 - s->g0);
 }
 
-static void attn_gather(const struct attn_job *j, const struct attn_slice *s, float *q)
+/* Queries of the slice: as they are, or in int8. */
+static void attn_gather(const struct attn_job *j, const struct attn_slice *s, struct attn_work *w)
 {
-    size_t dk = j->a->d_k, row = (s->g1 - s->g0) * dk;
-    for (size_t t = s->t0; t < s->t1; t++)
-        memcpy(q + (t - s->t0) * row,
-               j->q.data + (s->r->row + t) * j->q.cols + (s->h * j->group + s->g0) * dk,
-               row * sizeof(float));
+    size_t dk = j->a->d_k, heads = s->g1 - s->g0;
+    if (attn_int8(j->shape))
+        latent_cols_place(&w->cols, dk, j->a->d_v, attn_slice_cols(s), w->latent);
+    for (size_t t = s->t0; t < s->t1; t++) {
+        const float *q = j->q.data + (s->r->row + t) * j->q.cols + (s->h * j->group + s->g0) * dk;
+        size_t c = (t - s->t0) * heads;
+        if (!attn_int8(j->shape))
+            memcpy(w->q + c * dk, q, heads * dk * sizeof(float));
+        else
+            for (size_t g = 0; g < heads; g++)
+                latent_query(j->c->kern, &w->cols, c + g, q + g * dk);
+    }
 }
 
 /* Rows [0, seen) of a page as F32. */
@@ -226,11 +245,11 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
     size_t dk = j->a->d_k;
     const void *k = page;
     enum kern_float f = attn_float(j->shape->type);
+    if (attn_int8(j->shape)) {
+        latent_page_scores(kern, &w->cols, page, ahead, w->s);
+        return;
+    }
     if (j->shape->latent) {
-        if (j->shape->type == QUANT_Q8_0) {
-            attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dk, dk, w->vd);
-            k = w->vd;
-        }
         kern->dots[f](&(struct kern_dots){.w = k,
                                           .ahead = ahead,
                                           .step = dk,
@@ -270,8 +289,7 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, const uin
     size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
     const void *v = page;
     if (j->shape->type == QUANT_Q8_0) {
-        if (!j->shape->latent) /* latents are there from attn_scores */
-            attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dv, step, w->vd);
+        attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dv, step, w->vd);
         v = w->vd;
     }
     j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = v,
@@ -297,6 +315,7 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
     const struct batch_run *r = s->r;
     size_t cols = attn_slice_cols(s), heads = s->g1 - s->g0;
     size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + s->t1 - first);
+    bool int8 = attn_int8(j->shape);
     const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h), *v = k;
     if (!j->shape->latent)
         v = kv_v(r->seq, page, j->a->layer, s->h);
@@ -305,7 +324,11 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
         size_t last = r->pos + s->t0 + c / heads; /* position of the query */
         size_t n = last < first ? 0 : num_min(seen, last - first + 1);
         float *p = w->s + c * KV_PAGE;
-        m[c] = attn_weights(j->c->kern, p, n, seen, j->a->scale, &l[c]);
+        m[c] = attn_weights(j->c->kern, p, n, int8 ? KV_PAGE : seen, j->a->scale, &l[c]);
+    }
+    if (int8) {
+        latent_page_values(j->c->kern, &w->cols, k, w->s, l, o);
+        return;
     }
     attn_values(j, v, j->shape->latent ? NULL : ahead, seen, cols, w, o);
 }
@@ -425,8 +448,7 @@ static const uint8_t *attn_next(const struct attn_job *j, const struct batch_run
     task += (size_t)team_threads(j->c->team);
     if (task >= attn_tasks(j, r))
         return NULL;
-    return kv_k(r->seq, task / slices * ATTN_STRETCH, j->a->layer,
-                task % slices / attn_cuts(j, r));
+    return kv_k(r->seq, task / slices * ATTN_STRETCH, j->a->layer, task % slices / attn_cuts(j, r));
 }
 
 static void attn_task(void *arg, size_t chunk, int worker)
@@ -443,7 +465,7 @@ static void attn_task(void *arg, size_t chunk, int worker)
         struct attn_slice s = attn_slice_at(j, r, 0, i);
         size_t cols = attn_slice_cols(&s);
         struct attn_work w = attn_work_at(j->a, cols, mem);
-        attn_gather(j, &s, w.q);
+        attn_gather(j, &s, &w);
         w.m = attn_part(j, &s, outer);
         w.l = w.m + cols;
         w.acc = w.l + cols;
@@ -454,8 +476,9 @@ static void attn_task(void *arg, size_t chunk, int worker)
     size_t blocks = (j->task0[run + 1] - j->task0[run]) / slices;
     struct attn_slice s = attn_slice_at(j, r, (blocks - 1 - outer) * attn_queries(j, r), i);
     size_t cols = attn_slice_cols(&s), end = attn_stretches(r->pos + s.t1);
-    struct attn_work w = attn_work_at(j->a, cols, mem), first = w;
-    attn_gather(j, &s, w.q);
+    struct attn_work w = attn_work_at(j->a, cols, mem), first;
+    attn_gather(j, &s, &w);
+    first = w;
     first.m = w.sm;
     first.l = w.sl;
     first.acc = w.sum;

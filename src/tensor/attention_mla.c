@@ -158,10 +158,15 @@ static void mla_run(struct op_ctx *c, struct mla_job *j)
         j->latent = op_tensor(c, j->n, dk);
         struct tensor front = op_tensor(c, j->n, a->kv_lora); /* without the rotated part */
         for (size_t p = 0; p < j->n && !c->dry; p += KV_PAGE) {
-            const struct quant_type *t = quant_by_id(kv_pool_shape(j->r->seq->pool)->type);
+            const struct kv_shape *shape = kv_pool_shape(j->r->seq->pool);
+            const struct quant_type *t = quant_by_id(shape->type);
             const uint8_t *rows = kv_k(j->r->seq, (j->pos + p) / KV_PAGE, a->layer, 0);
             for (size_t i = p; i < num_min(j->n, p + KV_PAGE); i++) {
-                t->decode(j->latent.data + i * dk, rows + (i - p) * dk / t->block * t->bytes, dk);
+                if (attn_int8(shape))
+                    latent_load(rows, i - p, j->latent.data + i * dk, dk, a->kv_lora);
+                else
+                    t->decode(j->latent.data + i * dk, rows + (i - p) * dk / t->block * t->bytes,
+                              dk);
                 memcpy(front.data + i * a->kv_lora, j->latent.data + i * dk,
                        a->kv_lora * sizeof(float));
             }

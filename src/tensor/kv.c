@@ -2,6 +2,7 @@
 #include "tensor/kv.h"
 
 #include "base/num.h"
+#include "tensor/latent.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,9 @@ struct kv_pool {
 static bool kv_head_bytes(const struct kv_shape *s, size_t *k, size_t *v)
 {
     const struct quant_type *t = quant_by_id(s->type);
+    *v = 0;
+    if (s->latent && s->type == QUANT_Q8_0)
+        return s->n_kv_head == 1 && latent_page_bytes(s->d_k, s->d_v, k);
     size_t dv = s->latent ? 0 : s->type == QUANT_Q8_0 ? s->d_v : num_round_up(s->d_v, 16);
     return t && (!s->latent || (s->n_kv_head == 1 && s->d_v <= s->d_k)) && s->d_k <= 1 << 16 &&
            s->d_v <= 1 << 16 && quant_size(t, s->d_k * KV_PAGE, k) &&

@@ -13,7 +13,7 @@
  * and is decoded page by page when it is used.
  *
  * Latent caches (MLA) hold one row of d_k values a position, whose first d_v values are the value
- * too: [64][d_k] for each layer, in any type.
+ * too: [64][d_k] for each layer. For them Q8_0 means int8 with scales per 128 (tensor/latent.h).
  *
  * Memory is reserved for all pages at once and touched as it is used. One thread changes pools and
  * sequences at a time.

@@ -48,7 +48,6 @@ KERN_INLINE void dots_core(const struct kern_dots *t, size_t row, size_t col, en
         for (size_t c = 0; c < C; c++)
             acc[r][c] = lanes_set(0.0f);
     for (; k + 16 <= t->k; k += 16) {
-#pragma GCC unroll 4
         for (size_t i = 0; i < R * 16 * size; i += 64)
             _mm_prefetch(ahead + k * R * size + i, _MM_HINT_T0);
 #pragma GCC unroll 4

@@ -66,7 +66,6 @@ KERN_INLINE void tile_core(const struct tile_part *t, enum kern_float type, size
     const float *x = t->x;
     const char *ahead = t->ahead;
     for (size_t k = 0, at = 0; k < t->k; k++, at += t->k_step, ahead += t->ahead_step) {
-#pragma GCC unroll 4
         for (size_t i = 0; i < P * 16 * (type == KERN_F32 ? 4 : 2); i += 64)
             _mm_prefetch(ahead + i, _MM_HINT_T0);
 #pragma GCC unroll 4
