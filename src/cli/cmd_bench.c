@@ -334,6 +334,8 @@ static int bench_engine(struct bench *b, const char *path, size_t threads, struc
     r.cache = b->parallel.most * num_round_up(b->ctx, 64);
     int rc = options_open(&b->g, &r, e);
     if (!rc)
+        rc = engine_settle(b->g, e);
+    if (!rc)
         rc = bench_describe(b, e);
     if (!rc)
         rc = machine_new(&b->machine, engine_info(b->g)->threads, engine_info(b->g)->isa, e);

@@ -205,6 +205,7 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
         [ENGINE_AUTO] = MODEL_AUTO, [ENGINE_PACKED] = MODEL_PACKED, [ENGINE_MAPPED] = MODEL_MAPPED};
     struct model_load_opts load = {.place = place[o->place],
                                    .memory = avail / 4 * 3,
+                                   .later = o->place == ENGINE_AUTO,
                                    .mtp = o->mtp,
                                    .progress = o->progress,
                                    .arg = o->progress_arg};
@@ -300,6 +301,12 @@ out:
     else
         *out = g;
     return rc;
+}
+
+int engine_settle(struct engine *g, struct err *e)
+{
+    int rc = model_settle(g->model, &g->ops, e);
+    return rc ? err_ctx(e, "%s", source_path(g->src)) : 0;
 }
 
 void engine_free(struct engine *g)

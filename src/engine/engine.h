@@ -28,8 +28,9 @@ struct session;
 
 /* Where the weights are kept. */
 enum engine_place {
-    ENGINE_AUTO,   /* in memory; what does not fit stays in the files: experts first, then all */
-    ENGINE_PACKED, /* in memory, in the kernels' order */
+    ENGINE_AUTO,   /* in memory, packed by the first tokens that read them; what does not fit stays
+                      in the files: experts first, then all */
+    ENGINE_PACKED, /* in memory, in the kernels' order, before the first token */
     ENGINE_MAPPED, /* in the files, read when used */
 };
 
@@ -79,6 +80,9 @@ void engine_opts_init(struct engine_opts *o);
 /* Opens MODEL (a path). Errors name the file, the fault and the remedy. */
 int engine_open(struct engine **out, const char *path, const struct engine_opts *o, struct err *e);
 void engine_free(struct engine *g);
+
+/* Packs all weights that ENGINE_AUTO has left for the first tokens: before speed is measured. */
+int engine_settle(struct engine *g, struct err *e);
 
 struct engine_info {
     const char *name;             /* general.name or the file's name without its ending */

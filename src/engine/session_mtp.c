@@ -78,6 +78,8 @@ int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chun
         if (!rc)
             session_catch_up(s, i < n ? ids[i] : -1, k, &y);
         rows = s->mtp_n - rows;
+        if (!rc && model_sound(g->model, e))
+            rc = err_ctx(e, "%s", source_path(g->src));
         if (!rc && rows)
             memcpy(logits + row * vocab, y.data, rows * vocab * sizeof *logits);
         row += rows;

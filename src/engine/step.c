@@ -128,9 +128,12 @@ int engine_forward(struct engine *g, struct session_part *part, size_t n, struct
         if (need > g->ops.cap && (rc = op_ctx_reserve(&g->ops, need, e)))
             return rc;
     }
+    model_pass(g->model, b.n);
     *y = model_forward(g->model, &g->ops, &b);
-    step_scatter(g, part, n, *y, &b);
     g->ops.used = 0;
+    if (model_sound(g->model, e))
+        return err_ctx(e, "%s", source_path(g->src));
+    step_scatter(g, part, n, *y, &b);
     return 0;
 }
 

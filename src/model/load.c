@@ -1,6 +1,9 @@
 /*
  * Loading: every weight of a model into panels, or left where it lies.
  *
+ * Loading itself reads nothing of the matrices that lie in the mapping as they are: they become
+ * pending, and the first passes pack them (weight_later). MODEL_PACKED packs them at the end.
+ *
  * Checking and loading walk the same tables (arch.h), so what is inspected is what is loaded. What
  * does not fit into memory stays in the mapped files: first the experts, of which a token reads a
  * few in a hundred, then everything; their rows are packed when a product needs them, with the same
@@ -317,6 +320,38 @@ static bool load_same_head(const struct load *l, const struct model_tensor *row,
            memcmp(head->from.at, v->t->data, head->rows * head->row_bytes) == 0;
 }
 
+static void load_progress(void *arg, uint64_t bytes)
+{
+    struct load *l = arg;
+    l->done += bytes;
+    if (l->o && l->o->progress)
+        l->o->progress(l->o->arg, l->done, l->total);
+}
+
+/* A weight's rows in the file, to be forgotten when they are packed. */
+struct load_rows {
+    const struct source *src;
+    const struct source_tensor *t;
+    uint64_t row0, rows;
+};
+
+static void load_drop(const void *arg)
+{
+    const struct load_rows *r = arg;
+    source_rows_drop(r->src, r->t, r->row0, r->rows);
+}
+
+static int load_later(struct load *l, struct weight *w, const struct quant_type *type,
+                      const struct model_view *v, const struct weight_rows *from, struct err *e)
+{
+    struct load_rows *r = arena_alloc(&l->m->arena, sizeof *r, e);
+    if (!r)
+        return ERR_NOMEM;
+    *r = (struct load_rows){l->m->src, v->t, v->row0, v->rows};
+    return weight_later(w, v->t->name, type, v->rows, v->cols, from, l->c->kern, &l->m->store,
+                        (struct weight_done){load_drop, r}, e);
+}
+
 static int load_one(void *arg, const struct model_tensor *row, size_t layer, size_t index,
                     const struct model_view *v, struct err *e)
 {
@@ -329,7 +364,6 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     int rc = view_rows(&from, &m->arena, v, e);
     if (rc)
         return rc;
-    l->done += view_bytes(l, row, v);
     if (load_same_head(l, row, layer, v))
         return 0;
     const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(l, row, v);
@@ -343,9 +377,14 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     bool pack =
         !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
-    rc = row->rows == DIM_ONE ? weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e)
-                              : weight_matrix(w, v->t->name, type, v->rows, v->cols, &from,
-                                              l->c->kern, l->c->team, pack ? &m->store : NULL, e);
+    bool later = pack && row->rows != DIM_ONE && from.at && type == v->t->type;
+    if (row->rows == DIM_ONE)
+        rc = weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e);
+    else if (later)
+        rc = load_later(l, w, type, v, &from, e);
+    else
+        rc = weight_matrix(w, v->t->name, type, v->rows, v->cols, &from, l->c->kern, l->c->team,
+                           pack ? &m->store : NULL, e);
     if (rc)
         return rc;
     w->lora = lora;
@@ -356,8 +395,8 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     /* The file's pages go when the last weight in them is packed. */
     if (w->panels && type == v->t->type && index + 1 == model_count(&m->cfg, row))
         source_tensor_drop(m->src, v->t);
-    if (l->o && l->o->progress)
-        l->o->progress(l->o->arg, l->done, l->total);
+    if (!later)
+        load_progress(l, view_bytes(l, row, v));
     return 0;
 }
 
@@ -408,6 +447,9 @@ int model_load(struct model **out, const struct source *src, const struct model_
         (rc = model_walk(src, &m->cfg, mtp, load_size, &l, e)) || (rc = load_plan(&l, e)) ||
         (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)) || (rc = load_adapter_check(&l, e)))
         goto out;
+    if (!(o && o->later) &&
+        (rc = weight_store_settle(&m->store, c->kern, c->team, load_progress, &l, e)))
+        goto out;
     if (m->cfg.tied)
         m->top.head = m->top.embed;
     *out = m;
@@ -417,6 +459,21 @@ out:
     free(l.used);
     model_free(m);
     return rc;
+}
+
+void model_pass(struct model *m, size_t tokens)
+{
+    weight_store_pass(&m->store, tokens);
+}
+
+int model_sound(const struct model *m, struct err *e)
+{
+    return weight_store_check(&m->store, e);
+}
+
+int model_settle(struct model *m, const struct op_ctx *c, struct err *e)
+{
+    return weight_store_settle(&m->store, c->kern, c->team, NULL, NULL, e);
 }
 
 void model_free(struct model *m)

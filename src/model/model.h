@@ -75,6 +75,7 @@ enum model_place {
 struct model_load_opts {
     enum model_place place;
     size_t memory;     /* bytes that packed weights may take with MODEL_AUTO */
+    bool later;        /* pack in the first passes, not before: see model_pass */
     bool mla_expanded; /* expanded form of latent attention for long chunks */
     bool mtp;          /* load the multi-token prediction layer too */
     /*
@@ -109,6 +110,16 @@ int model_check(const struct source *src, struct model_config *out, struct err *
 int model_load(struct model **out, const struct source *src, const struct model_config *cfg,
                struct op_ctx *c, const struct model_load_opts *o, struct err *e);
 void model_free(struct model *m);
+
+/*
+ * With `later`: model_pass before each forward pass over `tokens` tokens says that it may pack its
+ * share of the weights (the first one nothing: it computes from the file), and model_sound after it
+ * whether what it read was sound; ERR_FORMAT means that its results are void. model_settle packs
+ * and checks all that is left.
+ */
+void model_pass(struct model *m, size_t tokens);
+int model_sound(const struct model *m, struct err *e);
+int model_settle(struct model *m, const struct op_ctx *c, struct err *e);
 
 const struct model_config *model_config(const struct model *m);
 uint64_t model_params(const struct model *m);

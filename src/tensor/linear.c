@@ -7,7 +7,8 @@
  * a pure speed choice: each output is one chain over K (kernels/kern.h).
  *
  * Weights that are not packed: with a kernel, 16 rows at a time are packed into the worker's
- * scratch and the kernel runs over them, the same bits as packed. Types without a kernel of their
+ * scratch, or into the store where they belong (weight_panel), and the kernel runs over them, the
+ * same bits as packed. Types without a kernel of their
  * own are decoded 16 rows at a time to an F32 panel, then the F32 kernel runs: slow for one column.
  */
 #include "base/num.h"
@@ -83,10 +84,8 @@ static void linear_lazy(const struct kern_mul *m, const struct linear_x *x, size
                         size_t cols, const struct weight *w, size_t r, size_t n, float *y,
                         size_t ldy, float *scratch)
 {
-    size_t stride;
-    uint8_t *panel = (uint8_t *)(scratch + linear_made_floats(w));
-    const uint8_t *rows = weight_rows_at(w, r, n, (uint8_t *)scratch, &stride);
-    m->pack(panel, rows, stride, n, w->cols);
+    const uint8_t *panel =
+        weight_panel(w, m, r, n, (uint8_t *)scratch, (uint8_t *)(scratch + linear_made_floats(w)));
     linear_mul(m, x, y, ldy, panel, n, w->cols, col0, cols);
 }
 
@@ -98,6 +97,7 @@ static void linear_decoded(const struct kern *k, const struct kern_x *x, size_t 
     const struct kern_mul *m = &k->mul[QUANT_F32];
     float *row = scratch + linear_made_floats(w);
     float *panel = row + num_round_up(w->cols, 16) * KERN_ROWS;
+    weight_see(w, r, n, (uint8_t *)scratch);
     for (size_t i = 0; i < n; i++)
         weight_row(w, r + i, row + i * w->cols, (uint8_t *)scratch);
     m->pack((uint8_t *)panel, (const uint8_t *)row, w->cols * sizeof(float), n, w->cols);
@@ -109,12 +109,14 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
 {
     const struct kern_mul *m = &k->mul[w->type->id];
     const struct kern_x *form = &x->form[linear_act(k, w) - 1];
-    if (w->panels) {
+    const uint8_t *panels = weight_panels(w);
+    if (panels) {
         for (size_t r = r0; r < r1; r += LINEAR_ROWS_MAX)
-            linear_mul(m, x, y + (r - r0), ldy, w->panels + r / KERN_ROWS * w->panel_bytes,
+            linear_mul(m, x, y + (r - r0), ldy, panels + r / KERN_ROWS * w->panel_bytes,
                        num_min(LINEAR_ROWS_MAX, r1 - r), w->cols, col0, cols);
         return;
     }
+    weight_prefault(w, r0, r1);
     for (size_t r = r0; r < r1; r += KERN_ROWS) {
         size_t n = num_min(KERN_ROWS, r1 - r);
         if (m->act != KERN_ACT_NONE)

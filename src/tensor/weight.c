@@ -1,9 +1,14 @@
 /*
- * Weights: packing into panels at load, in parallel, one matrix at a time.
+ * Weights: packing into panels, at once with the whole team, or by and by in the products.
  *
- * Packing reads the mapped file once and writes the panels once. While a row's block is in cache
- * its scales are looked at: a NaN or infinity anywhere would spread silently through every later
- * answer, so it is refused here with the tensor's name and row.
+ * Packing reads the mapped file once and writes the panels once. When rows are read first their
+ * scales are looked at: a NaN or infinity anywhere would spread silently through every later
+ * answer, so it is refused with the tensor's name and row.
+ *
+ * Pending weights have a state for each panel. A worker that needs one claims it, packs it into the
+ * store and gives it free (a release store; readers acquire). Whoever finds it claimed, which
+ * happens when two chunks share rows, packs into its own scratch. When no panel is left the file's
+ * pages can go: so weights are never in memory twice, but for the few that are half done.
  */
 #include "tensor/weight.h"
 
@@ -14,7 +19,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { WEIGHT_HUGE = 2 << 20 };
+enum {
+    WEIGHT_HUGE = 2 << 20,
+    WEIGHT_ARENA_MAX = 1 << 29, /* what is pending: 12 MB for R1 */
+    WEIGHT_TOKENS = 8,          /* all is packed after as many tokens */
+    WEIGHT_PAGE = 4096,
+    WEIGHT_PASS = 64 << 20, /* bytes a token packs at least: some 10 ms */
+};
 
 int weight_store_init(struct weight_store *s, size_t bytes, struct err *e)
 {
@@ -37,6 +48,8 @@ int weight_store_init(struct weight_store *s, size_t bytes, struct err *e)
     s->mem = p + skip;
     s->cap = n - skip;
     (void)madvise(s->mem, s->cap / WEIGHT_HUGE * WEIGHT_HUGE, MADV_HUGEPAGE);
+    arena_init(&s->arena, WEIGHT_ARENA_MAX);
+    s->tail = &s->pending;
     return 0;
 }
 
@@ -44,6 +57,7 @@ void weight_store_release(struct weight_store *s)
 {
     if (s->mem)
         munmap(s->mem, s->cap);
+    arena_release(&s->arena);
     memset(s, 0, sizeof *s);
 }
 
@@ -166,33 +180,179 @@ const uint8_t *weight_rows_at(const struct weight *w, size_t r, size_t n, uint8_
     return dst;
 }
 
+/* ---- pending weights --------------------------------------------------------------------------
+ */
+
+const uint8_t *weight_panels(const struct weight *w)
+{
+    const struct weight_pending *p = w->pending;
+    if (w->panels || !p || atomic_load_explicit(&p->left, memory_order_acquire))
+        return w->panels;
+    return p->panels;
+}
+
+static void pending_look(const struct weight_pending *p, const uint8_t *rows, size_t stride,
+                         size_t r, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct weight *none = NULL;
+        if (weight_finite(p->w->type, rows + i * stride, p->w->cols))
+            continue;
+        /* The first one that is found is told. */
+        if (atomic_compare_exchange_strong(&p->store->bad, &none, p->w))
+            atomic_store(&p->store->bad_row, r + i);
+    }
+}
+
+void weight_prefault(const struct weight *w, size_t r0, size_t r1)
+{
+#ifdef MADV_POPULATE_READ
+    const struct weight_pending *p = w->pending;
+    if (!p || !w->from.at ||
+        atomic_load_explicit(&p->state[r0 / KERN_ROWS], memory_order_relaxed) != WEIGHT_NEW)
+        return;
+    uintptr_t at = (uintptr_t)(w->from.at + r0 * w->row_bytes);
+    uintptr_t end = at + (r1 - r0) * w->row_bytes;
+    at &= ~(uintptr_t)(WEIGHT_PAGE - 1);
+    (void)madvise((void *)at, end - at, MADV_POPULATE_READ); /* older systems: page by page then */
+#else
+    (void)w, (void)r0, (void)r1;
+#endif
+}
+
+void weight_see(const struct weight *w, size_t r, size_t n, uint8_t *made)
+{
+    struct weight_pending *p = w->pending;
+    size_t stride;
+    if (!p || atomic_load_explicit(&p->state[r / KERN_ROWS], memory_order_relaxed) != WEIGHT_NEW)
+        return;
+    const uint8_t *rows = weight_rows_at(w, r, n, made, &stride);
+    pending_look(p, rows, stride, r, n);
+    atomic_store_explicit(&p->state[r / KERN_ROWS], WEIGHT_SEEN, memory_order_relaxed);
+}
+
+/* May panel i go into the store now? Then it is the caller's to pack. */
+static bool pending_claim(struct weight_pending *p, size_t i, uint8_t state)
+{
+    _Atomic int64_t *budget = &p->store->budget;
+    if (state == WEIGHT_CLAIMED || atomic_load_explicit(budget, memory_order_relaxed) <= 0 ||
+        !atomic_compare_exchange_strong(&p->state[i], &state, WEIGHT_CLAIMED))
+        return false;
+    atomic_fetch_sub_explicit(budget, (int64_t)p->w->panel_bytes, memory_order_relaxed);
+    return true;
+}
+
+static void pending_packed(struct weight_pending *p, size_t i)
+{
+    atomic_store_explicit(&p->state[i], WEIGHT_PACKED, memory_order_release);
+    if (atomic_fetch_sub_explicit(&p->left, 1, memory_order_acq_rel) == 1 && p->done.fn)
+        p->done.fn(p->done.arg);
+}
+
+const uint8_t *weight_panel(const struct weight *w, const struct kern_mul *m, size_t r, size_t n,
+                            uint8_t *made, uint8_t *panel)
+{
+    struct weight_pending *p = w->pending;
+    size_t i = r / KERN_ROWS, stride;
+    uint8_t state = WEIGHT_SEEN;
+    if (p) {
+        state = atomic_load_explicit(&p->state[i], memory_order_acquire);
+        if (state == WEIGHT_PACKED)
+            return p->panels + i * w->panel_bytes;
+    }
+    const uint8_t *rows = weight_rows_at(w, r, n, made, &stride);
+    if (state == WEIGHT_NEW)
+        pending_look(p, rows, stride, r, n);
+    bool mine = p && pending_claim(p, i, state);
+    if (mine)
+        panel = p->panels + i * w->panel_bytes;
+    m->pack(panel, rows, stride, n, w->cols);
+    if (mine)
+        pending_packed(p, i);
+    else if (state == WEIGHT_NEW) /* or another has claimed it: that one has looked too */
+        atomic_compare_exchange_strong(&p->state[i], &state, WEIGHT_SEEN);
+    return panel;
+}
+
+void weight_store_pass(struct weight_store *s, size_t tokens)
+{
+    size_t token = num_max(s->used / WEIGHT_TOKENS, WEIGHT_PASS), all;
+    if (!num_mul(&all, token, s->passes ? tokens : 0) || all > INT64_MAX)
+        all = INT64_MAX;
+    s->passes++;
+    atomic_store(&s->budget, (int64_t)all);
+}
+
+static int weight_bad(const struct weight *w, size_t row, struct err *e)
+{
+    return err_set(e, ERR_FORMAT,
+                   "tensor \"%s\", row %zu: a weight is NaN or infinite; the file is damaged, get "
+                   "it again",
+                   w->name, row);
+}
+
+int weight_store_check(const struct weight_store *s, struct err *e)
+{
+    const struct weight *w = atomic_load(&s->bad);
+    return w ? weight_bad(w, atomic_load(&s->bad_row), e) : 0;
+}
+
+/* ---- packing at once --------------------------------------------------------------------------
+ */
+
 enum { PACK_PANELS = 4 }; /* panels a chunk: 64 rows */
 
-struct pack_job {
-    struct weight *w;
-    uint8_t *dst;
-    uint8_t *made; /* per worker: room for the rows of a chunk, when rows are made */
+struct settle_job {
+    const struct weight *w;
     const struct kern_mul *mul;
-    _Atomic size_t bad_row; /* row + 1 of one that is not finite, 0 = none */
+    uint8_t *made; /* per worker: room for the rows of a panel, when rows are made */
 };
 
-static void pack_chunk(void *arg, size_t chunk, int worker)
+static void settle_chunk(void *arg, size_t chunk, int worker)
 {
-    struct pack_job *j = arg;
+    const struct settle_job *j = arg;
     const struct weight *w = j->w;
-    size_t r0 = chunk * PACK_PANELS * KERN_ROWS, stride;
+    size_t r0 = chunk * PACK_PANELS * KERN_ROWS;
     size_t r1 = num_min(w->rows, r0 + PACK_PANELS * KERN_ROWS);
-    uint8_t *made =
-        j->made ? j->made + (size_t)worker * PACK_PANELS * KERN_ROWS * w->row_bytes : NULL;
-    const uint8_t *rows = weight_rows_at(w, r0, r1 - r0, made, &stride);
-    for (size_t r = r0; r < r1; r++)
-        if (!weight_finite(w->type, rows + (r - r0) * stride, w->cols))
-            atomic_store_explicit(&j->bad_row, r + 1, memory_order_relaxed);
-    if (!j->dst)
-        return;
+    uint8_t *made = j->made ? j->made + (size_t)worker * KERN_ROWS * w->row_bytes : NULL;
+    weight_prefault(w, r0, r1);
     for (size_t r = r0; r < r1; r += KERN_ROWS)
-        j->mul->pack(j->dst + r / KERN_ROWS * w->panel_bytes, rows + (r - r0) * stride, stride,
-                     num_min(KERN_ROWS, r1 - r), w->cols);
+        if (w->pending->panels)
+            weight_panel(w, j->mul, r, num_min(KERN_ROWS, r1 - r), made, NULL);
+        else
+            weight_see(w, r, num_min(KERN_ROWS, r1 - r), made);
+}
+
+static int pending_settle(struct weight_pending *p, const struct kern *k, struct team *team,
+                          struct err *e)
+{
+    const struct weight *w = p->w;
+    struct settle_job j = {.w = w, .mul = &k->mul[w->type->id]};
+    size_t per = (size_t)PACK_PANELS * KERN_ROWS, bytes;
+    if (!w->from.at) {
+        if (!num_mul(&bytes, w->row_bytes, (size_t)KERN_ROWS * (size_t)team_threads(team)))
+            return err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", w->name);
+        j.made = malloc(bytes);
+        if (!j.made)
+            return err_nomem(e, bytes, w->name);
+    }
+    atomic_store(&p->store->budget, INT64_MAX);
+    team_run(team, settle_chunk, &j, (w->rows + per - 1) / per);
+    free(j.made);
+    return weight_store_check(p->store, e);
+}
+
+int weight_store_settle(struct weight_store *s, const struct kern *k, struct team *team,
+                        void (*progress)(void *arg, uint64_t bytes), void *arg, struct err *e)
+{
+    for (struct weight_pending *p = s->pending; p; p = p->next) {
+        int rc = weight_panels(p->w) ? 0 : pending_settle(p, k, team, e);
+        if (rc)
+            return rc;
+        if (progress)
+            progress(arg, (uint64_t)p->w->rows * p->w->row_bytes);
+    }
+    return 0;
 }
 
 static int weight_init(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
@@ -211,6 +371,27 @@ static int weight_init(struct weight *w, const char *name, const struct quant_ty
     return 0;
 }
 
+/* Gives the weight its place in the store. */
+static int weight_place(struct weight *w, const struct kern *k, struct weight_store *store,
+                        struct err *e)
+{
+    size_t n = (w->rows + KERN_ROWS - 1) / KERN_ROWS;
+    size_t bytes = weight_matrix_bytes(k, w->type, w->rows, w->cols);
+    struct weight_pending *p = arena_alloc(&store->arena, sizeof *p, e);
+    _Atomic uint8_t *state = p ? arena_array(&store->arena, n, sizeof *state, e) : NULL;
+    if (!state)
+        return ERR_NOMEM;
+    *p = (struct weight_pending){.store = store, .w = w, .state = state, .left = n};
+    if (weight_has_kernel(k, w->type)) {
+        w->panel_bytes = k->mul[w->type->id].panel_bytes(w->cols);
+        p->panels = store_take(store, bytes);
+        if (!p->panels)
+            return err_nomem(e, bytes, w->name);
+    }
+    w->pending = p;
+    return 0;
+}
+
 int weight_matrix(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
                   size_t cols, const struct weight_rows *from, const struct kern *k,
                   struct team *team, struct weight_store *store, struct err *e)
@@ -218,30 +399,28 @@ int weight_matrix(struct weight *w, const char *name, const struct quant_type *t
     int rc = weight_init(w, name, t, rows, cols, from, e);
     if (rc || !store)
         return rc;
-    struct pack_job j = {.w = w, .mul = &k->mul[t->id]};
-    if (weight_has_kernel(k, t)) {
-        w->panel_bytes = j.mul->panel_bytes(cols);
-        j.dst = store_take(store, weight_matrix_bytes(k, t, rows, cols));
-        if (!j.dst)
-            return err_nomem(e, weight_matrix_bytes(k, t, rows, cols), name);
-    }
-    size_t per = (size_t)PACK_PANELS * KERN_ROWS, bytes;
-    if (!from->at) {
-        if (!num_mul(&bytes, w->row_bytes, per * (size_t)team_threads(team)))
-            return err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", name);
-        j.made = malloc(bytes);
-        if (!j.made)
-            return err_nomem(e, bytes, name);
-    }
-    team_run(team, pack_chunk, &j, (rows + per - 1) / per);
-    free(j.made);
-    size_t bad = atomic_load(&j.bad_row);
-    if (bad)
-        return err_set(e, ERR_FORMAT,
-                       "tensor \"%s\", row %zu: a weight is NaN or infinite; the file is damaged, "
-                       "get it again",
-                       name, bad - 1);
-    w->panels = j.dst;
+    rc = weight_place(w, k, store, e);
+    if (!rc)
+        rc = pending_settle(w->pending, k, team, e);
+    if (!rc)
+        w->panels = w->pending->panels;
+    w->pending = NULL;
+    atomic_store(&store->bad, NULL); /* the caller has been told */
+    return rc;
+}
+
+int weight_later(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                 size_t cols, const struct weight_rows *from, const struct kern *k,
+                 struct weight_store *store, struct weight_done done, struct err *e)
+{
+    int rc = weight_init(w, name, t, rows, cols, from, e);
+    if (!rc)
+        rc = weight_place(w, k, store, e);
+    if (rc)
+        return rc;
+    w->pending->done = done;
+    *store->tail = w->pending;
+    store->tail = &w->pending->next;
     return 0;
 }
 

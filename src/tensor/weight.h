@@ -7,6 +7,9 @@
  *   lazy     left where it is; a product packs 16 rows at a time into a worker's scratch and runs
  *            the same kernel over them: the same bits, no memory. For models larger than memory,
  *            whose experts are read when they are routed to.
+ *   pending  lazy at first, packed by and by: it has its place in the store, and the products that
+ *            read it anyway leave panels there, as far as the pass may (weight_store_pass). So the
+ *            first token waits for no packing, and rows are in cache when they are packed.
  * Types without a kernel stay in the file and are decoded row by row when used. Vectors (norms,
  * biases) become F32. Memory for all weights of a model is one region (struct weight_store), in
  * 2 MiB pages where the system gives them.
@@ -14,11 +17,13 @@
 #ifndef PONDER_TENSOR_WEIGHT_H
 #define PONDER_TENSOR_WEIGHT_H
 
+#include "base/arena.h"
 #include "base/err.h"
 #include "base/team.h"
 #include "kernels/kern.h"
 #include "quant/quant.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +38,7 @@ struct weight_rows {
 };
 
 struct weight_lora;
+struct weight_pending;
 
 struct weight {
     const char *name; /* as in the file; for errors and tapes */
@@ -40,7 +46,8 @@ struct weight {
     size_t rows, cols; /* a vector has rows = 1 */
     struct weight_rows from;
     size_t row_bytes;               /* of a row in its type's form */
-    const uint8_t *panels;          /* packed, or NULL: then products read `from` */
+    const uint8_t *panels;          /* packed, or NULL: then products read `pending` or `from` */
+    struct weight_pending *pending; /* being packed by and by; NULL: packed or lazy */
     size_t panel_bytes;             /* of one panel */
     const float *vec;               /* vectors: F32 values */
     const uint32_t *order;          /* column j belongs to input order[j]; NULL: to input j */
@@ -53,13 +60,59 @@ struct weight_lora {
     float scale;
 };
 
+/* Whom to tell that all rows of a weight are in panels: its file is not read any more. From any
+ * thread of the team. */
+struct weight_done {
+    void (*fn)(const void *arg);
+    const void *arg;
+};
+
+/* Of each panel of a pending weight. */
+enum weight_state {
+    WEIGHT_NEW,     /* never read */
+    WEIGHT_SEEN,    /* values were looked at */
+    WEIGHT_CLAIMED, /* somebody is packing it */
+    WEIGHT_PACKED,
+};
+
+struct weight_pending {
+    struct weight_store *store;
+    const struct weight *w;
+    struct weight_pending *next; /* all of the store */
+    uint8_t *panels;             /* their place; NULL: the type has no kernel, only to be seen */
+    _Atomic uint8_t *state;      /* by panel */
+    _Atomic size_t left;         /* panels that are not packed */
+    struct weight_done done;
+};
+
 struct weight_store {
     uint8_t *mem;
     size_t cap, used;
+
+    struct arena arena; /* of what is pending */
+    struct weight_pending *pending, **tail;
+    size_t passes;
+    _Atomic int64_t budget; /* bytes of panels that the pass may still leave here */
+    _Atomic(const struct weight *) bad;
+    _Atomic size_t bad_row;
 };
 
 int weight_store_init(struct weight_store *s, size_t bytes, struct err *e);
 void weight_store_release(struct weight_store *s);
+
+/*
+ * Before each forward pass over `tokens` tokens: how much of what is pending it may pack. The first
+ * pass nothing, later ones an eighth of the store for each token, so that no token waits long.
+ */
+void weight_store_pass(struct weight_store *s, size_t tokens);
+
+/* ERR_FORMAT when a pass read a pending weight that is NaN or infinite: its results are void. */
+int weight_store_check(const struct weight_store *s, struct err *e);
+
+/* Packs all that is pending, with the whole team, and checks it; `progress` (may be NULL) is told
+ * the bytes of each weight. */
+int weight_store_settle(struct weight_store *s, const struct kern *k, struct team *team,
+                        void (*progress)(void *arg, uint64_t bytes), void *arg, struct err *e);
 
 /* Bytes a matrix or vector takes from a store. */
 size_t weight_matrix_bytes(const struct kern *k, const struct quant_type *t, size_t rows,
@@ -77,6 +130,12 @@ bool weight_has_kernel(const struct kern *k, const struct quant_type *t);
 int weight_matrix(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
                   size_t cols, const struct weight_rows *from, const struct kern *k,
                   struct team *team, struct weight_store *store, struct err *e);
+
+/* The same, pending: `w` stays where it is. */
+int weight_later(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                 size_t cols, const struct weight_rows *from, const struct kern *k,
+                 struct weight_store *store, struct weight_done done, struct err *e);
+
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,
                   const struct weight_rows *from, struct weight_store *store, struct err *e);
 
@@ -84,6 +143,24 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
  * which has room for n × w->row_bytes. */
 const uint8_t *weight_rows_at(const struct weight *w, size_t r, size_t n, uint8_t *dst,
                               size_t *stride);
+
+/* All panels, once they are there; else NULL. */
+const uint8_t *weight_panels(const struct weight *w);
+
+/*
+ * The panel of rows [r, r + n), r a multiple of 16, of a weight that has not all of them: in the
+ * store, or packed into `panel` (panel_bytes of the type). `made` is for weight_rows_at. `m`: the
+ * type's row of the kernel table.
+ */
+const uint8_t *weight_panel(const struct weight *w, const struct kern_mul *m, size_t r, size_t n,
+                            uint8_t *made, uint8_t *panel);
+
+/* Before rows [r0, r1) are read for the first time: maps them at once, not page by page. */
+void weight_prefault(const struct weight *w, size_t r0, size_t r1);
+
+/* Looks at rows [r, r + n) of a pending weight, unless that was done; of a type without a kernel.
+ */
+void weight_see(const struct weight *w, size_t r, size_t n, uint8_t *made);
 
 /* One row as F32: (cols). `row` < rows. `tmp`: w->row_bytes, used when rows are made. */
 void weight_row(const struct weight *w, size_t row, float *out, uint8_t *tmp);

@@ -180,6 +180,86 @@ static void test_lazy(void **state)
     teardown(&f);
 }
 
+static void count_done(const void *arg)
+{
+    ++*(int *)(uintptr_t)arg;
+}
+
+/* Pending weights: read where they lie, packed in part, packed: the same bits. Once packed, the
+ * rows are read no more, which is told once. */
+static void test_pending(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e = {0};
+    size_t n;
+    const struct quant_type *const *all = quant_all(&n);
+    setup(&f);
+    for (size_t i = 0; i < n; i++) {
+        struct weight w, later;
+        uint8_t *raw;
+        int told = 0;
+        if (!all[i]->encode)
+            continue;
+        f.store.used = 0;
+        f.store.passes = 0;
+        matrix(&f, &w, all[i], i, &raw);
+        assert_int_equal(weight_later(&later, "w", all[i], ROWS, COLS, &w.from, &f.kern, &f.store,
+                                      (struct weight_done){count_done, &told}, &e),
+                         0);
+        bool packs = weight_has_kernel(&f.kern, all[i]);
+        struct tensor x = {f.x, TOKENS, COLS}, y = op_linear(&f.c, x, &w, NULL);
+        size_t mark = f.c.used;
+        for (int pass = 0; pass < 4; pass++) {
+            if (pass == 1) /* room for one more panel, perhaps for one of each thread */
+                atomic_store(&f.store.budget, 1);
+            else
+                weight_store_pass(&f.store, 1);
+            if (pass == 3 && packs)
+                memset(raw, 0xff, later.row_bytes * ROWS);
+            struct tensor z = op_linear(&f.c, x, &later, NULL);
+            assert_int_equal(weight_store_check(&f.store, &e), 0);
+            if (memcmp(y.data, z.data, TOKENS * ROWS * sizeof(float)) != 0)
+                fail_msg("%s: the bits of pass %d differ", all[i]->name, pass);
+            assert_int_equal(told, packs && pass >= 2);
+            assert_int_equal(weight_panels(&later) != NULL, packs && pass >= 2);
+            f.c.used = mark;
+        }
+        f.c.used = 0;
+        free(raw);
+    }
+    teardown(&f);
+}
+
+/* All at once, after some of it was packed by a pass. */
+static void test_settle(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e = {0};
+    struct weight w, later[2];
+    uint8_t *raw;
+    int told = 0;
+    setup(&f);
+    matrix(&f, &w, quant_by_id(QUANT_Q4_K), 3, &raw);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(weight_later(&later[i], "w", w.type, ROWS, COLS, &w.from, &f.kern,
+                                      &f.store, (struct weight_done){count_done, &told}, &e),
+                         0);
+    struct tensor x = {f.x, TOKENS, COLS}, y = op_linear(&f.c, x, &w, NULL);
+    atomic_store(&f.store.budget, 1);
+    op_linear(&f.c, x, &later[1], NULL);
+    assert_int_equal(weight_store_settle(&f.store, &f.kern, f.team, NULL, NULL, &e), 0);
+    assert_int_equal(told, 2);
+    memset(raw, 0xff, w.row_bytes * ROWS);
+    for (int i = 0; i < 2; i++) {
+        struct tensor z = op_linear(&f.c, x, &later[i], NULL);
+        assert_memory_equal(y.data, z.data, TOKENS * ROWS * sizeof(float));
+    }
+    free(raw);
+    teardown(&f);
+}
+
 /* Columns in another order: the products of the same matrix with its columns in place, but for the
  * order of sums. */
 static void test_order(void **state)
@@ -312,6 +392,29 @@ static void test_nan_is_found(void **state)
                          ERR_FORMAT);
         assert_non_null(strstr(e.text, "blk.0.x"));
         assert_non_null(strstr(e.text, "row 17"));
+        /* Pending, it is found by the pass that reads it, or by packing. */
+        struct tensor x = {f.x, TOKENS, COLS};
+        for (int settle = 0; settle < 2; settle++) {
+            weight_store_release(&f.store);
+            assert_int_equal(weight_store_init(&f.store, 8 << 20, &e), 0);
+            assert_int_equal(weight_later(&w, "blk.0.x", t, ROWS, COLS,
+                                          &(struct weight_rows){.at = raw}, &f.kern, &f.store,
+                                          (struct weight_done){0}, &e),
+                             0);
+            weight_store_pass(&f.store, TOKENS);
+            assert_int_equal(weight_store_check(&f.store, &e), 0);
+            int rc = 0;
+            if (settle)
+                rc = weight_store_settle(&f.store, &f.kern, f.team, NULL, NULL, &e);
+            else
+                op_linear(&f.c, x, &w, NULL);
+            f.c.used = 0;
+            assert_int_equal(settle ? rc : weight_store_check(&f.store, &e), ERR_FORMAT);
+            assert_non_null(strstr(e.text, "blk.0.x"));
+            assert_non_null(strstr(e.text, "row 17"));
+        }
+        weight_store_release(&f.store);
+        assert_int_equal(weight_store_init(&f.store, 8 << 20, &e), 0);
         free(raw);
     }
     teardown(&f);
@@ -361,6 +464,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_pending),
+        cmocka_unit_test(test_settle),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_together),
