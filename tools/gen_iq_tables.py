@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes src/quant/q_iq_tables.{h,c}, the codebooks of the IQ weight types, and q_iq_index.c, the
-order in which their encoder searches them (q_book.h says what its numbers are).
+order in which their encoder searches them (q_book.h says what its numbers are), and
+src/kernels/x86/vbmi_tables.h, the codebooks in few bits.
 
 The values are constants of the format: a file written with other ones could not be read. They are
 taken from the Python package `gguf` (pip install gguf), which holds them packed.
@@ -71,16 +72,47 @@ def index(name, rows):
             + f"    .level = {{{', '.join(map(str, levels))}}},\n}};\n")
 
 
+CODES_HEAD = """/*
+ * The codebooks of quant/q_iq_tables.h with the number of each level in place of its value, as bytes
+ * for lookups in registers: [0] the first half of a row, [1] the second. Rows of 8 values have 2
+ * bits for each (8, 25, 43 are 0, 1, 2; of IQ1, 0, 1, -1), rows of 4 values have 4 (4, 12, 20, ... are
+ * 0, 1, 2, ..., of IQ3_S 1, 3, 5, ...).
+ *
+ * Written by tools/gen_iq_tables.py; do not edit.
+ */
+#ifndef PONDER_KERNELS_X86_VBMI_TABLES_H
+#define PONDER_KERNELS_X86_VBMI_TABLES_H
+
+#include <stdint.h>
+
+// clang-format off
+"""
+
+
+def codes(name, rows):
+    """The halves of all rows as bytes of level numbers."""
+    half = rows.shape[1] // 2
+    levels = sorted({int(v) for v in rows.flatten()})
+    out = []
+    for part in (rows[:, :half], rows[:, half:]):
+        v = [sum(levels.index(int(x)) << 8 // half * i for i, x in enumerate(r)) for r in part]
+        lines = [", ".join(f"{x:3d}" for x in v[i:i + 24]) for i in range(0, len(v), 24)]
+        out.append("    {" + ",\n     ".join(lines) + "},\n")
+    return (f"\n_Alignas(64) static const uint8_t {name[2:].replace('grid', 'codes')}[2][{len(rows)}] = {{\n"
+            + "".join(out) + "};\n")
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "..", "src", "quant")
-    decl, body, order = [], [], []
+    decl, body, order, few = [], [], [], []
     for name, cls, width, what in TABLES:
         cls.init_grid()
         rows = cls.grid.reshape(cls.grid_shape).astype(np.int64) & 0xFF
         assert rows.shape[1] == width
         words = [sum(int(v) << 8 * i for i, v in enumerate(r)) for r in rows]
         order.append(index(name, rows))
+        few.append(codes(name, rows))
         kind = "uint64_t" if width == 8 else "uint32_t"
         decl.append((f"extern const {kind} {name}[{len(words)}];", what))
         per, digits = (5, 16) if width == 8 else (8, 8)
@@ -97,6 +129,8 @@ def main():
                 + "// clang-format on\n")
     with open(os.path.join(out, "q_iq_index.c"), "w") as f:
         f.write(INDEX_HEAD + "".join(order) + "// clang-format on\n")
+    with open(os.path.join(out, "..", "kernels", "x86", "vbmi_tables.h"), "w") as f:
+        f.write(CODES_HEAD + "".join(few) + "// clang-format on\n\n#endif\n")
 
 
 main()

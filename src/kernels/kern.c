@@ -40,6 +40,10 @@ void kern_init(struct kern *k, enum cpu_isa isa)
     for (size_t i = 0; i < NUM_COUNT(parts); i++)
         if (parts[i].isa <= isa)
             parts[i].init(k);
+#ifdef __x86_64__
+    if (isa >= CPU_AVX512VNNI && __builtin_cpu_supports("avx512vbmi"))
+        kern_init_vbmi_mul(k);
+#endif
 }
 
 void kern_float(struct kern *k)

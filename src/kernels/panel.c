@@ -35,6 +35,15 @@ const struct kern_type kern_types[] = {
     {QUANT_IQ4_XS, KERN_ACT_Q256, &panel_iq4_xs},
     {QUANT_Q3_K,   KERN_ACT_Q256, &panel_q3_k},
     {QUANT_Q2_K,   KERN_ACT_Q256, &panel_q2_k},
+    {QUANT_TQ2_0,  KERN_ACT_Q256, &panel_tq2_0},
+    {QUANT_TQ1_0,  KERN_ACT_Q256, &panel_tq1_0},
+    {QUANT_IQ2_XXS, KERN_ACT_Q256, &panel_iq2_xxs},
+    {QUANT_IQ3_XXS, KERN_ACT_Q256, &panel_iq3_xxs},
+    {QUANT_IQ2_XS, KERN_ACT_Q256, &panel_iq2_xs},
+    {QUANT_IQ2_S,  KERN_ACT_Q256, &panel_iq2_s},
+    {QUANT_IQ3_S,  KERN_ACT_Q256, &panel_iq3_s},
+    {QUANT_IQ1_S,  KERN_ACT_Q256, &panel_iq1_s},
+    {QUANT_IQ1_M,  KERN_ACT_Q256, &panel_iq1_m},
     {QUANT_FP8,    KERN_ACT_F32,  &panel_code8},
     {QUANT_I8,     KERN_ACT_F32,  &panel_code8},
     {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
@@ -48,6 +57,7 @@ const size_t kern_type_count = NUM_COUNT(kern_types);
 typedef uint32_t v4u __attribute__((vector_size(16)));
 typedef uint16_t v8h __attribute__((vector_size(16)));
 typedef uint8_t v16b __attribute__((vector_size(16)));
+typedef uint8_t v8b __attribute__((vector_size(8)));
 
 enum unit {
     UNIT_E8M0,  /* a byte: one vector of 16 bytes */
@@ -56,12 +66,14 @@ enum unit {
     UNIT_FLOAT, /* float: one vector of 64 bytes */
     UNIT_BYTE,  /* n bytes: n vectors of 16 bytes */
     UNIT_DWORD, /* n dwords: n vectors of 64 bytes */
+    UNIT_FEW,   /* the same, n any number */
+    UNIT_WORD,  /* n bytes: 2 n words of 64 bits, the low nibbles of 16 rows, then the high ones */
     UNIT_FIFTH, /* the 32 fifth bits of Q5_0 and Q5_1, permuted: one vector of 64 bytes */
 };
 
 struct piece {
     enum unit unit;
-    uint16_t n;        /* dwords, a multiple of 4, or bytes, one of 16; zero bytes */
+    uint16_t n;        /* dwords, a multiple of 4, or bytes, one of 16 or 8 (words); zero bytes */
     uint16_t file;     /* offset in the file's block */
     uint16_t panel[2]; /* offset in the panel's group, for its first and second block */
 };
@@ -74,7 +86,197 @@ struct shape {
     uint16_t head;   /* offset of an fp16 that lies in front of all groups; 0 = none */
     uint16_t count;  /* of pieces */
     struct piece piece[4];
+    /* Where bits change places within a block: from the file's order to the one whose offsets are
+       in the pieces, and back. */
+    void (*turn)(uint8_t *to, const uint8_t *from);
+    void (*back)(uint8_t *to, const uint8_t *from);
 };
+
+/* ---- orders of bits in blocks of codebooks: codes, then what goes to words, then scales, then d
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Bit i of b to bit place[i], and back. */
+static uint32_t bits_to(uint32_t b, const uint8_t *place, size_t n)
+{
+    uint32_t out = 0;
+    for (size_t i = 0; i < n; i++)
+        out |= (b >> i & 1) << place[i];
+    return out;
+}
+
+static uint32_t bits_from(uint32_t b, const uint8_t *place, size_t n)
+{
+    uint32_t out = 0;
+    for (size_t i = 0; i < n; i++)
+        out |= (b >> place[i] & 1) << i;
+    return out;
+}
+
+/* Four times seven signs and four bits of scale: each byte gets seven signs and a bit. */
+static void turn_signs(uint8_t *to, const uint8_t *from)
+{
+    uint32_t v;
+    memcpy(&v, from, 4);
+    for (unsigned g = 0; g < 4; g++)
+        to[g] = (uint8_t)((v >> 7 * g & 127) | (v >> (28 + g) & 1) << 7);
+}
+
+static void back_signs(uint8_t *to, const uint8_t *from)
+{
+    uint32_t v = 0;
+    for (unsigned g = 0; g < 4; g++)
+        v |= (from[g] & 127u) << 7 * g | (uint32_t)(from[g] >> 7) << (28 + g);
+    memcpy(to, &v, 4);
+}
+
+static void turn_iq2_xxs(uint8_t *to, const uint8_t *from)
+{
+    for (size_t s = 0; s < 8; s++) {
+        memcpy(to + 4 * s, from + 2 + 8 * s, 4);
+        turn_signs(to + 32 + 4 * s, from + 6 + 8 * s);
+    }
+    memcpy(to + 64, from, 2);
+}
+
+static void back_iq2_xxs(uint8_t *to, const uint8_t *from)
+{
+    for (size_t s = 0; s < 8; s++) {
+        memcpy(to + 2 + 8 * s, from + 4 * s, 4);
+        back_signs(to + 6 + 8 * s, from + 32 + 4 * s);
+    }
+    memcpy(to, from + 64, 2);
+}
+
+static void turn_iq3_xxs(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from + 2, 64);
+    for (size_t s = 0; s < 8; s++)
+        turn_signs(to + 64 + 4 * s, from + 66 + 4 * s);
+    memcpy(to + 96, from, 2);
+}
+
+static void back_iq3_xxs(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to + 2, from, 64);
+    for (size_t s = 0; s < 8; s++)
+        back_signs(to + 66 + 4 * s, from + 64 + 4 * s);
+    memcpy(to, from + 96, 2);
+}
+
+/* Codes of nine bits, then seven signs, in two bytes: the ninth bit goes above the signs. */
+static void turn_iq2_xs(uint8_t *to, const uint8_t *from)
+{
+    for (size_t g = 0; g < 32; g++) {
+        uint8_t high = from[3 + 2 * g];
+        to[g] = from[2 + 2 * g];
+        to[32 + g] = (uint8_t)(high >> 1 | high << 7);
+    }
+    memcpy(to + 64, from + 66, 8);
+    memcpy(to + 72, from, 2);
+}
+
+static void back_iq2_xs(uint8_t *to, const uint8_t *from)
+{
+    for (size_t g = 0; g < 32; g++) {
+        to[2 + 2 * g] = from[g];
+        to[3 + 2 * g] = (uint8_t)(from[32 + g] << 1 | from[32 + g] >> 7);
+    }
+    memcpy(to + 66, from + 64, 8);
+    memcpy(to, from + 72, 2);
+}
+
+/* Four pairs of bits: the first of each to the low nibble, the second to the high one. */
+static const uint8_t pairs_place[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+static void turn_iq2_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from + 2, 64);
+    for (size_t s = 0; s < 8; s++)
+        to[64 + s] = (uint8_t)bits_to(from[66 + s], pairs_place, 8);
+    memcpy(to + 72, from + 74, 8);
+    memcpy(to + 80, from, 2);
+}
+
+static void back_iq2_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to + 2, from, 64);
+    for (size_t s = 0; s < 8; s++)
+        to[66 + s] = (uint8_t)bits_from(from[64 + s], pairs_place, 8);
+    memcpy(to + 74, from + 72, 8);
+    memcpy(to, from + 80, 2);
+}
+
+static void turn_iq3_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from + 2, 64);
+    memcpy(to + 64, from + 74, 32);
+    memcpy(to + 96, from + 66, 8);
+    memcpy(to + 104, from + 106, 4);
+    memcpy(to + 108, from, 2);
+}
+
+static void back_iq3_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to + 2, from, 64);
+    memcpy(to + 74, from + 64, 32);
+    memcpy(to + 66, from + 96, 8);
+    memcpy(to + 106, from + 104, 4);
+    memcpy(to, from + 108, 2);
+}
+
+/* Four times three bits, then four: nibble e gets bit e of each three, nibble 3 the four. */
+static const uint8_t threes_place[16] = {0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, 12, 13, 14, 15};
+/* Four times four bits: nibble e gets bit e of each. */
+static const uint8_t fours_place[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+
+static void turn_halves(uint8_t *to, const uint8_t *from, const uint8_t *place)
+{
+    for (size_t s = 0; s < 8; s++) {
+        uint16_t v;
+        memcpy(&v, from + 2 * s, 2);
+        v = (uint16_t)bits_to(v, place, 16);
+        memcpy(to + 2 * s, &v, 2);
+    }
+}
+
+static void back_halves(uint8_t *to, const uint8_t *from, const uint8_t *place)
+{
+    for (size_t s = 0; s < 8; s++) {
+        uint16_t v;
+        memcpy(&v, from + 2 * s, 2);
+        v = (uint16_t)bits_from(v, place, 16);
+        memcpy(to + 2 * s, &v, 2);
+    }
+}
+
+static void turn_iq1_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from + 2, 32);
+    turn_halves(to + 32, from + 34, threes_place);
+    memcpy(to + 48, from, 2);
+}
+
+static void back_iq1_s(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to + 2, from, 32);
+    back_halves(to + 34, from + 32, threes_place);
+    memcpy(to, from + 48, 2);
+}
+
+static void turn_iq1_m(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from, 32);
+    turn_halves(to + 32, from + 32, fours_place);
+    memcpy(to + 48, from + 48, 8);
+}
+
+static void back_iq1_m(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from, 32);
+    back_halves(to + 32, from + 32, fours_place);
+    memcpy(to + 48, from + 48, 8);
+}
 
 // clang-format off
 static const struct shape shape_q8_0 = {34, 32, 2, 1088, 0, 2, {
@@ -126,6 +328,37 @@ static const struct shape shape_q3_k = {110, 256, 1, 1728, 108, 2, {
 static const struct shape shape_q2_k = {84, 256, 1, 1344, 0, 2, {
     {UNIT_DWORD, 20,  0, {0}},
     {UNIT_DWORD,  4, 68, {1088}}}};
+static const struct shape shape_tq2_0 = {66, 256, 1, 1024, 64, 1, {
+    {UNIT_DWORD, 16,  0, {0}}}};
+static const struct shape shape_tq1_0 = {54, 256, 1, 832, 52, 2, {
+    {UNIT_DWORD, 12,  0, {0}},
+    {UNIT_DWORD,  4, 36, {576}}}};
+/* offsets are those of the turned block */
+static const struct shape shape_iq2_xxs = {66, 256, 1, 1024, 64, 2, {
+    {UNIT_DWORD,  8,  0, {0}},
+    {UNIT_WORD,  32, 32, {512}}}, turn_iq2_xxs, back_iq2_xxs};
+static const struct shape shape_iq3_xxs = {98, 256, 1, 1536, 96, 2, {
+    {UNIT_DWORD, 16,  0, {0}},
+    {UNIT_WORD,  32, 64, {1024}}}, turn_iq3_xxs, back_iq3_xxs};
+static const struct shape shape_iq2_xs = {74, 256, 1, 1152, 72, 3, {
+    {UNIT_DWORD,  8,  0, {0}},
+    {UNIT_WORD,  32, 32, {512}},
+    {UNIT_FEW,    2, 64, {1024}}}, turn_iq2_xs, back_iq2_xs};
+static const struct shape shape_iq2_s = {82, 256, 1, 1280, 80, 3, {
+    {UNIT_DWORD,  8,  0, {0}},
+    {UNIT_WORD,  40, 32, {512}},
+    {UNIT_FEW,    2, 72, {1152}}}, turn_iq2_s, back_iq2_s};
+static const struct shape shape_iq3_s = {110, 256, 1, 1728, 108, 3, {
+    {UNIT_DWORD, 16,   0, {0}},
+    {UNIT_WORD,  40,  64, {1024}},
+    {UNIT_FEW,    1, 104, {1664}}}, turn_iq3_s, back_iq3_s};
+static const struct shape shape_iq1_s = {50, 256, 1, 768, 48, 2, {
+    {UNIT_DWORD,  8,  0, {0}},
+    {UNIT_WORD,  16, 32, {512}}}, turn_iq1_s, back_iq1_s};
+static const struct shape shape_iq1_m = {56, 256, 1, 896, 0, 3, {
+    {UNIT_DWORD,  8,  0, {0}},
+    {UNIT_WORD,  16, 32, {512}},
+    {UNIT_FEW,    2, 48, {768}}}, turn_iq1_m, back_iq1_m};
 // clang-format on
 
 /* What a missing row or block reads; as long as the longest block. */
@@ -182,6 +415,24 @@ KERN_INLINE void pack_bytes(uint8_t *dst, const uint8_t *const p[16], size_t off
                     a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
             }
         memcpy(dst + 16 * i, t[0], sizeof t[0]);
+    }
+}
+
+/* n (a multiple of 8) bytes of 16 rows: their low nibbles as words of 64 bits, then the high ones.
+   Up to 15 bytes behind are read. */
+KERN_INLINE void pack_words(uint8_t *dst, const uint8_t *const p[16], size_t off, size_t n)
+{
+    uint8_t t[16][16];
+    for (size_t i = 0; i < n; i += 16) {
+        pack_bytes(t[0], p, off + i, 16);
+        for (size_t j = 0; j < 16 && i + j < n; j++, dst += 16) {
+            v8h v;
+            memcpy(&v, t[j], 16);
+            v8h low = v & 0x0f0f, high = v >> 4 & 0x0f0f;
+            v8b out[2] = {__builtin_convertvector((low | low >> 4) & 0xff, v8b),
+                          __builtin_convertvector((high | high >> 4) & 0xff, v8b)};
+            memcpy(dst, out, 16);
+        }
     }
 }
 
@@ -253,9 +504,11 @@ KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *
         memset(dst + 32 * n, 0, 32);
     for (size_t b = 0; b < padded; b++) {
         const uint8_t *p[16];
-        uint8_t *group = body + b / s->blocks * s->group;
+        uint8_t *group = body + b / s->blocks * s->group, turned[16][128];
         for (size_t r = 0; r < 16; r++)
             p[r] = r < rows && b < n ? src + r * stride + b * s->block : zeros;
+        for (size_t r = 0; r < rows && s->turn; r++, p[r - 1] = turned[r - 1])
+            s->turn(turned[r], p[r]);
         for (size_t i = 0; i < s->count; i++) {
             const struct piece *e = &s->piece[i];
             uint8_t *to = group + e->panel[b % s->blocks];
@@ -265,6 +518,11 @@ KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *
                 pack_bytes(to, p, e->file, e->n);
             else if (e->unit == UNIT_E8M0)
                 pack_field(to, p, e->file, 1);
+            else if (e->unit == UNIT_WORD)
+                pack_words(to, p, e->file, e->n);
+            else if (e->unit == UNIT_FEW)
+                for (size_t j = 0; j < e->n; j++)
+                    pack_field(to + 64 * j, p, e->file + 4 * j, 4);
             else if (e->unit == UNIT_ZERO)
                 memset(to, 0, e->n);
             else if (e->unit == UNIT_HALF)
@@ -283,18 +541,26 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
                               size_t k)
 {
     const uint8_t *body = panel + head_bytes(s, k);
-    for (size_t b = 0; b < shape_blocks(s, k); b++, dst += s->block) {
+    uint8_t turned[128], *file = dst;
+    for (size_t b = 0; b < shape_blocks(s, k); b++, file += s->block) {
         const uint8_t *group = body + b / s->blocks * s->group;
+        dst = s->back ? turned : file;
         for (size_t i = 0; i < s->count; i++) {
             const struct piece *e = &s->piece[i];
             const uint8_t *from = group + e->panel[b % s->blocks];
             uint32_t h;
-            if (e->unit == UNIT_DWORD) {
+            if (e->unit == UNIT_DWORD || e->unit == UNIT_FEW) {
                 for (size_t j = 0; j < e->n; j++)
                     memcpy(dst + e->file + 4 * j, from + 64 * j + 4 * r, 4);
             } else if (e->unit == UNIT_BYTE) {
                 for (size_t j = 0; j < e->n; j++)
                     dst[e->file + j] = from[16 * j + r];
+            } else if (e->unit == UNIT_WORD) {
+                for (size_t j = 0; j < e->n; j++) {
+                    const uint8_t *v = from + 16 * j + r / 2;
+                    dst[e->file + j] =
+                        (uint8_t)((v[0] >> 4 * (r % 2) & 15) | (v[8] >> 4 * (r % 2) & 15) << 4);
+                }
             } else if (e->unit == UNIT_E8M0) {
                 dst[e->file] = from[r];
             } else if (e->unit == UNIT_HALF) {
@@ -309,6 +575,8 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
         }
         if (s->head)
             memcpy(dst + s->head, panel + 32 * b + 2 * r, 2);
+        if (s->back)
+            s->back(file, turned);
     }
 }
 
@@ -340,6 +608,15 @@ PANEL(q6_k)
 PANEL(iq4_xs)
 PANEL(q3_k)
 PANEL(q2_k)
+PANEL(tq2_0)
+PANEL(tq1_0)
+PANEL(iq2_xxs)
+PANEL(iq3_xxs)
+PANEL(iq2_xs)
+PANEL(iq2_s)
+PANEL(iq3_s)
+PANEL(iq1_s)
+PANEL(iq1_m)
 PANEL(q8z)
 PANEL(code8)
 PANEL(code4)

@@ -3,7 +3,8 @@
  *
  * Lanes are rows: one 64-byte vector holds the same four bytes (a "dword") of all 16 rows, one
  * 32-byte vector the same fp16 of all 16 rows. A panel holds exactly the bits of the file's rows,
- * moved; only qh of Q5_0 and Q5_1 has its bits permuted inside the dword. All vectors are 64-byte
+ * moved; only single bits of a block (qh of Q5_0 and Q5_1, signs and upper bits of codes)
+ * change places in it. All vectors are 64-byte
  * aligned. "v[16]" below means one value per row, row 0 first.
  *
  * Blocks of 32 values come in pairs; a missing second block (odd count) is all zero bytes.
@@ -34,6 +35,22 @@
  *   Q3_K  1728 B   high bits [8][16]; q2 [16][16]; scales [3][16]; d in the head
  *   Q2_K  1344 B   scales [4][16]; q2 [16][16]; d|dmin [16]
  *
+ *   TQ2_0 1024 B   q2 [16][16]; d in the head
+ *   TQ1_0  832 B   the dwords of the file's block [13][16]; d in the head
+ *
+ * Blocks of 256 values of codebooks. "sign[64]" are words of 64 bits, one for each dword of values:
+ * bit 4r + b of word i is that of value 4i + b of row r. d in the head, but for IQ1_M.
+ *   IQ2_XXS 1024 B  codes [8][16]; sign[64]
+ *   IQ3_XXS 1536 B  codes [16][16]; sign[64]. In both, signs are seven for eight values; in place
+ * of the sign of value 8i + 7 stands bit i % 4 of the scale of sub-block i / 4 IQ2_XS  1152 B  low
+ * bytes of codes [8][16]; sign[64], in place of the sign of value 8i + 7 the ninth bit of code i;
+ * scales [2][16] IQ2_S   1280 B  low bytes of codes [8][16]; sign[64]; high[8][2], bit 4r + g of
+ * word [i][e] is bit 8 + e of code 4i + g of row r; scales [2][16] IQ3_S   1728 B  low bytes of
+ * codes [16][16]; sign[64]; high[16], bit 4r + g of word i is bit 8 of code 4i + g of row r; scales
+ * [16] IQ1_S    768 B  low bytes of codes [8][16]; high[8][4], as of IQ2_S for e < 3; nibble r of
+ * word [i][3] is the scale and, on top, the shift's sign of sub-block i IQ1_M    896 B  low bytes
+ * of codes [8][16]; high[8][4], [i][3] has the shifts' signs; scales [2][16]
+ *
  * Codes of floats with a scale per block, which the last of a row need not fill:
  *   FP8, I8   128 values, 2112 B   float d[16]; codes [128][16], a byte each
  *   NF4, FP4   64 values,  576 B   float d[16]; codes [32][16], two a byte, the first in the high
@@ -52,7 +69,8 @@ extern const struct panel_layout {
     void (*pack)(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k);
     void (*unpack_row)(uint8_t *dst, const uint8_t *panel, size_t r, size_t k);
 } panel_q8_0, panel_q4_0, panel_mxfp4, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k,
-    panel_q6_k, panel_iq4_xs, panel_q3_k, panel_q2_k, panel_q8z, panel_code8, panel_code4,
-    panel_f32, panel_f16;
+    panel_q6_k, panel_iq4_xs, panel_q3_k, panel_q2_k, panel_tq2_0, panel_tq1_0, panel_iq2_xxs,
+    panel_iq3_xxs, panel_iq2_xs, panel_iq2_s, panel_iq3_s, panel_iq1_s, panel_iq1_m, panel_q8z,
+    panel_code8, panel_code4, panel_f32, panel_f16;
 
 #endif

@@ -26,11 +26,14 @@ static const struct {
     enum quant_id id;
     uint8_t count, at[2];
 } halves[] = {
-    {QUANT_Q8_0, 1, {0}},    {QUANT_Q4_0, 1, {0}},      {QUANT_Q5_0, 1, {0}},
-    {QUANT_Q4_1, 2, {0, 2}}, {QUANT_Q5_1, 2, {0, 2}},   {QUANT_IQ4_NL, 1, {0}},
-    {QUANT_Q4Z, 2, {0, 2}},  {QUANT_Q8Z, 2, {0, 2}},    {QUANT_Q4_K, 2, {0, 2}},
-    {QUANT_Q5_K, 2, {0, 2}}, {QUANT_Q6_K, 1, {208}},    {QUANT_IQ4_XS, 1, {0}},
-    {QUANT_Q3_K, 1, {108}},  {QUANT_Q2_K, 2, {80, 82}},
+    {QUANT_Q8_0, 1, {0}},      {QUANT_Q4_0, 1, {0}},    {QUANT_Q5_0, 1, {0}},
+    {QUANT_Q4_1, 2, {0, 2}},   {QUANT_Q5_1, 2, {0, 2}}, {QUANT_IQ4_NL, 1, {0}},
+    {QUANT_Q4Z, 2, {0, 2}},    {QUANT_Q8Z, 2, {0, 2}},  {QUANT_Q4_K, 2, {0, 2}},
+    {QUANT_Q5_K, 2, {0, 2}},   {QUANT_Q6_K, 1, {208}},  {QUANT_TQ2_0, 1, {64}},
+    {QUANT_TQ1_0, 1, {52}},    {QUANT_IQ2_XXS, 1, {0}}, {QUANT_IQ3_XXS, 1, {0}},
+    {QUANT_IQ2_XS, 1, {0}},    {QUANT_IQ2_S, 1, {0}},   {QUANT_IQ3_S, 1, {0}},
+    {QUANT_IQ1_S, 1, {0}},     {QUANT_IQ4_XS, 1, {0}},  {QUANT_Q3_K, 1, {108}},
+    {QUANT_Q2_K, 2, {80, 82}},
 };
 
 static void put_half(uint8_t *p, uint16_t h)
@@ -68,6 +71,16 @@ static void plain_zero(struct checkasm *c, const struct quant_type *t, uint8_t *
                                                     : (float)check_range(c, 0, 255) - 128));
 }
 
+/* The d of IQ1_M is spread over the top nibbles of four halves. */
+static void plain_iq1_m(struct checkasm *c, uint8_t *block)
+{
+    unsigned half = plain_half(c);
+    for (size_t i = 0; i < 4; i++) {
+        uint8_t *top = block + 48 + 2 * i + 1;
+        *top = (uint8_t)((*top & 15) | (half >> 4 * i & 15) << 4);
+    }
+}
+
 static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t bytes,
                           enum kind kind)
 {
@@ -82,6 +95,8 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
         plain_float_scale(c, t, p + b);
     for (size_t b = 0; t->id == QUANT_MXFP4 && b + t->bytes <= bytes; b += t->bytes)
         p[b] = (uint8_t)check_range(c, 115, 125); /* 2^-12 .. 2^-2 */
+    for (size_t b = 0; t->id == QUANT_IQ1_M && b + t->bytes <= bytes; b += t->bytes)
+        plain_iq1_m(c, p + b);
     for (size_t h = 0; h < NUM_COUNT(halves); h++)
         if (halves[h].id == t->id)
             for (size_t b = 0; b + t->bytes <= bytes; b += t->bytes) {

@@ -1,7 +1,8 @@
 /*
  * Batch invariance: the logits of a token have the same bits whatever else is in the batch, however
  * the prompt was cut, however many threads run, and at every instruction set. Held on a small model
- * that has every weight type with a kernel (and some without), for each type of KV cache.
+ * that has most weight types with a kernel, for each type of KV cache, and on one with the types of
+ * few bits and one without a kernel.
  */
 #include "model/model.h"
 #include "support/tiny_model.h"
@@ -19,8 +20,8 @@
 enum { TOKENS = 150, VOCAB = 320, CTX = 256 };
 
 struct fixture {
-    char path[64];
-    struct source *src;
+    char path[2][64];
+    struct source *src, *few; /* few bits */
 };
 
 struct loaded {
@@ -152,15 +153,27 @@ static void same(const float *a, const float *b, const char *what)
                      i % VOCAB, (double)b[i], (double)a[i]);
 }
 
+static void open_model(const struct tiny_model *m, int which, char path[64], struct source **src)
+{
+    struct err e = {0};
+    snprintf(path, 64, "/tmp/ponder-tiny-%d-%d.gguf", (int)getpid(), which);
+    die(tiny_model_write(m, path, &e), &e);
+    die(source_open(src, path, &e), &e);
+}
+
 static int setup(void **state)
 {
+    static const enum quant_id few[] = {
+        QUANT_IQ2_XXS, QUANT_IQ3_XXS, QUANT_IQ2_XS, QUANT_IQ2_S, QUANT_IQ3_S, QUANT_IQ1_S,
+        QUANT_IQ1_M,   QUANT_TQ1_0,   QUANT_TQ2_0,  QUANT_NVFP4, QUANT_Q3_K,
+    };
     struct fixture *f = calloc(1, sizeof *f);
     struct tiny_model m;
-    struct err e = {0};
-    snprintf(f->path, sizeof f->path, "/tmp/ponder-tiny-%d.gguf", (int)getpid());
     tiny_model_init(&m);
-    die(tiny_model_write(&m, f->path, &e), &e);
-    die(source_open(&f->src, f->path, &e), &e);
+    open_model(&m, 0, f->path[0], &f->src);
+    m.types = few;
+    m.n_types = sizeof few / sizeof *few;
+    open_model(&m, 1, f->path[1], &f->few);
     *state = f;
     return 0;
 }
@@ -169,7 +182,9 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
     source_free(f->src);
-    unlink(f->path);
+    source_free(f->few);
+    unlink(f->path[0]);
+    unlink(f->path[1]);
     free(f);
     return 0;
 }
@@ -237,9 +252,13 @@ static void test_q8_0(void **state)
     check_kv(((struct fixture *)*state)->src, QUANT_Q8_0);
 }
 
-static void test_isa(void **state)
+static void test_few_bits(void **state)
 {
-    const struct source *src = ((struct fixture *)*state)->src;
+    check_kv(((struct fixture *)*state)->few, QUANT_F16);
+}
+
+static void check_isa(const struct source *src)
+{
     float *ref = calloc((size_t)TOKENS * VOCAB, sizeof *ref),
           *got = calloc((size_t)TOKENS * VOCAB, sizeof *got);
     score(src, 2, CPU_SCALAR, QUANT_F16, TOKENS, false, ref);
@@ -249,6 +268,12 @@ static void test_isa(void **state)
     }
     free(ref);
     free(got);
+}
+
+static void test_isa(void **state)
+{
+    check_isa(((struct fixture *)*state)->src);
+    check_isa(((struct fixture *)*state)->few);
 }
 
 static void test_finite_and_different(void **state)
@@ -275,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_f32),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_few_bits),
         cmocka_unit_test(test_isa),
     };
     return cmocka_run_group_tests_name("model/invariance", tests, setup, teardown);

@@ -28,6 +28,8 @@
  * fallback too.
  */
 #include "kernels/kern_internal.h"
+#include "kernels/scalar/block.h"
+#include "kernels/scalar/grid.h"
 
 #include <math.h>
 #include <string.h>
@@ -36,21 +38,6 @@ enum { COLS = 8 }; /* columns of a block that share one unpacking */
 
 /* ---- reading panels ----------------------------------------------------------------------------
  */
-
-static void halves(float out[16], const uint8_t *p)
-{
-    for (size_t r = 0; r < 16; r++) {
-        uint16_t h;
-        memcpy(&h, p + 2 * r, 2);
-        out[r] = quant_f16_to_f32(h);
-    }
-}
-
-/* Bytes of dword vector `v` of row r: p[64 v + 4 r + 0..3]. */
-static uint8_t byte_at(const uint8_t *p, size_t v, size_t r, size_t b)
-{
-    return p[64 * v + 4 * r + b];
-}
 
 /* 32 values of 16 rows with their scales and, for types that have one, minimum. */
 struct block32 {
@@ -162,13 +149,6 @@ static void unpack_q5_1(struct block32 *b, const uint8_t *w, size_t half)
     halves(b->m, w + 32);
     nibbles(b, w + 128, w + 64, NULL, 0);
 }
-
-/* 256 values of 16 rows: sub-blocks of `sub` values with integer scales and minima. */
-struct block256 {
-    int8_t q[256][16];
-    int sc[16][16], m[16][16]; /* [sub-block][row] */
-    float d[16], dmin[16];
-};
 
 /* The two halves of the dwords at w. */
 static void half_pair(float lo[16], float hi[16], const uint8_t *w)
@@ -308,6 +288,34 @@ static void unpack_q2_k(struct block256 *b, const uint8_t *w, size_t block, size
     }
 }
 
+/* Ternary digits, as quant/q_tq.c has them. */
+static void unpack_tq2_0(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    halves(b->d, w + 32 * block);
+    w += (32 * n + 63) / 64 * 64 + 1024 * block;
+    for (size_t r = 0; r < 16; r++) {
+        for (size_t i = 0; i < 256; i++)
+            b->q[i][r] = (int8_t)(two_bits(w, r, i) - 1);
+        b->sc[0][r] = 1;
+    }
+}
+
+static void unpack_tq1_0(struct block256 *b, const uint8_t *w, size_t block, size_t n)
+{
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    halves(b->d, w + 32 * block);
+    w += (32 * n + 63) / 64 * 64 + 832 * block;
+    for (size_t r = 0; r < 16; r++) {
+        for (size_t i = 0; i < 256; i++) {
+            size_t run = i < 160 ? 32 : i < 240 ? 16 : 4, first = i < 160 ? 0 : i < 240 ? 160 : 240;
+            size_t byte = (i < 160 ? 0 : i < 240 ? 32 : 48) + (i - first) % run;
+            uint8_t rest = (uint8_t)(byte_at(w, byte / 4, r, byte % 4) * power[(i - first) / run]);
+            b->q[i][r] = (int8_t)((rest * 3 >> 8) - 1);
+        }
+        b->sc[0][r] = 1;
+    }
+}
+
 /* ---- products
  * ------------------------------------------------------------------------------------ */
 
@@ -354,6 +362,19 @@ struct type256 {
     bool min;
 };
 
+/* Values [v, v + n) of block i of column col. */
+static void dot_part(int32_t t[16], const struct block256 *b, const struct kern_x *x, size_t i,
+                     size_t col, size_t v, size_t n)
+{
+    int32_t part[16];
+    memset(t, 0, 16 * sizeof *t);
+    for (size_t end = v + n; v < end; v += 16) { /* x->q is in blocks of 32 */
+        dot16(part, b->q + v, x->q + ((8 * i + v / 32) * x->cols + col) * 32 + v % 32, 16);
+        for (size_t r = 0; r < 16; r++)
+            t[r] += part[r];
+    }
+}
+
 /* One column of one block of 256. */
 static void block_q256(const struct type256 *t, float f[16], const struct block256 *b,
                        const struct kern_x *x, size_t i, size_t col)
@@ -361,9 +382,7 @@ static void block_q256(const struct type256 *t, float f[16], const struct block2
     size_t n = 256 / t->sub, at = i * x->cols + col;
     int32_t dot[16] = {0}, mins[16] = {0}, sum[16];
     for (size_t s = 0; s < n; s++) {
-        size_t v = s * t->sub; /* first value of the sub-block; x->q is in blocks of 32 */
-        const int8_t *a = x->q + ((8 * i + v / 32) * x->cols + col) * 32 + v % 32;
-        dot16(sum, b->q + v, a, t->sub);
+        dot_part(sum, b, x, i, col, s * t->sub, t->sub);
         for (size_t r = 0; r < 16; r++) {
             dot[r] += b->sc[s][r] * sum[r];
             if (t->min)
@@ -516,6 +535,15 @@ MUL(q6_k, panel_q6_k, tile_q256, TYPE256(16, unpack_q6_k, false))
 MUL(iq4_xs, panel_iq4_xs, tile_q256, TYPE256(32, unpack_iq4_xs, false))
 MUL(q3_k, panel_q3_k, tile_q256, TYPE256(16, unpack_q3_k, false))
 MUL(q2_k, panel_q2_k, tile_q256, TYPE256(16, unpack_q2_k, true))
+MUL(tq2_0, panel_tq2_0, tile_q256, TYPE256(256, unpack_tq2_0, false))
+MUL(tq1_0, panel_tq1_0, tile_q256, TYPE256(256, unpack_tq1_0, false))
+MUL(iq2_xxs, panel_iq2_xxs, tile_q256, TYPE256(32, grid_iq2_xxs, false))
+MUL(iq3_xxs, panel_iq3_xxs, tile_q256, TYPE256(32, grid_iq3_xxs, false))
+MUL(iq2_xs, panel_iq2_xs, tile_q256, TYPE256(16, grid_iq2_xs, false))
+MUL(iq2_s, panel_iq2_s, tile_q256, TYPE256(16, grid_iq2_s, false))
+MUL(iq3_s, panel_iq3_s, tile_q256, TYPE256(32, grid_iq3_s, false))
+MUL(iq1_s, panel_iq1_s, tile_q256, TYPE256(32, grid_iq1_s, false))
+MUL(iq1_m, panel_iq1_m, tile_q256, TYPE256(16, grid_iq1_m, false))
 MUL(f32, panel_f32, tile_float, row_f32)
 MUL(f16, panel_f16, tile_float, row_f16)
 MUL(bf16, panel_f16, tile_float, row_bf16)
@@ -541,6 +569,15 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_IQ4_XS].mul = mul_iq4_xs;
     k->mul[QUANT_Q3_K].mul = mul_q3_k;
     k->mul[QUANT_Q2_K].mul = mul_q2_k;
+    k->mul[QUANT_TQ2_0].mul = mul_tq2_0;
+    k->mul[QUANT_TQ1_0].mul = mul_tq1_0;
+    k->mul[QUANT_IQ2_XXS].mul = mul_iq2_xxs;
+    k->mul[QUANT_IQ3_XXS].mul = mul_iq3_xxs;
+    k->mul[QUANT_IQ2_XS].mul = mul_iq2_xs;
+    k->mul[QUANT_IQ2_S].mul = mul_iq2_s;
+    k->mul[QUANT_IQ3_S].mul = mul_iq3_s;
+    k->mul[QUANT_IQ1_S].mul = mul_iq1_s;
+    k->mul[QUANT_IQ1_M].mul = mul_iq1_m;
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;

@@ -1,14 +1,16 @@
 /*
- * Products of the types with few bits and blocks of 256: IQ4_XS, Q3_K and Q2_K. The loops around
- * are those of avx512_blocks.h, the forms of activations those of all K-quants.
+ * Products of the types with few bits and blocks of 256: IQ4_XS, Q3_K, Q2_K, TQ and, with VBMI, the
+ * codebook types (vbmi_grid.h). The loops around are those of avx512_blocks.h, the forms of
+ * activations those of all K-quants.
  *
  * One column: quants are unpacked in registers, 32 values of a panel at a time, and the integer
  * scale of the sub-block multiplies each dot.
  *
  * Several columns: a step of 256 values of two panels is unpacked to bytes once. Where quant ×
  * scale fits into a byte the bytes hold that product, and a step is nothing but 64 vpdpbusd a
- * column and panel ("flat"): Q2_K has 0..3 × 0..15; Q3_K has (−4..3) × (−32..31), in −124..128,
- * which 127 makes unsigned. Other types multiply the dot of each sub-block by its scale in 32 bits.
+ * column and panel ("flat"): TQ has no scales; Q2_K has 0..3 × 0..15; Q3_K has (−4..3) × (−32..31),
+ * in −124..128, which 127 makes unsigned. Other types multiply the dot of each sub-block by its
+ * scale in 32 bits.
  *
  * Sums stay below 2^31 in all forms: |Σ| ≤ 8 × 32 × 32 × 255 × 127 < 2^28.
  */
@@ -18,19 +20,43 @@
 #include "kernels/x86/vnni_gemm.h"
 #include "kernels/x86/vnni_gemv.h"
 
-enum low { LOW_IQ4_XS, LOW_Q3_K, LOW_Q2_K };
+enum low {
+    LOW_IQ4_XS,
+    LOW_Q3_K,
+    LOW_Q2_K,
+    LOW_TQ2_0,
+    LOW_TQ1_0,
+    LOW_IQ2_XXS, /* from here on codebooks */
+    LOW_IQ3_XXS,
+    LOW_IQ2_XS,
+    LOW_IQ2_S,
+    LOW_IQ3_S,
+    LOW_IQ1_S,
+    LOW_IQ1_M,
+};
 
 /* Bytes of a block of 16 rows. */
 KERN_INLINE size_t low_bytes(enum low t)
 {
-    static const uint16_t bytes[] = {2176, 1728, 1344};
+    static const uint16_t bytes[] = {2176, 1728, 1344, 1024, 832, 1024,
+                                     1536, 1152, 1280, 1728, 768, 896};
     return bytes[t];
+}
+
+KERN_INLINE bool low_is_grid(enum low t)
+{
+    return t >= LOW_IQ2_XXS;
+}
+
+KERN_INLINE bool low_is_ternary(enum low t)
+{
+    return t == LOW_TQ2_0 || t == LOW_TQ1_0;
 }
 
 /* Whether d lies in front of all blocks of a panel. */
 KERN_INLINE bool low_has_head(enum low t)
 {
-    return t == LOW_Q3_K;
+    return t != LOW_IQ4_XS && t != LOW_Q2_K && t != LOW_IQ1_M;
 }
 
 KERN_INLINE bool low_has_min(enum low t)
@@ -41,22 +67,72 @@ KERN_INLINE bool low_has_min(enum low t)
 /* Whether a step's bytes hold quant × scale. */
 KERN_INLINE bool low_is_flat(enum low t)
 {
-    return t == LOW_Q3_K || t == LOW_Q2_K;
+    return t == LOW_Q3_K || t == LOW_Q2_K || low_is_ternary(t);
 }
 
 /* Values that share a scale. */
 KERN_INLINE int low_sub(enum low t)
 {
-    return t == LOW_IQ4_XS ? 32 : 16;
+    return t == LOW_Q3_K || t == LOW_Q2_K || t == LOW_IQ2_XS || t == LOW_IQ2_S || t == LOW_IQ1_M
+               ? 16
+               : 32;
 }
 
 /* What was added to make the bytes of a step unsigned. */
 KERN_INLINE int low_offset(enum low t)
 {
-    return t == LOW_IQ4_XS ? 128 : t == LOW_Q3_K ? 127 : 0;
+    return t == LOW_IQ4_XS  ? 128
+           : t == LOW_Q3_K  ? 127
+           : t == LOW_Q2_K  ? 0
+           : low_is_grid(t) ? 64
+                            : 1;
 }
 
-/* Sub-block s (0..7) of 32 values, unsigned: IQ4_XS plus 128, Q3_K plus 4. */
+#ifdef __AVX512VBMI__
+#include "kernels/x86/vbmi_grid.h"
+#else
+/* Without VBMI codebooks are left to AVX2; these stand for functions that nobody calls. */
+KERN_INLINE void grid_unpack(enum low t, const uint8_t *w, unsigned s, __m512i v[8])
+{
+}
+
+KERN_INLINE void grid_scales(enum low t, const uint8_t *w, __m512i sc[4])
+{
+}
+
+KERN_INLINE __m512 grid_d(enum low t, const uint8_t *w, const uint8_t *head)
+{
+    return _mm512_setzero_ps();
+}
+#endif
+
+/* The first digit, 0..2, of base-3 fractions, whose k first digits are dropped before. */
+KERN_INLINE __m512i ternary_digit(__m512i v, int k)
+{
+    for (int i = 0; i < k; i++)
+        v = _mm512_add_epi8(v, _mm512_add_epi8(v, v));
+    __m512i one = _mm512_maskz_mov_epi8(_mm512_cmpge_epu8_mask(v, ones8(86)), ones8(1));
+    return _mm512_mask_mov_epi8(one, _mm512_cmpge_epu8_mask(v, ones8(171)), ones8(2));
+}
+
+/* Runs of 8, 4 and 1 vectors hold 5, 5 and 4 digits each. */
+KERN_INLINE void unpack_tq1(const uint8_t *w, unsigned s, __m512i v[8])
+{
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned at = 8 * (s - 5) + i; /* behind the first run */
+        if (s < 5)
+            v[i] = ternary_digit(load(w + 64 * i), (int)s);
+        else if (at < 20)
+            v[i] = ternary_digit(load(w + 64 * (8 + at % 4)), (int)at / 4);
+        else
+            v[i] = ternary_digit(load(w + 64 * 12), (int)at - 20);
+    }
+}
+
+/* Sub-block s (0..7) of 32 values, unsigned: IQ4_XS plus 128, Q3_K plus 4, others plus their
+ * offset.
+ */
 KERN_INLINE void low_unpack(enum low t, const uint8_t *w, unsigned s, __m512i v[8])
 {
     if (t == LOW_IQ4_XS) {
@@ -68,7 +144,15 @@ KERN_INLINE void low_unpack(enum low t, const uint8_t *w, unsigned s, __m512i v[
         }
         return;
     }
-    const uint8_t *q = w + (t == LOW_Q3_K ? 512 : 256) + 512 * (s / 4);
+    if (low_is_grid(t)) {
+        grid_unpack(t, w, s, v);
+        return;
+    }
+    if (t == LOW_TQ1_0) {
+        unpack_tq1(w, s, v);
+        return;
+    }
+    const uint8_t *q = w + (t == LOW_Q3_K ? 512 : t == LOW_Q2_K ? 256 : 0) + 512 * (s / 4);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         v[i] = _mm512_and_si512(_mm512_srli_epi32(load(q + 64 * i), 2 * (s % 4)), ones8(3));
@@ -85,6 +169,12 @@ KERN_INLINE void low_unpack(enum low t, const uint8_t *w, unsigned s, __m512i v[
 KERN_INLINE void low_scales(enum low t, const uint8_t *w, __m512i sc[4], __m512i mn[4])
 {
     const __m512i bias = ones8(32), top = ones8(0x30);
+    if (low_is_ternary(t))
+        return;
+    if (low_is_grid(t)) {
+        grid_scales(t, w, sc);
+        return;
+    }
     if (t == LOW_IQ4_XS) { /* eight nibbles in a dword, eight pairs of bits in a half */
         const __m512i low2 = _mm512_broadcast_i32x4(
             _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
@@ -120,6 +210,8 @@ KERN_INLINE void low_scales(enum low t, const uint8_t *w, __m512i sc[4], __m512i
 /* d of a block at w, whose place in the panel's head is `head`; dmin where there is one. */
 KERN_INLINE __m512 low_d(enum low t, const uint8_t *w, const uint8_t *head)
 {
+    if (low_is_grid(t))
+        return grid_d(t, w, head);
     if (low_has_head(t))
         return half16(head);
     return half_of(load(w + (t == LOW_Q2_K ? 64 * 20 : 0)), 0);
@@ -158,21 +250,39 @@ KERN_INLINE __m512i low_sums(const __m512i v[4], const int16_t *sum16)
 /* ---- one column
  * ------------------------------------------------------------------------------------ */
 
+/* −offset × sum in all lanes. */
+KERN_INLINE __m512i low_start(enum low t, int sum)
+{
+    return _mm512_set1_epi32(-low_offset(t) * sum);
+}
+
+/* acc + dot × scale b of the bytes of sc. */
+KERN_INLINE __m512i low_scaled(__m512i acc, __m512i dot, __m512i sc, unsigned b)
+{
+    return _mm512_add_epi32(acc, _mm512_mullo_epi32(dot, signed_byte_of(sc, b)));
+}
+
 /* Σ scale × dot over a block of 16 rows, offsets taken off. a: first 32 activations; sub-blocks of
    32 are `step` apart. */
 KERN_INLINE __m512i low_dot(enum low t, const uint8_t *w, const __m512i sc[4], const int8_t *a,
                             size_t step, const struct kern_x *x, size_t at)
 {
     const __m512i zero = _mm512_setzero_si512();
+    const int16_t *sum16 = x->sum16 + at * 16, *sum32 = x->sum32 + at * 8;
     __m512i acc = zero;
 #pragma GCC unroll 8
     for (unsigned s = 0; s < 8; s++, a += step) {
         __m512i v[8];
         low_unpack(t, w, s, v);
-        if (low_sub(t) == 32) {
-            __m512i start = _mm512_set1_epi32(-low_offset(t) * x->sum32[at * 8 + s]);
-            __m512i sum = dot(start, v, a, 8), scale = signed_byte_of(sc[s / 4], s % 4);
-            acc = _mm512_add_epi32(acc, _mm512_mullo_epi32(sum, scale));
+        if (low_is_ternary(t)) {
+            acc = _mm512_add_epi32(acc, dot(low_start(t, sum32[s]), v, a, 8));
+        } else if (low_sub(t) == 32) {
+            acc = low_scaled(acc, dot(low_start(t, sum32[s]), v, a, 8), sc[s / 4], s % 4);
+        } else if (low_is_grid(t)) {
+            unsigned b = s % 2 * 2;
+            acc = low_scaled(acc, dot(low_start(t, sum16[2 * s]), v, a, 4), sc[s / 2], b);
+            acc = low_scaled(acc, dot(low_start(t, sum16[2 * s + 1]), v + 4, a + 16, 4), sc[s / 2],
+                             b + 1);
         } else { /* dots of 16 fit into a word: 16 × 7 × 127 */
             __m512i v0 = dot(zero, v, a, 4), v1 = dot(zero, v + 4, a + 16, 4);
             acc = _mm512_dpwssd_epi32(acc, v0, low_word_of(sc[s / 2], s % 2 * 2));
@@ -180,7 +290,7 @@ KERN_INLINE __m512i low_dot(enum low t, const uint8_t *w, const __m512i sc[4], c
         }
     }
     if (t == LOW_Q3_K)
-        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(low_sums(sc, x->sum16 + at * 16), 2));
+        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(low_sums(sc, sum16), 2));
     return acc;
 }
 
@@ -255,7 +365,7 @@ KERN_INLINE void low_step_unpack(enum low t, struct low_step *s, const uint8_t *
     for (unsigned u = 0; u < 8; u++) {
         __m512i v[8];
         low_unpack(t, w, u, v);
-        if (low_is_flat(t))
+        if (low_is_flat(t) && !low_is_ternary(t))
             low_fold(t, v, sc[u / 2], u % 2 * 2);
 #pragma GCC unroll 8
         for (unsigned i = 0; i < 8; i++)
@@ -283,7 +393,8 @@ KERN_INLINE void low_tile(enum low t, int C, float f[][2][16], const struct low_
     size_t at = block * x->cols + col;
     const int8_t *a = x->q + (8 * block * x->cols + col) * 32;
     __m512i acc[2][TILE_COLS];
-    int32_t start[TILE_COLS][8]; /* of sub-blocks: −offset × Σ a */
+    const int pieces = 32 / low_sub(t), n = 8 / pieces; /* of 32 values, dword vectors of each */
+    _Alignas(64) int32_t start[TILE_COLS][16];          /* of sub-blocks: −offset × Σ a */
 #pragma GCC unroll 6
     for (int c = 0; c < C; c++) {
         const int16_t *sum32 = x->sum32 + (at + (size_t)c) * 8;
@@ -293,11 +404,16 @@ KERN_INLINE void low_tile(enum low t, int C, float f[][2][16], const struct low_
             for (int i = 0; i < 4; i++)
                 total = _mm512_dpwssd_epi32(total, off, spread(sum32 + 2 * i));
         acc[0][c] = acc[1][c] = total;
-        if (!flat)
-            _mm256_storeu_si256(
+        if (!flat && pieces == 1)
+            _mm256_store_si256(
                 (void *)start[c],
                 _mm256_mullo_epi32(_mm256_cvtepi16_epi32(_mm_load_si128((const void *)sum32)),
                                    _mm256_set1_epi32(-low_offset(t))));
+        if (!flat && pieces == 2)
+            _mm512_store_si512(
+                start[c], _mm512_mullo_epi32(_mm512_cvtepi16_epi32(_mm256_load_si256(
+                                                 (const void *)(x->sum16 + (at + (size_t)c) * 16))),
+                                             _mm512_set1_epi32(-low_offset(t))));
     }
 #pragma GCC unroll 1
     for (int b = 0; b < 8; b++, a += x->cols * 32) {
@@ -305,16 +421,20 @@ KERN_INLINE void low_tile(enum low t, int C, float f[][2][16], const struct low_
             tile_dot(C, acc, s->w + 8 * b, a, 8);
             continue;
         }
-        __m512i sum[2][TILE_COLS];
-#pragma GCC unroll 6
-        for (int c = 0; c < C; c++)
-            sum[0][c] = sum[1][c] = _mm512_set1_epi32(start[c][b]);
-        tile_dot(C, sum, s->w + 8 * b, a, 8);
-#pragma GCC unroll 6
-        for (int c = 0; c < C; c++)
 #pragma GCC unroll 2
-            for (int g = 0; g < 2; g++)
-                acc[g][c] = _mm512_add_epi32(acc[g][c], _mm512_mullo_epi32(sum[g][c], s->sc[b][g]));
+        for (int p = 0; p < pieces; p++) {
+            __m512i sum[2][TILE_COLS];
+#pragma GCC unroll 6
+            for (int c = 0; c < C; c++)
+                sum[0][c] = sum[1][c] = _mm512_set1_epi32(start[c][pieces * b + p]);
+            tile_dot(C, sum, s->w + 8 * b + n * p, a + 4 * n * p, n);
+#pragma GCC unroll 6
+            for (int c = 0; c < C; c++)
+#pragma GCC unroll 2
+                for (int g = 0; g < 2; g++)
+                    acc[g][c] = _mm512_add_epi32(
+                        acc[g][c], _mm512_mullo_epi32(sum[g][c], s->sc[pieces * b + p][g]));
+        }
     }
 #pragma GCC unroll 6
     for (int c = 0; c < C; c++) {
@@ -361,6 +481,20 @@ struct low_args {
 LOW_TILES(LOW_IQ4_XS)
 LOW_TILES(LOW_Q3_K)
 LOW_TILES(LOW_Q2_K)
+LOW_TILES(LOW_TQ2_0)
+LOW_TILES(LOW_IQ2_XXS)
+LOW_TILES(LOW_IQ2_XS)
+
+/* Codebook types differ only in the size of sub-blocks once they are unpacked. */
+KERN_INLINE void (*const *low_tiles(enum low t))(const struct low_args *)
+{
+    if (low_is_grid(t))
+        return low_sub(t) == 16 ? LOW_IQ2_XS_tiles : LOW_IQ2_XXS_tiles;
+    return t == LOW_IQ4_XS ? LOW_IQ4_XS_tiles
+           : t == LOW_Q3_K ? LOW_Q3_K_tiles
+           : t == LOW_Q2_K ? LOW_Q2_K_tiles
+                           : LOW_TQ2_0_tiles;
+}
 
 /* The product of a pair of panels: a PAIR_FN. */
 KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1,
@@ -368,9 +502,7 @@ KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const 
                           size_t cols)
 {
     const enum low t = (enum low)type;
-    void (*const *tile)(const struct low_args *) = t == LOW_IQ4_XS ? LOW_IQ4_XS_tiles
-                                                   : t == LOW_Q3_K ? LOW_Q3_K_tiles
-                                                                   : LOW_Q2_K_tiles;
+    void (*const *tile)(const struct low_args *) = low_tiles(t);
     struct low_step s;
     struct low_args a = {.s = &s, .x = x};
     const size_t bytes = low_bytes(t), head = low_head(t, k / 256);
@@ -388,5 +520,17 @@ KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const 
         }
     }
 }
+
+/* The kern_mul.mul of a type. */
+#define LOW_MUL(t, layout)                                                                 \
+    static void mul_LOW_##t(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
+                            const struct kern_x *x, size_t col0, size_t cols)              \
+    {                                                                                      \
+        struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};          \
+        if (cols == 1)                                                                     \
+            gemv_rows(LOW_##t, low_gemv, &m);                                              \
+        else                                                                               \
+            gemm_blocks(LOW_##t, low_pair, &m, k / 256, PART_STEPS);                       \
+    }
 
 #endif

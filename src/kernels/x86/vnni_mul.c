@@ -10,17 +10,15 @@
 #include "kernels/x86/vnni_gemv.h"
 #include "kernels/x86/vnni_low.h"
 
-#define MUL(t, layout) PRODUCT(t, layout, gemv, gemm_pair)
-#define LOW(t, layout) PRODUCT(LOW_##t, layout, low_gemv, low_pair)
-#define PRODUCT(t, layout, one, pair)                                                  \
+#define MUL(t, layout)                                                                 \
     static void mul_##t(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k, \
                         const struct kern_x *x, size_t col0, size_t cols)              \
     {                                                                                  \
         struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};      \
         if (cols == 1)                                                                 \
-            gemv_rows(t, one, &m);                                                     \
+            gemv_rows(t, gemv, &m);                                                    \
         else                                                                           \
-            gemm_blocks(t, pair, &m, (k + 255) / 256, PART_STEPS);                     \
+            gemm_blocks(t, gemm_pair, &m, (k + 255) / 256, PART_STEPS);                \
     }
 
 MUL(Q8_0, panel_q8_0)
@@ -35,9 +33,11 @@ MUL(Q8Z, panel_q8z)
 MUL(Q4_K, panel_q4_k)
 MUL(Q5_K, panel_q5_k)
 MUL(Q6_K, panel_q6_k)
-LOW(IQ4_XS, panel_iq4_xs)
-LOW(Q3_K, panel_q3_k)
-LOW(Q2_K, panel_q2_k)
+LOW_MUL(IQ4_XS, panel_iq4_xs)
+LOW_MUL(Q3_K, panel_q3_k)
+LOW_MUL(Q2_K, panel_q2_k)
+LOW_MUL(TQ2_0, panel_tq2_0)
+LOW_MUL(TQ1_0, panel_tq1_0)
 
 void kern_init_vnni_mul(struct kern *k)
 {
@@ -56,4 +56,6 @@ void kern_init_vnni_mul(struct kern *k)
     k->mul[QUANT_IQ4_XS].mul = mul_LOW_IQ4_XS;
     k->mul[QUANT_Q3_K].mul = mul_LOW_Q3_K;
     k->mul[QUANT_Q2_K].mul = mul_LOW_Q2_K;
+    k->mul[QUANT_TQ2_0].mul = mul_LOW_TQ2_0;
+    k->mul[QUANT_TQ1_0].mul = mul_LOW_TQ1_0;
 }
