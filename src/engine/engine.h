@@ -185,8 +185,8 @@ struct session_part {
  * Adds tokens to several sessions of the engine in one pass over the weights: what decodes at the
  * same time, and pieces of prompts beside it. Each session then has the logits, to the bit, that
  * session_append would have given it. The parts are different sessions; together at most
- * engine_info()->step tokens, of which `want` at most ->want. An error leaves all of them as they
- * were.
+ * engine_info()->step tokens, of which `want` at most ->want. An error leaves their
+ * timelines as they were.
  */
 int engine_step(struct engine *g, struct session_part *part, size_t n, struct err *e);
 
@@ -201,7 +201,9 @@ int session_mtp_all(struct session *s, const int32_t *ids, size_t n, size_t chun
 void session_drafts(const struct session *s, uint64_t *drafted, uint64_t *accepted);
 
 struct engine *session_engine(const struct session *s);
-const float *session_logits(const struct session *s); /* vocab floats; NULL when empty */
+/* Those after the last token: vocab floats, valid until the engine computes again (for whatever
+   session); NULL when there are none. */
+const float *session_logits(const struct session *s);
 size_t session_len(const struct session *s);
 size_t session_reused(const struct session *s); /* tokens that the last session_feed kept */
 const int32_t *session_ids(const struct session *s);

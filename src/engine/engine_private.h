@@ -13,7 +13,9 @@ struct engine_step {
     int32_t *ids;
     uint32_t *pos, *want;
     struct batch_run *runs;
-    float *hidden; /* (rows, d_model), with the prediction layer */
+    float *hidden;         /* (rows, d_model), with the prediction layer */
+    struct session **lent; /* (rows) whose logits are in scratch */
+    size_t n_lent;
 };
 
 struct engine {
@@ -49,8 +51,8 @@ struct session {
     int32_t *ids; /* (ctx) the timeline */
     size_t n;     /* tokens in it, all in the cache */
     size_t reused;
-    float *logits;   /* (vocab) */
-    bool has_logits; /* logits are those after token n - 1 */
+    const float *logits; /* (vocab) after token n - 1, in scratch or in `kept`; NULL: none */
+    float *kept;         /* (vocab) */
 
     /* With the prediction layer (session_mtp.c). */
     float *hidden; /* (step.rows, d_model) states of tokens [hidden_pos, + hidden_n) */
@@ -67,6 +69,9 @@ size_t engine_dry(struct engine *g, const struct batch *b);
 
 int engine_step_init(struct engine *g, struct err *e);
 void engine_step_release(struct engine *g);
+
+/* Before anything uses scratch: sessions whose logits lie there keep them. */
+void engine_keep_logits(struct engine *g);
 
 /* engine_step without its checks; *y becomes the logits of all parts, in scratch. */
 int engine_forward(struct engine *g, struct session_part *part, size_t n, struct tensor *y,

@@ -20,8 +20,8 @@ int session_new(struct session **out, struct engine *g, struct err *e)
         return err_nomem(e, sizeof *s, "a session");
     s->g = g;
     s->ids = calloc(g->info.ctx, sizeof *s->ids);
-    s->logits = calloc(g->info.vocab, sizeof *s->logits);
-    bool ok = s->ids && s->logits;
+    s->kept = calloc(g->info.vocab, sizeof *s->kept);
+    bool ok = s->ids && s->kept;
     if (ok && g->mtp) {
         s->hidden = calloc(g->step.rows, model_config(g->model)->d_model * sizeof *s->hidden);
         s->ahead_logits = calloc(g->info.vocab, sizeof *s->ahead_logits);
@@ -40,9 +40,13 @@ void session_free(struct session *s)
 {
     if (!s)
         return;
+    struct engine_step *t = &s->g->step;
+    for (size_t i = 0; i < t->n_lent; i++)
+        if (t->lent[i] == s)
+            t->lent[i--] = t->lent[--t->n_lent];
     kv_seq_release(&s->seq);
     free(s->ids);
-    free(s->logits);
+    free(s->kept);
     free(s->hidden);
     free(s->ahead_logits);
     free(s);
@@ -136,7 +140,8 @@ void session_truncate(struct session *s, size_t n)
     if (n >= s->n)
         return;
     s->n = n;
-    s->has_logits = s->ahead = false;
+    s->logits = NULL;
+    s->ahead = false;
     s->mtp_n = num_min(s->mtp_n, n ? n - 1 : 0);
     kv_seq_truncate(&s->seq, n);
 }
@@ -158,7 +163,7 @@ int session_feed(struct session *s, const int32_t *ids, size_t n,
     while (same < s->n && same < n && s->ids[same] == ids[same])
         same++;
     /* The last token is computed again unless its logits are still here. */
-    if (same == n && !(s->has_logits && s->n == n))
+    if (same == n && !(s->logits && s->n == n))
         same--;
     struct tensor y;
     /* The prediction layer needs the state of the token before: one more is computed for it, unless
@@ -188,7 +193,7 @@ struct engine *session_engine(const struct session *s)
 
 const float *session_logits(const struct session *s)
 {
-    return s->has_logits ? s->logits : NULL;
+    return s->logits;
 }
 
 size_t session_len(const struct session *s)

@@ -49,6 +49,7 @@ void session_catch_up(struct session *s, int32_t next, size_t want, struct tenso
                       .n_want = want,
                       .runs = &run,
                       .n_runs = 1};
+    engine_keep_logits(g);
     g->ops.used = 0;
     struct tensor out =
         model_forward_mtp(g->model, &g->ops, &b, s->hidden + (from - s->hidden_pos) * d);
@@ -102,8 +103,10 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
     struct tensor y = {0};
     if (s->ahead && s->ahead_id == id) {
         s->ids[s->n++] = id;
-        memcpy(s->logits, s->ahead_logits, g->info.vocab * sizeof *s->logits);
-        s->has_logits = true;
+        float *kept = s->kept;
+        s->kept = s->ahead_logits;
+        s->ahead_logits = kept;
+        s->logits = s->kept;
         s->ahead = false;
         s->accepted++;
         return 0;
@@ -127,7 +130,7 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
     s->ahead_id = pair[1];
     s->drafted++;
     memcpy(s->ahead_logits, y.data + y.cols, y.cols * sizeof *s->ahead_logits);
-    memcpy(s->logits, y.data, y.cols * sizeof *s->logits);
+    s->logits = y.data;
     return 0;
 }
 

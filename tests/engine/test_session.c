@@ -428,7 +428,13 @@ static void check_steps(const char *name, bool mtp)
         assert_int_equal(session_append(s[0], ids[0] + at[0], 1, &e), 0);
         assert_memory_equal(session_logits(s[0]), row + at[0] * vocab, vocab * sizeof *row);
         at[0]++;
+        /* Those that others computed after keep theirs. */
+        for (size_t q = 0; q < SESSIONS; q++)
+            if (session_logits(s[q]))
+                assert_memory_equal(session_logits(s[q]), row + (q * 128 + at[q] - 1) * vocab,
+                                    vocab * sizeof *row);
     }
+    assert_non_null(session_logits(s[3]));
     for (size_t q = 0; q < SESSIONS; q++)
         session_free(s[q]);
     session_free(alone);
