@@ -328,7 +328,7 @@ static int bench_engine(struct bench *b, const char *path, size_t threads, struc
     struct log log = {stderr, LOG_WARN};
     eo.threads = threads ? (int64_t)threads : OPT_UNSET;
     eo.ctx = OPT_UNSET;
-    struct engine_request r = {.path = path, .o = &eo, .log = &log, .kv_type = QUANT_F16};
+    struct engine_request r = {.path = path, .o = &eo, .log = &log, .kv_type = ENGINE_KV_AUTO};
     r.ctx = b->ctx;
     r.want = num_max(b->parallel.most, 16);
     r.cache = b->parallel.most * num_round_up(b->ctx, 64);

@@ -181,7 +181,7 @@ static int eval_perplexity(struct cli *c, const struct eval_options *o, const ch
     struct log log = {stderr, LOG_WARN};
     char path[LOCATE_MAX];
     struct engine_options eo = o->engine;
-    struct engine_request r = {.path = path, .o = &eo, .log = &log, .kv_type = QUANT_F16};
+    struct engine_request r = {.path = path, .o = &eo, .log = &log, .kv_type = ENGINE_KV_AUTO};
     struct perplexity_params p = {.save = o->save_logits, .top = (size_t)o->top};
     struct eval_watch watch = {.cli = c};
     struct reference ref = {0};

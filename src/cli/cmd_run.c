@@ -150,7 +150,8 @@ static int run_run(struct cli *c, const void *opts, struct err *e)
     const struct run_options *o = opts;
     struct log log = {stderr, LOG_WARN};
     char path[LOCATE_MAX];
-    struct engine_request r = {.path = path, .o = &o->engine, .log = &log, .kv_type = QUANT_F16};
+    struct engine_request r = {
+        .path = path, .o = &o->engine, .log = &log, .kv_type = ENGINE_KV_AUTO};
     struct engine *g = NULL;
     struct buf prompt;
     int first = 0;

@@ -24,7 +24,7 @@ void engine_opts_init(struct engine_opts *o)
 {
     memset(o, 0, sizeof *o);
     o->isa = cpu_best();
-    o->kv_type = QUANT_F16;
+    o->kv_type = ENGINE_KV_AUTO;
 }
 
 /* general.file_type of GGUF files: the name of a mix, by llama.cpp's numbering. */
@@ -132,16 +132,33 @@ static int engine_plan(struct engine *g, struct err *e)
     return op_ctx_reserve(&g->ops, n, e);
 }
 
+/*
+ * Latents in int8 where nearly all products read int8 anyway: what that costs is less than what
+ * those round away (docs/performance.md), and their attention takes half of the time. Keys of heads
+ * stay in F16: some models (Qwen2.5) have a few values in them that are far larger than the others.
+ */
+static enum quant_id engine_kv_auto(const struct engine *g, const struct engine_opts *o)
+{
+    const struct model_counts *count = model_counts(g->model);
+    uint64_t floats = count->layer_macs[MODEL_MATH_BF16] + count->layer_macs[MODEL_MATH_F32];
+    struct kv_shape shape;
+    model_kv_shape(g->model, &shape);
+    shape.type = QUANT_Q8_0;
+    bool int8 = o->act != ENGINE_ACT_F32 && !g->ops.fine &&
+                floats <= count->layer_macs[MODEL_MATH_INT8] / 4;
+    return shape.latent && int8 && kv_page_bytes(&shape) ? QUANT_Q8_0 : QUANT_F16;
+}
+
 /* The context: what was asked for, else what the model knows, bounded by memory. */
 static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err *e)
 {
     struct kv_shape shape;
     model_kv_shape(g->model, &shape);
-    shape.type = o->kv_type;
+    shape.type = o->kv_type == ENGINE_KV_AUTO ? engine_kv_auto(g, o) : o->kv_type;
     size_t page = kv_page_bytes(&shape), avail = quota_memory("");
     g->info.ctx_train = model_config(g->model)->ctx_train;
     g->info.kv_token_bytes = page / KV_PAGE;
-    g->info.kv_type = o->kv_type;
+    g->info.kv_type = shape.type;
     size_t ctx = o->ctx;
     if (ctx == 0) {
         ctx = num_min(g->info.ctx_train, o->ctx_max ? o->ctx_max : ENGINE_CTX_MAX);

@@ -51,6 +51,9 @@ enum engine_math {
     ENGINE_MATH_COUNT,
 };
 
+/* F16; Q8_0 for latents when products read int8. */
+#define ENGINE_KV_AUTO QUANT_ID_MAX
+
 struct engine_opts {
     int threads;      /* 0 = as many as the machine allows */
     enum cpu_isa isa; /* from cpu_isa_parse */
@@ -60,7 +63,7 @@ struct engine_opts {
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     size_t cache;     /* tokens that the sessions hold together, at most; 0 = ctx: one full session.
                          Each session takes whole pages of 64 */
-    enum quant_id kv_type; /* QUANT_F16 (default of engine_opts_init), F32, BF16, Q8_0 */
+    enum quant_id kv_type; /* QUANT_F16, F32, BF16, Q8_0 or ENGINE_KV_AUTO (the default) */
     enum engine_place place;
     enum engine_act act;
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
