@@ -15,14 +15,14 @@ static const struct {
     enum cpu_isa isa;
     void (*init)(struct kern *k);
 } parts[] = {
-    {CPU_SCALAR, kern_init_scalar_mul},      {CPU_SCALAR, kern_init_scalar_vec},
-    {CPU_SCALAR, kern_init_scalar_latent},
+    {CPU_SCALAR, kern_init_scalar_mul},    {CPU_SCALAR, kern_init_scalar_vec},
+    {CPU_SCALAR, kern_init_scalar_page},
 #ifdef __x86_64__
-    {CPU_AVX2, kern_init_avx2_mul},          {CPU_AVX2, kern_init_avx2_codes},
-    {CPU_AVX2, kern_init_avx2_low},          {CPU_AVX2, kern_init_avx2_vec},
-    {CPU_AVX2, kern_init_avx2_latent},       {CPU_AVX512, kern_init_avx512_mul},
-    {CPU_AVX512, kern_init_avx512_vec},      {CPU_AVX512VNNI, kern_init_vnni_mul},
-    {CPU_AVX512VNNI, kern_init_vnni_latent},
+    {CPU_AVX2, kern_init_avx2_mul},        {CPU_AVX2, kern_init_avx2_codes},
+    {CPU_AVX2, kern_init_avx2_low},        {CPU_AVX2, kern_init_avx2_vec},
+    {CPU_AVX2, kern_init_avx2_page},       {CPU_AVX512, kern_init_avx512_mul},
+    {CPU_AVX512, kern_init_avx512_vec},    {CPU_AVX512VNNI, kern_init_vnni_mul},
+    {CPU_AVX512VNNI, kern_init_vnni_page},
 #endif
 };
 

@@ -125,34 +125,39 @@ struct kern_dots {
 };
 
 /*
- * A page of latents in int8, for attention: 64 positions of d_k values each, whose first d_v are
- * the value too. Values are cut into blocks of 128, those from d_v on into their own; a position
- * has a scale for each block. d_k and d_v are multiples of 4. k      (d_k / 4, 64, 4), in [-127,
- * 127] scale  (blocks, 64)
+ * A page of keys, values or latents in int8, for attention: 64 positions of d values each. Values
+ * are cut into blocks of at most 128, those from `front` on into their own; a position has a scale
+ * for each block. front ≤ d; d, front and block are multiples of 4.
+ *   k      (d / 4, 64, 4), in [-127, 127]
+ *   scale  (blocks, 64)
  */
-enum { KERN_LATENT_ROWS = 64, KERN_LATENT_BLOCK = 128 };
+enum { KERN_PAGE_ROWS = 64, KERN_PAGE_BLOCK = 128 };
 
-static inline size_t kern_latent_blocks(size_t d_k, size_t d_v)
+struct kern_page_shape {
+    size_t d, front, block;
+};
+
+static inline size_t kern_page_blocks(const struct kern_page_shape *s)
 {
-    return (d_v + KERN_LATENT_BLOCK - 1) / KERN_LATENT_BLOCK +
-           (d_k - d_v + KERN_LATENT_BLOCK - 1) / KERN_LATENT_BLOCK;
+    return (s->front + s->block - 1) / s->block + (s->d - s->front + s->block - 1) / s->block;
 }
 
 /* End of the block that begins with value `at`. */
-static inline size_t kern_latent_end(size_t d_k, size_t d_v, size_t at)
+static inline size_t kern_page_end(const struct kern_page_shape *s, size_t at)
 {
-    size_t end = at + KERN_LATENT_BLOCK, most = at < d_v ? d_v : d_k;
+    size_t end = at + s->block, most = at < s->front ? s->front : s->d;
     return end < most ? end : most;
 }
 
 /* Scores of columns (queries) with a page: s[c * 64 + r] = chain over blocks ascending of
    fma(scale × qd, k · q, s), starting at 0, for all 64 positions. */
-struct kern_latent {
+struct kern_page_scores {
     const int8_t *k;
     const float *scale;
     const void *ahead; /* the page that will be read next (prefetched), or k */
-    size_t d_k, d_v, cols;
-    const int8_t *q;     /* (cols, d_k) by to_i8, block by block */
+    struct kern_page_shape shape;
+    size_t cols;
+    const int8_t *q;     /* (cols, d) by to_i8, block by block */
     const float *qd;     /* (cols, blocks) */
     const int32_t *qsum; /* (cols, blocks) */
     float *s;
@@ -163,8 +168,9 @@ struct kern_latent {
  * factor d: o[to[c] * ldo + at + i] = fma(d[c], Σ q k, f), where f is 0, or that o when to[c] is
  * to[c − 1]. The page is read up to 12 values further.
  */
-struct kern_latent_values {
+struct kern_page_values {
     const int8_t *k;
+    const char *ahead; /* n × 64 bytes to prefetch, or NULL */
     size_t at, n, cols;
     const uint8_t *q;
     const float *d;
@@ -190,13 +196,13 @@ struct kern {
     /* n values to int8 with one scale, which is returned: the rounding of quantize_q32. *sum: of
        the int8 values. */
     float (*to_i8)(int8_t *q, const float *x, size_t n, int32_t *sum);
-    void (*latent_scores)(const struct kern_latent *t);
+    void (*page_scores)(const struct kern_page_scores *t);
     /* Weights p of 64 positions times the scales of a block, as 7-bit integers of a common factor:
        w = p × scale; v = w × (127 / max w) in [0, 127]; q = nearest(v), d[0] = max w / 127. With
        `two`, q = nearest(v − 1/2), and what that leaves is kept in q[64…] = nearest((v − q) × 127),
        d[1] = d[0] / 127. */
-    void (*latent_weights)(uint8_t *q, float *d, const float *p, const float *scale, bool two);
-    void (*latent_values)(const struct kern_latent_values *t);
+    void (*page_weights)(uint8_t *q, float *d, const float *p, const float *scale, bool two);
+    void (*page_values)(const struct kern_page_values *t);
 
     /* y = x × w / sqrt(mean(x²) + eps), n values; y may be x. The sum over 16 virtual lanes of
        FMAs; then scale = 1 / sqrtf(sum / n + eps); y = (x × scale) × w. */

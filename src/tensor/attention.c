@@ -55,11 +55,6 @@ struct attn_slice {
 
 /* ---- storing -------------------------------------------------------------------------------- */
 
-bool attn_int8(const struct kv_shape *s)
-{
-    return s->latent && s->type == QUANT_Q8_0;
-}
-
 /* n values to elements `at`… of a float type. */
 static void attn_convert(const struct kern *kern, enum quant_id type, void *to, size_t at,
                          const float *x, size_t n)
@@ -79,15 +74,11 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
     const float *v = j->shape->latent ? NULL : j->v.data + (r->row + t) * j->v.cols + h * dv;
     const struct quant_type *type = quant_by_id(j->shape->type);
     uint8_t *kp = kv_k(r->seq, pos / KV_PAGE, j->a->layer, h);
-    if (attn_int8(j->shape)) {
-        latent_store(kern, kp, at, k, dk, dv);
-        return;
-    }
     if (type->id == QUANT_Q8_0) {
-        type->encode(kp + at * (dk / 32 * type->bytes), k, dk, NULL);
+        struct kern_page_shape ks = kv_int8_k(j->shape), vs = kv_int8_v(j->shape);
+        kv_int8_store(kern, &ks, kp, at, k);
         if (v)
-            type->encode(kv_v(r->seq, pos / KV_PAGE, j->a->layer, h) + at * (dv / 32 * type->bytes),
-                         v, dv, NULL);
+            kv_int8_store(kern, &vs, kv_v(r->seq, pos / KV_PAGE, j->a->layer, h), at, v);
         return;
     }
     uint16_t tmp[64];
@@ -138,12 +129,15 @@ void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct
 
 /* ---- one page -------------------------------------------------------------------------------- */
 
+static bool attn_int8(const struct attn_job *j)
+{
+    return j->shape->type == QUANT_Q8_0;
+}
+
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
-    size_t row = num_max(a->d_k, num_round_up(a->d_v, 16)); /* of a decoded page */
-    size_t n = num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
-               num_round_up(KV_PAGE * (a->d_k + row) + 32, 16);
-    return a->d_v > a->d_k ? n : n + num_round_up(latent_cols_floats(a->d_k, a->d_v, cols), 16);
+    return num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
+           num_round_up(kv_int8_floats(a->d_k, cols), 16);
 }
 
 static struct attn_work attn_work_at(const struct attention_args *a, size_t cols, float *p)
@@ -162,9 +156,7 @@ static struct attn_work attn_work_at(const struct attention_args *a, size_t cols
     w.sm = w.pl + n;
     w.sl = w.sm + n;
     w.f = w.sl + n;
-    w.kd = w.f + num_round_up(2 * cols, 16);
-    w.vd = w.kd + KV_PAGE * a->d_k;
-    w.latent = w.vd + num_round_up(KV_PAGE * num_max(a->d_k, num_round_up(a->d_v, 16)) + 32, 16);
+    w.int8 = w.f + num_round_up(2 * cols, 16);
     return w;
 }
 
@@ -177,39 +169,16 @@ static size_t attn_slice_cols(const struct attn_slice *s)
 static void attn_gather(const struct attn_job *j, const struct attn_slice *s, struct attn_work *w)
 {
     size_t dk = j->a->d_k, heads = s->g1 - s->g0;
-    if (attn_int8(j->shape))
-        latent_cols_place(&w->cols, dk, j->a->d_v, attn_slice_cols(s), w->latent);
+    if (attn_int8(j))
+        kv_int8_place(&w->cols, j->shape, attn_slice_cols(s), w->int8);
     for (size_t t = s->t0; t < s->t1; t++) {
         const float *q = j->q.data + (s->r->row + t) * j->q.cols + (s->h * j->group + s->g0) * dk;
         size_t c = (t - s->t0) * heads;
-        if (!attn_int8(j->shape))
+        if (!attn_int8(j))
             memcpy(w->q + c * dk, q, heads * dk * sizeof(float));
         else
             for (size_t g = 0; g < heads; g++)
-                latent_query(j->c->kern, &w->cols, c + g, q + g * dk);
-    }
-}
-
-/* Rows [0, seen) of a page as F32. */
-static void attn_decode(const struct quant_type *t, const uint8_t *page, size_t seen, size_t n,
-                        size_t step, float *rows)
-{
-    for (size_t p = 0; p < seen; p++)
-        t->decode(rows + p * step, page + p * n / t->block * t->bytes, n);
-}
-
-/* Rows [0, seen) of a page as panels of 16 positions, by way of `rows`. */
-static void attn_panels(const struct quant_type *t, const uint8_t *page, size_t seen, size_t dk,
-                        float *kd, float *rows)
-{
-    attn_decode(t, page, seen, dk, dk, rows);
-    for (size_t p = 0; p < seen; p += 16) {
-        const float *src = rows + p * dk;
-        float *dst = kd + p * dk;
-        size_t n = num_min(16, seen - p);
-        for (size_t d = 0; d < dk; d++)
-            for (size_t i = 0; i < n; i++)
-                dst[d * 16 + i] = src[i * dk + d];
+                kv_int8_query(j->c->kern, &w->cols, c + g, q + g * dk);
     }
 }
 
@@ -243,14 +212,13 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
 {
     const struct kern *kern = j->c->kern;
     size_t dk = j->a->d_k;
-    const void *k = page;
     enum kern_float f = attn_float(j->shape->type);
-    if (attn_int8(j->shape)) {
-        latent_page_scores(kern, &w->cols, page, ahead, w->s);
+    if (attn_int8(j)) {
+        kv_int8_scores(kern, &w->cols, page, ahead, w->s);
         return;
     }
     if (j->shape->latent) {
-        kern->dots[f](&(struct kern_dots){.w = k,
+        kern->dots[f](&(struct kern_dots){.w = page,
                                           .ahead = ahead,
                                           .step = dk,
                                           .rows = seen,
@@ -262,7 +230,7 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
                                           .ldy = KV_PAGE});
         return;
     }
-    struct kern_tile tile = {.w = k,
+    struct kern_tile tile = {.w = page,
                              .ahead = ahead,
                              .panel_step = 16,
                              .k_step = KV_PAGE,
@@ -273,12 +241,6 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
                              .cols = cols,
                              .y = w->s,
                              .ldy = KV_PAGE};
-    if (j->shape->type == QUANT_Q8_0) {
-        attn_panels(quant_by_id(QUANT_Q8_0), page, seen, dk, w->kd, w->vd);
-        tile.w = w->kd;
-        tile.panel_step = 16 * dk;
-        tile.k_step = 16;
-    }
     kern->tile[f](&tile);
 }
 
@@ -287,12 +249,7 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, const uin
                         size_t seen, size_t cols, struct attn_work *w, float *o)
 {
     size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
-    const void *v = page;
-    if (j->shape->type == QUANT_Q8_0) {
-        attn_decode(quant_by_id(QUANT_Q8_0), page, seen, dv, step, w->vd);
-        v = w->vd;
-    }
-    j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = v,
+    j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = page,
                                                                      .ahead = ahead,
                                                                      .panel_step = 16,
                                                                      .k_step = step,
@@ -315,7 +272,7 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
     const struct batch_run *r = s->r;
     size_t cols = attn_slice_cols(s), heads = s->g1 - s->g0;
     size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + s->t1 - first);
-    bool int8 = attn_int8(j->shape);
+    bool int8 = attn_int8(j);
     const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h), *v = k;
     if (!j->shape->latent)
         v = kv_v(r->seq, page, j->a->layer, s->h);
@@ -327,7 +284,7 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
         m[c] = attn_weights(j->c->kern, p, n, int8 ? KV_PAGE : seen, j->a->scale, &l[c]);
     }
     if (int8) {
-        latent_page_values(j->c->kern, &w->cols, k, w->s, l, o);
+        kv_int8_values(j->c->kern, &w->cols, v, j->shape->latent ? NULL : ahead, w->s, l, o);
         return;
     }
     attn_values(j, v, j->shape->latent ? NULL : ahead, seen, cols, w, o);

@@ -2,19 +2,19 @@
 #ifndef PONDER_TENSOR_ATTENTION_IMPL_H
 #define PONDER_TENSOR_ATTENTION_IMPL_H
 
-#include "tensor/latent.h"
+#include "tensor/kv_int8.h"
 #include "tensor/ops.h"
 
 /* Columns (queries of heads) on their way over the pages: a worker's memory. */
 struct attn_work {
-    float *q, *s;            /* (cols, d_k), (cols, 64) */
-    float *o, *acc, *sum;    /* (cols, d_v): of a page, a stretch, all */
-    float *pm, *m, *sm;      /* (cols) maxima of them */
-    float *pl, *l, *sl;      /* (cols) and sums of the weights */
-    float *f;                /* (2 × cols) factors of a fold */
-    float *kd, *vd;          /* a decoded page: (4, d_k, 16), (64, d_k or d_v padded) */
-    float *latent;           /* what `cols` lies in */
-    struct latent_cols cols; /* of an int8 cache of latents, instead of q */
+    float *q, *s;             /* (cols, d_k), (cols, 64) */
+    float *o, *acc, *sum;     /* (cols, d_v): of a page, a stretch, all */
+    float *pm, *m, *sm;       /* (cols) maxima of them */
+    float *pl, *l, *sl;       /* (cols) and sums of the weights */
+    float *f;                 /* (2 × cols) factors of a fold */
+    float *kd;                /* keys of a page: (4, d_k, 16); expanded latents only */
+    float *int8;              /* what `cols` lies in */
+    struct kv_int8_cols cols; /* of an int8 cache, instead of q */
 };
 
 /*
@@ -23,9 +23,6 @@ struct attn_work {
  */
 void attn_fold(const struct kern *kern, float *f, size_t cols, size_t dv, float *m, float *l,
                float *acc, const float *pm, const float *pl, const float *o);
-
-/* Whether the cache holds latents as tensor/latent.h has them. */
-bool attn_int8(const struct kv_shape *s);
 
 /* Turns the scores of a column with a page, of which it sees n of `seen` positions, into weights;
    returns their m, and their sum. */

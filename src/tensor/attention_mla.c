@@ -160,10 +160,11 @@ static void mla_run(struct op_ctx *c, struct mla_job *j)
         for (size_t p = 0; p < j->n && !c->dry; p += KV_PAGE) {
             const struct kv_shape *shape = kv_pool_shape(j->r->seq->pool);
             const struct quant_type *t = quant_by_id(shape->type);
+            struct kern_page_shape int8 = kv_int8_k(shape);
             const uint8_t *rows = kv_k(j->r->seq, (j->pos + p) / KV_PAGE, a->layer, 0);
             for (size_t i = p; i < num_min(j->n, p + KV_PAGE); i++) {
-                if (attn_int8(shape))
-                    latent_load(rows, i - p, j->latent.data + i * dk, dk, a->kv_lora);
+                if (shape->type == QUANT_Q8_0)
+                    kv_int8_load(&int8, rows, i - p, j->latent.data + i * dk);
                 else
                     t->decode(j->latent.data + i * dk, rows + (i - p) * dk / t->block * t->bytes,
                               dk);

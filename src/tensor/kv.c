@@ -2,7 +2,7 @@
 #include "tensor/kv.h"
 
 #include "base/num.h"
-#include "tensor/latent.h"
+#include "tensor/kv_int8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +26,16 @@ struct kv_pool {
 static bool kv_head_bytes(const struct kv_shape *s, size_t *k, size_t *v)
 {
     const struct quant_type *t = quant_by_id(s->type);
-    *v = 0;
-    if (s->latent && s->type == QUANT_Q8_0)
-        return s->n_kv_head == 1 && latent_page_bytes(s->d_k, s->d_v, k);
-    size_t dv = s->latent ? 0 : s->type == QUANT_Q8_0 ? s->d_v : num_round_up(s->d_v, 16);
-    return t && (!s->latent || (s->n_kv_head == 1 && s->d_v <= s->d_k)) && s->d_k <= 1 << 16 &&
-           s->d_v <= 1 << 16 && quant_size(t, s->d_k * KV_PAGE, k) &&
-           quant_size(t, dv * KV_PAGE, v) &&
-           (s->type != QUANT_Q8_0 || (s->d_k % 32 == 0 && dv % 32 == 0));
+    size_t dv = s->latent ? 0 : num_round_up(s->d_v, 16);
+    if (!t || s->d_k > 1 << 16 || s->d_v > 1 << 16 ||
+        (s->latent && (s->n_kv_head != 1 || s->d_v > s->d_k)))
+        return false;
+    if (s->type == QUANT_Q8_0) {
+        struct kern_page_shape ks = kv_int8_k(s), vs = kv_int8_v(s);
+        *v = 0;
+        return kv_int8_bytes(&ks, k) && (s->latent || kv_int8_bytes(&vs, v));
+    }
+    return quant_size(t, s->d_k * KV_PAGE, k) && quant_size(t, dv * KV_PAGE, v);
 }
 
 size_t kv_page_bytes(const struct kv_shape *s)
@@ -57,7 +59,7 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
     if (!kv_head_bytes(s, &k, &v))
         return err_set(
             e, ERR_USAGE,
-            "a Q8_0 KV cache needs heads of a multiple of 32 values, this model has %zu: use f16",
+            "a Q8_0 KV cache needs heads of a multiple of 4 values, this model has %zu: use f16",
             s->d_k);
     size_t page = kv_page_bytes(s);
     if (page == 0 || pages == 0 || pages > UINT32_MAX || !num_mul(&bytes, page, pages) ||

@@ -8,12 +8,11 @@
  * A page, in elements of the pool's type: for each layer, for each KV head
  *   K [d_k][64]         positions side by side: weight panels whose rows are positions
  *   V [64][d_v padded]  rows of positions, d_v padded to a multiple of 16
- * so that both products of attention are the strided tile product of the kernels. Q8_0 has
- *   K [64][d_k / 32] blocks, V [64][d_v / 32] blocks
- * and is decoded page by page when it is used.
+ * so that both products of attention are the strided tile product of the kernels. Latent caches
+ * (MLA) hold one row of d_k values a position, whose first d_v values are the value too: [64][d_k].
  *
- * Latent caches (MLA) hold one row of d_k values a position, whose first d_v values are the value
- * too: [64][d_k] for each layer. For them Q8_0 means int8 with scales per 128 (tensor/latent.h).
+ * Q8_0 stands for int8 with scales per 32 to 128 values, laid out for integer products
+ * (tensor/kv_int8.c).
  *
  * Memory is reserved for all pages at once and touched as it is used. One thread changes pools and
  * sequences at a time.

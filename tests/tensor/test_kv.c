@@ -59,9 +59,9 @@ static void test_refused(void **state)
     s.type = QUANT_Q4_0;
     assert_int_equal(kv_pool_new(&p, &s, 4, &e), ERR_USAGE);
     s.type = QUANT_Q8_0;
-    s.d_k = 40;
+    s.d_k = 42;
     assert_int_equal(kv_pool_new(&p, &s, 4, &e), ERR_USAGE);
-    assert_non_null(strstr(e.text, "40"));
+    assert_non_null(strstr(e.text, "42"));
     s = shape;
     assert_int_equal(kv_pool_new(&p, &s, 0, &e), ERR_LIMIT);
     assert_int_equal(kv_pool_new(&p, &s, (size_t)1 << 50, &e), ERR_LIMIT);

@@ -253,7 +253,7 @@ enum { DOTS_ROWS = 2 };
 #define DOTS_COLS 2
 
 #include "kernels/x86/dots_impl.h"
-#include "kernels/x86/latent_impl.h"
+#include "kernels/x86/page_impl.h"
 #include "kernels/x86/tile_impl.h"
 #include "kernels/x86/vec_impl.h"
 
@@ -262,6 +262,6 @@ void kern_init_avx2_vec(struct kern *k)
     vec_init(k);
     tile_init(k);
     dots_init(k);
-    latent_init(k);
+    page_init(k);
     tile_mul_init(k);
 }

@@ -203,7 +203,7 @@ enum { DOTS_ROWS = 4 };
 #define DOTS_COLS 4
 
 #include "kernels/x86/dots_impl.h"
-#include "kernels/x86/latent_impl.h"
+#include "kernels/x86/page_impl.h"
 #include "kernels/x86/tile_impl.h"
 #include "kernels/x86/vec_impl.h"
 
@@ -212,5 +212,5 @@ void kern_init_avx512_vec(struct kern *k)
     vec_init(k);
     tile_init(k);
     dots_init(k);
-    latent_init(k);
+    page_init(k);
 }

@@ -1,6 +1,6 @@
 /*
- * Attention over latents in int8 with AVX2 (definitions: scalar/latent.c; the layout's turn:
- * vnni_latent.c).
+ * Attention over int8 pages with AVX2 (definitions: scalar/page.c; the layout's turn:
+ * vnni_page.c).
  *
  * vpmaddubsw adds two products of an unsigned and a signed byte to 16 bits. Scores take |k| and q
  * with the sign of k; neither is ever −128, so 2 · 127² fits. Weights are at most 127.
@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { COLS = 4, ROWS = KERN_LATENT_ROWS };
+enum { COLS = 4, ROWS = KERN_PAGE_ROWS };
 
 KERN_INLINE __m256i four(const void *p)
 {
@@ -21,14 +21,14 @@ KERN_INLINE __m256i four(const void *p)
 }
 
 /* Positions [r, r + 16). */
-KERN_INLINE void scores(const struct kern_latent *t, size_t r, size_t c0, size_t C)
+KERN_INLINE void scores(const struct kern_page_scores *t, size_t r, size_t c0, size_t C)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    size_t blocks = kern_latent_blocks(t->d_k, t->d_v);
-    const int8_t *q = t->q + c0 * t->d_k;
+    size_t blocks = kern_page_blocks(&t->shape);
+    const int8_t *q = t->q + c0 * t->shape.d;
     for (size_t b = 0, at = 0, end; b < blocks; b++, at = end) {
         __m256i acc[2][COLS];
-        end = kern_latent_end(t->d_k, t->d_v, at);
+        end = kern_page_end(&t->shape, at);
 #pragma GCC unroll 4
         for (size_t c = 0; c < C; c++)
             acc[0][c] = acc[1][c] = _mm256_setzero_si256();
@@ -41,7 +41,7 @@ KERN_INLINE void scores(const struct kern_latent *t, size_t r, size_t c0, size_t
                 _mm_prefetch((const char *)t->ahead + d * ROWS + r * 4, _MM_HINT_T1);
 #pragma GCC unroll 4
             for (size_t c = 0; c < C; c++) {
-                __m256i v = four(q + c * t->d_k + d);
+                __m256i v = four(q + c * t->shape.d + d);
                 __m256i m0 = _mm256_maddubs_epi16(a0, _mm256_sign_epi8(v, k0));
                 __m256i m1 = _mm256_maddubs_epi16(a1, _mm256_sign_epi8(v, k1));
                 acc[0][c] = _mm256_add_epi32(acc[0][c], _mm256_madd_epi16(m0, ones));
@@ -62,7 +62,7 @@ KERN_INLINE void scores(const struct kern_latent *t, size_t r, size_t c0, size_t
     }
 }
 
-static void latent_scores(const struct kern_latent *t)
+static void page_scores(const struct kern_page_scores *t)
 {
     size_t groups = (t->cols + COLS - 1) / COLS;
     for (size_t c = 0, n; c < t->cols; c += n, groups--) {
@@ -90,15 +90,15 @@ KERN_INLINE void turn(int8_t *to, const int8_t *k)
         __m256i b = _mm256_loadu_si256((const __m256i *)(k + (ROWS + g * 8) * 4));
         a = _mm256_shuffle_epi8(a, bytes);
         b = _mm256_shuffle_epi8(b, bytes);
-        int8_t *p = to + g * 2 * KERN_LATENT_BLOCK * 4;
+        int8_t *p = to + g * 2 * KERN_PAGE_BLOCK * 4;
         _mm256_store_si256((__m256i *)p, _mm256_permute2x128_si256(a, b, 0x20));
-        _mm256_store_si256((__m256i *)(p + KERN_LATENT_BLOCK * 4),
+        _mm256_store_si256((__m256i *)(p + KERN_PAGE_BLOCK * 4),
                            _mm256_permute2x128_si256(a, b, 0x31));
     }
 }
 
 /* 16 values from `at` of the block (the last may have fewer), for columns c0… */
-KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, size_t at, size_t c0,
+KERN_INLINE void values(const struct kern_page_values *t, const int8_t *v, size_t at, size_t c0,
                         size_t C)
 {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -108,7 +108,7 @@ KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, siz
         acc[0][c] = acc[1][c] = _mm256_setzero_si256();
     const uint8_t *q = t->q + c0 * ROWS;
     for (size_t r = 0; r < ROWS; r += 4) {
-        const int8_t *row = v + (r * (KERN_LATENT_BLOCK / 4) + at) * 4;
+        const int8_t *row = v + (r * (KERN_PAGE_BLOCK / 4) + at) * 4;
         __m256i w0 = _mm256_load_si256((const __m256i *)row);
         __m256i w1 = _mm256_load_si256((const __m256i *)(row + 32));
 #pragma GCC unroll 4
@@ -138,11 +138,14 @@ KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, siz
     }
 }
 
-static void latent_values(const struct kern_latent_values *t)
+static void page_values(const struct kern_page_values *t)
 {
-    _Alignas(32) int8_t v[ROWS * KERN_LATENT_BLOCK];
-    for (size_t d = 0; d < t->n; d += 8)
+    _Alignas(32) int8_t v[ROWS * KERN_PAGE_BLOCK];
+    for (size_t d = 0; d < t->n; d += 8) {
+        for (size_t i = 0; t->ahead && i < 8 * ROWS; i += 64)
+            _mm_prefetch(t->ahead + d * ROWS + i, _MM_HINT_T1);
         turn(v + d * 4, t->k + (t->at + d) * ROWS);
+    }
     size_t groups = (t->cols + COLS - 1) / COLS;
     for (size_t c = 0, n; c < t->cols; c += n, groups--) {
         n = (t->cols - c + groups - 1) / groups;
@@ -159,8 +162,8 @@ static void latent_values(const struct kern_latent_values *t)
     }
 }
 
-void kern_init_avx2_latent(struct kern *k)
+void kern_init_avx2_page(struct kern *k)
 {
-    k->latent_scores = latent_scores;
-    k->latent_values = latent_values;
+    k->page_scores = page_scores;
+    k->page_values = page_values;
 }

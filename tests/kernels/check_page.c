@@ -1,4 +1,4 @@
-/* Attention over latents in int8: to_i8, latent_scores, latent_weights, latent_values. */
+/* Attention over int8 pages: to_i8, page_scores, page_weights, page_values. */
 #include "checkasm.h"
 
 #include "base/num.h"
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROWS = KERN_LATENT_ROWS };
+enum { ROWS = KERN_PAGE_ROWS };
 
 static float value(struct checkasm *c)
 {
@@ -60,26 +60,26 @@ void check_to_i8(struct checkasm *c)
         }
 }
 
-struct latent_bench {
-    struct kern_latent s;
-    struct kern_latent_values v;
+struct page_bench {
+    struct kern_page_scores s;
+    struct kern_page_values v;
 };
 
 static void bench_scores(const struct kern *k, void *arg)
 {
-    k->latent_scores(&((struct latent_bench *)arg)->s);
+    k->page_scores(&((struct page_bench *)arg)->s);
 }
 
 static void bench_values(const struct kern *k, void *arg)
 {
-    k->latent_values(&((struct latent_bench *)arg)->v);
+    k->page_values(&((struct page_bench *)arg)->v);
 }
 
-static struct kern_latent scores_of(struct checkasm *c, size_t d_k, size_t d_v, size_t cols,
-                                    bool odd)
+static struct kern_page_scores scores_of(struct checkasm *c, struct kern_page_shape shape,
+                                         size_t cols, bool odd)
 {
-    size_t blocks = kern_latent_blocks(d_k, d_v);
-    struct kern_latent t = {.d_k = d_k, .d_v = d_v, .cols = cols};
+    size_t blocks = kern_page_blocks(&shape), d_k = shape.d;
+    struct kern_page_scores t = {.shape = shape, .cols = cols};
     int8_t *q = codes(c, cols * d_k);
     int32_t *sum = check_buf(c, cols * blocks * sizeof *sum);
     t.k = codes(c, d_k * ROWS);
@@ -88,7 +88,7 @@ static struct kern_latent scores_of(struct checkasm *c, size_t d_k, size_t d_v, 
     t.qd = row(c, cols * blocks, odd);
     for (size_t i = 0; i < cols; i++)
         for (size_t b = 0, at = 0, end; b < blocks; b++, at = end) {
-            end = kern_latent_end(d_k, d_v, at);
+            end = kern_page_end(&shape, at);
             sum[i * blocks + b] = 0;
             for (size_t d = at; d < end; d++)
                 sum[i * blocks + b] += q[i * d_k + d];
@@ -99,22 +99,24 @@ static struct kern_latent scores_of(struct checkasm *c, size_t d_k, size_t d_v, 
     return t;
 }
 
-static void scores_once(struct checkasm *c, size_t d_k, size_t d_v, size_t cols, bool odd)
+static void scores_once(struct checkasm *c, struct kern_page_shape shape, size_t cols, bool odd)
 {
-    struct kern_latent t = scores_of(c, d_k, d_v, cols, odd);
+    struct kern_page_scores t = scores_of(c, shape, cols, odd);
+    size_t d_k = shape.d;
     float *want = t.s;
-    char what[64];
-    c->ref->latent_scores(&t);
+    char what[96];
+    c->ref->page_scores(&t);
     t.s = check_buf(c, cols * ROWS * sizeof *t.s);
-    c->k->latent_scores(&t);
-    snprintf(what, sizeof what, "d_k %zu d_v %zu cols %zu", d_k, d_v, cols);
+    c->k->page_scores(&t);
+    snprintf(what, sizeof what, "d %zu front %zu block %zu cols %zu", d_k, shape.front, shape.block,
+             cols);
     check_same(c, t.s, want, cols * ROWS, what);
     for (size_t i = 0; !odd && i < cols * ROWS; i++) {
-        size_t blocks = kern_latent_blocks(d_k, d_v), col = i / ROWS, r = i % ROWS;
+        size_t blocks = kern_page_blocks(&shape), col = i / ROWS, r = i % ROWS;
         double sum = 0, size = 0;
         for (size_t d = 0, b = 0, end; d < d_k; d = end, b++) {
             double s = 0;
-            end = kern_latent_end(d_k, d_v, d);
+            end = kern_page_end(&shape, d);
             for (size_t j = d; j < end; j++)
                 s += t.q[col * d_k + j] * t.k[(j / 4 * ROWS + r) * 4 + j % 4];
             s *= (double)t.scale[b * ROWS + r] * t.qd[col * blocks + b];
@@ -127,17 +129,19 @@ static void scores_once(struct checkasm *c, size_t d_k, size_t d_v, size_t cols,
     check_buf_reset(c);
 }
 
-void check_latent_scores(struct checkasm *c)
+void check_page_scores(struct checkasm *c)
 {
-    if (!check_func(c, c->k->latent_scores != c->below->latent_scores, "latent_scores"))
+    if (!check_func(c, c->k->page_scores != c->below->page_scores, "page_scores"))
         return;
-    static const size_t shapes[][2] = {{4, 4},     {36, 24},   {128, 128}, {132, 128},
-                                       {260, 132}, {192, 128}, {576, 512}};
+    static const struct kern_page_shape shapes[] = {
+        {4, 4, 128},     {36, 24, 128},   {128, 128, 128}, {132, 128, 128}, {260, 132, 128},
+        {192, 128, 128}, {576, 512, 128}, {64, 64, 32},    {84, 84, 32}};
     for (size_t i = 0; i < NUM_COUNT(shapes); i++)
         for (size_t cols = 1; cols <= 9; cols++)
-            scores_once(c, shapes[i][0], shapes[i][1], cols, cols == 5);
+            scores_once(c, shapes[i], cols, cols == 5);
     for (size_t cols = 8; c->bench && cols <= 64; cols *= 8) {
-        struct latent_bench b = {.s = scores_of(c, 576, 512, cols, false)};
+        struct page_bench b = {
+            .s = scores_of(c, (struct kern_page_shape){576, 512, 128}, cols, false)};
         char what[32];
         snprintf(what, sizeof what, "cols=%zu", cols);
         check_bench(c, what, bench_scores, &b, 64.0 * 576, 2.0 * 64 * 576 * (double)cols);
@@ -146,9 +150,9 @@ void check_latent_scores(struct checkasm *c)
 }
 
 /* The integers give the weight back within half a step. */
-void check_latent_weights(struct checkasm *c)
+void check_page_weights(struct checkasm *c)
 {
-    if (!check_func(c, c->k->latent_weights != c->below->latent_weights, "latent_weights"))
+    if (!check_func(c, c->k->page_weights != c->below->page_weights, "page_weights"))
         return;
     for (int i = 0; i < 200; i++) {
         bool two = i & 1, odd = i % 8 == 7;
@@ -160,8 +164,8 @@ void check_latent_weights(struct checkasm *c)
             scale[r] = fabsf(scale[r]);
             most = fmaxf(most, p[r] * scale[r]);
         }
-        c->ref->latent_weights(want, d[0], p, scale, two);
-        c->k->latent_weights(got, d[1], p, scale, two);
+        c->ref->page_weights(want, d[0], p, scale, two);
+        c->k->page_weights(got, d[1], p, scale, two);
         check_same_bytes(c, got, want, two ? 2 * ROWS : ROWS, "integers");
         check_same(c, d[1], d[0], 2, "factors");
         for (size_t r = 0; !odd && r < ROWS; r++) {
@@ -175,9 +179,9 @@ void check_latent_weights(struct checkasm *c)
     }
 }
 
-static struct kern_latent_values values_of(struct checkasm *c, size_t at, size_t n, size_t cols)
+static struct kern_page_values values_of(struct checkasm *c, size_t at, size_t n, size_t cols)
 {
-    struct kern_latent_values t = {.at = at, .n = n, .cols = cols, .ldo = at + n + 3};
+    struct kern_page_values t = {.at = at, .n = n, .cols = cols, .ldo = at + n + 3};
     uint8_t *q = check_buf(c, cols * ROWS);
     uint32_t *to = check_buf(c, cols * sizeof *to);
     float *d = check_buf(c, cols * sizeof *d);
@@ -195,27 +199,27 @@ static struct kern_latent_values values_of(struct checkasm *c, size_t at, size_t
     return t;
 }
 
-void check_latent_values(struct checkasm *c)
+void check_page_values(struct checkasm *c)
 {
-    if (!check_func(c, c->k->latent_values != c->below->latent_values, "latent_values"))
+    if (!check_func(c, c->k->page_values != c->below->page_values, "page_values"))
         return;
     for (size_t cols = 1; cols <= 9; cols++)
         for (size_t n = 4; n <= 128; n += n < 40 ? 4 : 44) {
-            struct kern_latent_values t = values_of(c, check_u32(c) % 3 * 128, n, cols);
+            struct kern_page_values t = values_of(c, check_u32(c) % 3 * 128, n, cols);
             size_t size = (size_t)t.to[cols - 1] * t.ldo + t.at + n;
             float *want = t.o;
             for (size_t i = 0; i < size; i++)
                 want[i] = 7;
-            c->ref->latent_values(&t);
+            c->ref->page_values(&t);
             t.o = check_buf(c, size * sizeof *t.o);
             for (size_t i = 0; i < size; i++)
                 t.o[i] = 7; /* what is not written stays */
-            c->k->latent_values(&t);
+            c->k->page_values(&t);
             check_same(c, t.o, want, size, "values");
             check_buf_reset(c);
         }
     for (size_t cols = 8; c->bench && cols <= 64; cols *= 8) {
-        struct latent_bench b = {.v = values_of(c, 0, 128, cols)};
+        struct page_bench b = {.v = values_of(c, 0, 128, cols)};
         char what[32];
         snprintf(what, sizeof what, "n=128 cols=%zu", cols);
         check_bench(c, what, bench_values, &b, 64.0 * 128, 2.0 * 64 * 128 * (double)cols);

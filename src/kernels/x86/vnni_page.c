@@ -1,5 +1,5 @@
 /*
- * Attention over latents in int8 with VNNI (definitions: scalar/latent.c).
+ * Attention over int8 pages with VNNI (definitions: scalar/page.c).
  *
  * vpdpbusd multiplies unsigned by signed bytes: scores take keys + 128 and begin with
  * −128 · Σ q; weights are never negative, so values need no such thing. Both products hold 64 rows
@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { COLS = 4, ROWS = KERN_LATENT_ROWS };
+enum { COLS = 4, ROWS = KERN_PAGE_ROWS };
 
 KERN_INLINE __m512i four(const void *p)
 {
@@ -24,14 +24,14 @@ KERN_INLINE __m512i four(const void *p)
     return _mm512_set1_epi32(v);
 }
 
-KERN_INLINE void scores(const struct kern_latent *t, size_t c0, size_t C)
+KERN_INLINE void scores(const struct kern_page_scores *t, size_t c0, size_t C)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
-    size_t blocks = kern_latent_blocks(t->d_k, t->d_v);
-    const int8_t *q = t->q + c0 * t->d_k;
+    size_t blocks = kern_page_blocks(&t->shape);
+    const int8_t *q = t->q + c0 * t->shape.d;
     for (size_t b = 0, at = 0, end; b < blocks; b++, at = end) {
         __m512i acc[4][COLS], k[4];
-        end = kern_latent_end(t->d_k, t->d_v, at);
+        end = kern_page_end(&t->shape, at);
 #pragma GCC unroll 4
         for (size_t c = 0; c < C; c++)
 #pragma GCC unroll 4
@@ -49,7 +49,7 @@ KERN_INLINE void scores(const struct kern_latent *t, size_t c0, size_t C)
             }
 #pragma GCC unroll 4
             for (size_t c = 0; c < C; c++) {
-                __m512i v = four(q + c * t->d_k + d);
+                __m512i v = four(q + c * t->shape.d + d);
 #pragma GCC unroll 4
                 for (size_t p = 0; p < 4; p++)
                     acc[p][c] = _mm512_dpbusd_epi32(acc[p][c], k[p], v);
@@ -69,7 +69,7 @@ KERN_INLINE void scores(const struct kern_latent *t, size_t c0, size_t C)
     }
 }
 
-static void latent_scores(const struct kern_latent *t)
+static void page_scores(const struct kern_page_scores *t)
 {
     size_t groups = (t->cols + COLS - 1) / COLS;
     for (size_t c = 0, n; c < t->cols; c += n, groups--) {
@@ -100,16 +100,16 @@ KERN_INLINE void turn(int8_t *to, const int8_t *k)
         __m512i y = _mm512_shuffle_i32x4(a[2], a[3], 0x44);
         __m512i z = _mm512_shuffle_i32x4(a[0], a[1], 0xee);
         __m512i w = _mm512_shuffle_i32x4(a[2], a[3], 0xee);
-        int8_t *p = to + g * 4 * KERN_LATENT_BLOCK * 4;
+        int8_t *p = to + g * 4 * KERN_PAGE_BLOCK * 4;
         _mm512_store_si512(p, _mm512_shuffle_i32x4(x, y, 0x88));
-        _mm512_store_si512(p + 1 * KERN_LATENT_BLOCK * 4, _mm512_shuffle_i32x4(x, y, 0xdd));
-        _mm512_store_si512(p + 2 * KERN_LATENT_BLOCK * 4, _mm512_shuffle_i32x4(z, w, 0x88));
-        _mm512_store_si512(p + 3 * KERN_LATENT_BLOCK * 4, _mm512_shuffle_i32x4(z, w, 0xdd));
+        _mm512_store_si512(p + 1 * KERN_PAGE_BLOCK * 4, _mm512_shuffle_i32x4(x, y, 0xdd));
+        _mm512_store_si512(p + 2 * KERN_PAGE_BLOCK * 4, _mm512_shuffle_i32x4(z, w, 0x88));
+        _mm512_store_si512(p + 3 * KERN_PAGE_BLOCK * 4, _mm512_shuffle_i32x4(z, w, 0xdd));
     }
 }
 
 /* P × 16 values from `at` of the block, for columns c0… */
-KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, size_t at, size_t c0,
+KERN_INLINE void values(const struct kern_page_values *t, const int8_t *v, size_t at, size_t c0,
                         size_t P, size_t C)
 {
     __m512i acc[4][COLS], w[4];
@@ -122,7 +122,7 @@ KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, siz
     for (size_t r = 0; r < ROWS; r += 4) {
 #pragma GCC unroll 4
         for (size_t p = 0; p < P; p++)
-            w[p] = _mm512_load_si512(v + (r * (KERN_LATENT_BLOCK / 4) + at + p * 16) * 4);
+            w[p] = _mm512_load_si512(v + (r * (KERN_PAGE_BLOCK / 4) + at + p * 16) * 4);
 #pragma GCC unroll 4
         for (size_t c = 0; c < C; c++) {
             __m512i x = four(q + c * ROWS + r);
@@ -147,11 +147,14 @@ KERN_INLINE void values(const struct kern_latent_values *t, const int8_t *v, siz
     }
 }
 
-static void latent_values(const struct kern_latent_values *t)
+static void page_values(const struct kern_page_values *t)
 {
-    _Alignas(64) int8_t v[ROWS * KERN_LATENT_BLOCK];
-    for (size_t d = 0; d < t->n; d += 16)
+    _Alignas(64) int8_t v[ROWS * KERN_PAGE_BLOCK];
+    for (size_t d = 0; d < t->n; d += 16) {
+        for (size_t i = 0; t->ahead && i < 16 * ROWS; i += 64)
+            _mm_prefetch(t->ahead + d * ROWS + i, _MM_HINT_T1);
         turn(v + d * 4, t->k + (t->at + d) * ROWS);
+    }
     size_t groups = (t->cols + COLS - 1) / COLS;
     for (size_t c = 0, n; c < t->cols; c += n, groups--) {
         n = (t->cols - c + groups - 1) / groups;
@@ -174,8 +177,8 @@ static void latent_values(const struct kern_latent_values *t)
     }
 }
 
-void kern_init_vnni_latent(struct kern *k)
+void kern_init_vnni_page(struct kern *k)
 {
-    k->latent_scores = latent_scores;
-    k->latent_values = latent_values;
+    k->page_scores = page_scores;
+    k->page_values = page_values;
 }

@@ -1,9 +1,9 @@
 /*
- * Attention over latents in int8, the parts over `struct lanes` (vec_impl.h): a row to int8, and
- * the weights of a page to integers. Definitions: scalar/latent.c.
+ * Attention over int8 pages, the parts over `struct lanes` (vec_impl.h): a row to int8, and
+ * the weights of a page to integers. Definitions: scalar/page.c.
  */
-#ifndef PONDER_KERNELS_X86_LATENT_IMPL_H
-#define PONDER_KERNELS_X86_LATENT_IMPL_H
+#ifndef PONDER_KERNELS_X86_PAGE_IMPL_H
+#define PONDER_KERNELS_X86_PAGE_IMPL_H
 
 #include "kernels/x86/vec_impl.h"
 
@@ -35,7 +35,7 @@ static float to_i8(int8_t *q, const float *x, size_t n, int32_t *sum)
     return d;
 }
 
-static void latent_weights(uint8_t *q, float *d, const float *p, const float *scale, bool two)
+static void page_weights(uint8_t *q, float *d, const float *p, const float *scale, bool two)
 {
     const struct lanes zero = lanes_set(0.0f), most = lanes_set(127.0f);
     const struct lanes magic = lanes_set(KERN_EXP_MAGIC);
@@ -65,14 +65,14 @@ static void latent_weights(uint8_t *q, float *d, const float *p, const float *sc
         first = lanes_sub(lanes_add(first, magic), magic);
         _mm_storeu_si128((__m128i *)(q + i * LANES), lanes_to_i8(first));
         struct lanes rest = lanes_mul(lanes_sub(w[i], first), most);
-        _mm_storeu_si128((__m128i *)(q + KERN_LATENT_ROWS + i * LANES), lanes_to_i8(rest));
+        _mm_storeu_si128((__m128i *)(q + KERN_PAGE_ROWS + i * LANES), lanes_to_i8(rest));
     }
 }
 
-KERN_INLINE void latent_init(struct kern *k)
+KERN_INLINE void page_init(struct kern *k)
 {
     k->to_i8 = to_i8;
-    k->latent_weights = latent_weights;
+    k->page_weights = page_weights;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Attention over latents in int8: the definition of kern.latent_scores, latent_weights and
- * latent_values in plain C (kern.h has the layouts). Products are integers, so their order is free;
+ * Attention over int8 pages: the definition of kern.page_scores, page_weights and
+ * page_values in plain C (kern.h has the layouts). Products are integers, so their order is free;
  * everything around them is a fixed sequence of IEEE operations.
  */
 #include "base/num.h"
@@ -9,7 +9,7 @@
 
 #include <float.h>
 
-enum { POSITIONS = KERN_LATENT_ROWS };
+enum { POSITIONS = KERN_PAGE_ROWS };
 
 static float nearest(float v)
 {
@@ -36,24 +36,24 @@ static float to_i8(int8_t *q, const float *x, size_t n, int32_t *sum)
     return m / 127.0f;
 }
 
-static void latent_scores(const struct kern_latent *t)
+static void page_scores(const struct kern_page_scores *t)
 {
-    size_t blocks = kern_latent_blocks(t->d_k, t->d_v);
+    size_t blocks = kern_page_blocks(&t->shape);
     for (size_t c = 0; c < t->cols; c++)
         for (size_t r = 0; r < POSITIONS; r++) {
             float f = 0;
             for (size_t b = 0, at = 0, end; b < blocks; b++, at = end) {
                 int32_t sum = 0;
-                end = kern_latent_end(t->d_k, t->d_v, at);
+                end = kern_page_end(&t->shape, at);
                 for (size_t d = at; d < end; d++)
-                    sum += t->k[(d / 4 * POSITIONS + r) * 4 + d % 4] * t->q[c * t->d_k + d];
+                    sum += t->k[(d / 4 * POSITIONS + r) * 4 + d % 4] * t->q[c * t->shape.d + d];
                 f = fmaf(t->scale[b * POSITIONS + r] * t->qd[c * blocks + b], (float)sum, f);
             }
             t->s[c * POSITIONS + r] = f;
         }
 }
 
-static void latent_weights(uint8_t *q, float *d, const float *p, const float *scale, bool two)
+static void page_weights(uint8_t *q, float *d, const float *p, const float *scale, bool two)
 {
     float w[POSITIONS], m = 0;
     for (size_t r = 0; r < POSITIONS; r++) {
@@ -76,7 +76,7 @@ static void latent_weights(uint8_t *q, float *d, const float *p, const float *sc
     }
 }
 
-static void latent_values(const struct kern_latent_values *t)
+static void page_values(const struct kern_page_values *t)
 {
     for (size_t c = 0; c < t->cols; c++)
         for (size_t i = 0; i < t->n; i++) {
@@ -89,10 +89,10 @@ static void latent_values(const struct kern_latent_values *t)
         }
 }
 
-void kern_init_scalar_latent(struct kern *k)
+void kern_init_scalar_page(struct kern *k)
 {
     k->to_i8 = to_i8;
-    k->latent_scores = latent_scores;
-    k->latent_weights = latent_weights;
-    k->latent_values = latent_values;
+    k->page_scores = page_scores;
+    k->page_weights = page_weights;
+    k->page_values = page_values;
 }
