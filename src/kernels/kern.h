@@ -232,6 +232,9 @@ struct kern {
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* nearest even */
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n); /* nearest even, NaN stays NaN */
 
+    /* Bytes of e4m3 as halves of 2^−8 of their value: the same fields, exact. NaN stays NaN. */
+    void (*e4m3_to_f16)(uint16_t *y, const uint8_t *x, size_t n);
+
     /* y = exp(x), n values, by the exp of all of the above; y may be x. */
     void (*exp)(float *y, const float *x, size_t n);
 };

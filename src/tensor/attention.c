@@ -61,6 +61,11 @@ static void attn_convert(const struct kern *kern, enum quant_id type, void *to, 
 {
     if (type == QUANT_F32)
         memcpy((float *)to + at, x, n * sizeof *x);
+    else if (type == QUANT_E4M3)
+        for (size_t i = 0; i < n; i++) /* beyond ±448 there is only NaN */
+            ((uint8_t *)to)[at + i] = quant_f32_to_e4m3(x[i] > 448    ? 448
+                                                        : x[i] < -448 ? -448
+                                                                      : x[i]);
     else
         (type == QUANT_F16 ? kern->f32_to_f16 : kern->f32_to_bf16)((uint16_t *)to + at, x, n);
 }
@@ -92,7 +97,10 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
         } else {
             attn_convert(kern, type->id, tmp, 0, k + d, n);
             for (size_t i = 0; i < n; i++)
-                ((uint16_t *)(void *)kp)[(d + i) * KV_PAGE + at] = tmp[i];
+                if (type->id == QUANT_E4M3)
+                    kp[(d + i) * KV_PAGE + at] = ((const uint8_t *)tmp)[i];
+                else
+                    ((uint16_t *)(void *)kp)[(d + i) * KV_PAGE + at] = tmp[i];
         }
     }
     if (v)
@@ -137,7 +145,8 @@ static bool attn_int8(const struct attn_job *j)
 static size_t attn_work_floats(const struct attention_args *a, size_t cols)
 {
     return num_round_up(cols * (a->d_k + KV_PAGE + 3 * a->d_v + 8) + 16 * 11, 16) +
-           num_round_up(kv_int8_floats(a->d_k, cols), 16);
+           num_round_up(kv_int8_floats(a->d_k, cols), 16) +
+           KV_PAGE / 2 * num_max(a->d_k, num_round_up(a->d_v, 16)) + 16;
 }
 
 static struct attn_work attn_work_at(const struct attention_args *a, size_t cols, float *p)
@@ -157,6 +166,7 @@ static struct attn_work attn_work_at(const struct attention_args *a, size_t cols
     w.sl = w.sm + n;
     w.f = w.sl + n;
     w.int8 = w.f + num_round_up(2 * cols, 16);
+    w.half = (uint16_t *)(w.int8 + num_round_up(kv_int8_floats(a->d_k, cols), 16));
     return w;
 }
 
@@ -193,7 +203,9 @@ float attn_weights(const struct kern *kern, float *s, size_t n, size_t seen, flo
 
 static enum kern_float attn_float(enum quant_id type)
 {
-    return type == QUANT_F16 ? KERN_F16 : type == QUANT_BF16 ? KERN_BF16 : KERN_F32;
+    return type == QUANT_F16 || type == QUANT_E4M3 ? KERN_F16
+           : type == QUANT_BF16                    ? KERN_BF16
+                                                   : KERN_F32;
 }
 
 static size_t attn_pages(size_t tokens)
@@ -216,6 +228,10 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
     if (attn_int8(j)) {
         kv_int8_scores(kern, &w->cols, page, ahead, w->s);
         return;
+    }
+    if (j->shape->type == QUANT_E4M3) {
+        kern->e4m3_to_f16(w->half, page, (j->shape->latent ? seen : KV_PAGE) * dk);
+        page = (const uint8_t *)w->half;
     }
     if (j->shape->latent) {
         kern->dots[f](&(struct kern_dots){.w = page,
@@ -249,6 +265,11 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, const uin
                         size_t seen, size_t cols, struct attn_work *w, float *o)
 {
     size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
+    if (j->shape->type == QUANT_E4M3) {
+        if (!j->shape->latent) /* those are there from attn_scores */
+            j->c->kern->e4m3_to_f16(w->half, page, seen * step);
+        page = (const uint8_t *)w->half;
+    }
     j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = page,
                                                                      .ahead = ahead,
                                                                      .panel_step = 16,
@@ -273,6 +294,7 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
     size_t cols = attn_slice_cols(s), heads = s->g1 - s->g0;
     size_t first = page * KV_PAGE, seen = num_min(KV_PAGE, r->pos + s->t1 - first);
     bool int8 = attn_int8(j);
+    float unit = j->shape->type == QUANT_E4M3 ? 256 : 1; /* of a half as e4m3_to_f16 leaves it */
     const uint8_t *k = kv_k(r->seq, page, j->a->layer, s->h), *v = k;
     if (!j->shape->latent)
         v = kv_v(r->seq, page, j->a->layer, s->h);
@@ -281,7 +303,9 @@ static void attn_page(const struct attn_job *j, const struct attn_slice *s, size
         size_t last = r->pos + s->t0 + c / heads; /* position of the query */
         size_t n = last < first ? 0 : num_min(seen, last - first + 1);
         float *p = w->s + c * KV_PAGE;
-        m[c] = attn_weights(j->c->kern, p, n, int8 ? KV_PAGE : seen, j->a->scale, &l[c]);
+        m[c] = attn_weights(j->c->kern, p, n, int8 ? KV_PAGE : seen, j->a->scale * unit, &l[c]);
+        for (size_t i = 0; unit != 1 && i < seen; i++)
+            p[i] *= unit;
     }
     if (int8) {
         kv_int8_values(j->c->kern, &w->cols, v, j->shape->latent ? NULL : ahead, w->s, l, o);

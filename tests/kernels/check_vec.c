@@ -685,6 +685,24 @@ void check_convert(struct checkasm *c)
         }
         bench_rows(c, bf ? bench_bf16 : bench_f16, widths, NUM_COUNT(widths));
     }
+    if (!check_func(c, c->k->e4m3_to_f16 != c->below->e4m3_to_f16, "e4m3_to_f16"))
+        return;
+    for (size_t n = 1; n < 300; n += n < 40 ? 1 : 37) {
+        uint8_t *x = check_buf(c, n);
+        uint16_t *want = check_buf(c, n * 2), *got = check_buf(c, n * 2);
+        uint8_t first = (uint8_t)check_u32(c);
+        for (size_t i = 0; i < n; i++)
+            x[i] = (uint8_t)(first + i);
+        c->ref->e4m3_to_f16(want, x, n);
+        c->k->e4m3_to_f16(got, x, n);
+        check_same_bytes(c, got, want, n * 2, "halves");
+        for (size_t i = 0; i < n; i++) {
+            float h = quant_f16_to_f32(want[i]) * 256, v = quant_e4m3_to_f32(x[i]);
+            if (h != v && !(isnan(h) && isnan(v)))
+                check_fail(c, "code %02x became %g, not %g", x[i], h, v);
+        }
+        check_buf_reset(c);
+    }
 }
 
 /* ---- exp ---- */

@@ -252,6 +252,11 @@ static void test_q8_0(void **state)
     check_kv(((struct fixture *)*state)->src, QUANT_Q8_0);
 }
 
+static void test_fp8(void **state)
+{
+    check_kv(((struct fixture *)*state)->src, QUANT_E4M3);
+}
+
 static void test_few_bits(void **state)
 {
     check_kv(((struct fixture *)*state)->few, QUANT_F16);
@@ -300,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_f32),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_fp8),
         cmocka_unit_test(test_few_bits),
         cmocka_unit_test(test_isa),
     };

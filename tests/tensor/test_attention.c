@@ -159,13 +159,17 @@ static void test_q8_0(void **state)
     check(QUANT_Q8_0, 8e-2);
 }
 
+static void test_fp8(void **state)
+{
+    (void)state;
+    check(QUANT_E4M3, 0.4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_f16),
-        cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_f32),  cmocka_unit_test(test_f16), cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_q8_0), cmocka_unit_test(test_fp8),
     };
     return cmocka_run_group_tests_name("tensor/attention", tests, NULL, NULL);
 }

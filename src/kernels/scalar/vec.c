@@ -267,6 +267,14 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
         y[i] = quant_f32_to_bf16(x[i]);
 }
 
+static void e4m3_to_f16(uint16_t *y, const uint8_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned v = x[i], nan = (v & 0x7f) == 0x7f ? 0x7e00 : 0;
+        y[i] = (uint16_t)((v & 0x80) << 8 | (v & 0x7f) << 7 | nan);
+    }
+}
+
 static void exp_all(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -293,5 +301,6 @@ void kern_init_scalar_vec(struct kern *k)
     k->axpy = axpy;
     k->f32_to_f16 = f32_to_f16;
     k->f32_to_bf16 = f32_to_bf16;
+    k->e4m3_to_f16 = e4m3_to_f16;
     k->exp = exp_all;
 }

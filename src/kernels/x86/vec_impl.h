@@ -336,6 +336,24 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
     convert(y, x, n, lanes_to_bf16);
 }
 
+static void e4m3_to_f16(uint16_t *y, const uint8_t *x, size_t n)
+{
+    const __m256i most = _mm256_set1_epi16(0x3f80), nan = _mm256_set1_epi16(0x7e00);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(x + i)));
+        __m256i em = _mm256_and_si256(_mm256_slli_epi16(v, 7), most);
+        __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(v, 7), 15);
+        __m256i bad = _mm256_and_si256(_mm256_cmpeq_epi16(em, most), nan);
+        em = _mm256_or_si256(_mm256_or_si256(em, sign), bad);
+        _mm256_storeu_si256((__m256i *)(y + i), em);
+    }
+    for (; i < n; i++) {
+        unsigned v = x[i], bad = (v & 0x7f) == 0x7f ? 0x7e00 : 0;
+        y[i] = (uint16_t)((v & 0x80) << 8 | (v & 0x7f) << 7 | bad);
+    }
+}
+
 KERN_INLINE void vec_init(struct kern *k)
 {
     k->quantize_q32 = quantize_q32;
@@ -351,6 +369,7 @@ KERN_INLINE void vec_init(struct kern *k)
     k->axpy = axpy;
     k->f32_to_f16 = f32_to_f16;
     k->f32_to_bf16 = f32_to_bf16;
+    k->e4m3_to_f16 = e4m3_to_f16;
 }
 
 #endif
