@@ -16,10 +16,17 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-static uint64_t load(const unsigned char *p, size_t n)
+static uint64_t load8(const unsigned char *p)
 {
-    uint64_t x = 0;
-    memcpy(&x, p, n);
+    uint64_t x;
+    memcpy(&x, p, 8);
+    return x;
+}
+
+static uint64_t load4(const unsigned char *p)
+{
+    uint32_t x;
+    memcpy(&x, p, 4);
     return x;
 }
 
@@ -29,22 +36,17 @@ uint64_t hash_bytes(const void *data, size_t n, uint64_t seed)
     uint64_t h = seed ^ key0;
     size_t left = n;
     for (; left > 16; p += 16, left -= 16)
-        h = fold(load(p, 8) ^ key1, load(p + 8, 8) ^ h);
-    uint64_t a = 0, b = 0;
-    if (left > 8) {
-        a = load(p, 8);
-        b = load(p + 8, left - 8);
+        h = fold(load8(p) ^ key1, load8(p + 8) ^ h);
+    uint64_t a = 0, b = 0; /* the rest in loads of fixed size that may overlap */
+    if (left >= 8) {
+        a = load8(p);
+        b = load8(p + left - 8);
+    } else if (left >= 4) {
+        a = load4(p) | load4(p + left - 4) << 32;
     } else if (left) {
-        a = load(p, left);
+        a = p[0] | (uint64_t)p[left / 2] << 8 | (uint64_t)p[left - 1] << 16;
     }
     return fold(fold(a ^ key1, b ^ h) ^ key2, (uint64_t)n ^ key0);
-}
-
-uint64_t hash_u64(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
 }
 
 uint64_t hash_fnv1a(const void *data, size_t n, uint64_t h)

@@ -7,7 +7,14 @@
 
 /* 64-bit mix of the bytes. Give tables that hold outside data a random seed (rng_os_seed). */
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed);
-uint64_t hash_u64(uint64_t x); /* finalizer of splitmix64 */
+
+/* The finalizer of splitmix64. */
+static inline uint64_t hash_u64(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
 
 /*
  * FNV-1a, 64 bits (Fowler, Noll, Vo): for what is stored, since it is the same everywhere and for

@@ -1,8 +1,11 @@
 /*
  * See bpe.h.
  *
- * Short pieces (words) are merged in place in two small arrays: finding the smallest rank by
- * looking at all of them is the fastest thing there is for a few bytes. Long pieces use a linked
+ * Words repeat: short pieces that were merged before are kept with their ids in a table of fixed
+ * size (512 KiB: it should stay in a core's own cache), and most pieces of a text are found there.
+ *
+ * Other short pieces (words) are merged in small arrays: finding the smallest rank by looking at
+ * all of them is the fastest thing there is for a few bytes. Long pieces use a linked
  * list of symbols and a priority queue of (rank, position), so that 10 MB of one letter take
  * seconds.
  *
@@ -14,15 +17,18 @@
  */
 #include "text/bpe.h"
 
-#include "base/hash.h"
 #include "base/num.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(sizeof(struct bpe_known) == 64, "one cache line");
+
 enum {
     SHORT = 48,
-    BATCH = 16, /* merges that are looked up together while loading */
+    BATCH = 16,      /* merges that are looked up together while loading */
+    KNOWN_BITS = 13, /* 2^13 pieces are kept */
+    TRIM = 1 << 16,  /* bytes of a piece whose memory is kept for the next long one */
 };
 #define NIL UINT32_MAX
 
@@ -52,10 +58,16 @@ struct bpe_queue {
     int n;
 };
 
+/* Where a pair belongs in the table: one product, for this is on the way of every merge. */
+static size_t place(const struct bpe *b, uint64_t pair)
+{
+    return (size_t)(pair * 0x9e3779b97f4a7c15u >> b->shift);
+}
+
 static const struct bpe_merge *find(const struct bpe *b, int32_t left, int32_t right)
 {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    for (size_t i = (size_t)hash_u64(pair) & b->mask;; i = (i + 1) & b->mask)
+    for (size_t i = place(b, pair);; i = (i + 1) & b->mask)
         if (b->slot[i].pair == pair || b->slot[i].rank == BPE_NONE)
             return &b->slot[i];
 }
@@ -66,8 +78,9 @@ int bpe_init(struct bpe *b, const struct vocab *v, struct arena *a, size_t merge
     if (merges > VOCAB_MAX)
         return err_set(e, ERR_LIMIT, "%zu merges: at most %d are supported", merges, VOCAB_MAX);
     size_t slots = 64;
-    while (slots < merges + merges / 2)
-        slots *= 2;
+    b->shift = 64 - 6;
+    for (; slots < merges + merges / 2; slots *= 2)
+        b->shift--;
     b->slot = arena_array(a, slots, sizeof *b->slot, e);
     b->queue = arena_alloc(a, sizeof *b->queue, e);
     if (!b->slot || !b->queue)
@@ -120,7 +133,7 @@ static int resolve(struct bpe *b, const char *p, size_t nl, size_t nr, struct vo
         b->made = id;
         if (!(b->vocab->tok[id].flags & VOCAB_ADDED)) {
             *out = (struct bpe_merge){(uint64_t)(uint32_t)l << 32 | (uint32_t)r, b->ranks, id};
-            __builtin_prefetch(&b->slot[(size_t)hash_u64(out->pair) & b->mask]);
+            __builtin_prefetch(&b->slot[place(b, out->pair)]);
         }
     }
     b->ranks++;
@@ -131,7 +144,7 @@ static void insert(struct bpe *b, const struct bpe_merge *m)
 {
     if (m->rank == BPE_NONE)
         return;
-    size_t i = (size_t)hash_u64(m->pair) & b->mask;
+    size_t i = place(b, m->pair);
     while (b->slot[i].rank != BPE_NONE && b->slot[i].pair != m->pair)
         i = (i + 1) & b->mask;
     b->slot[i] = *m;
@@ -225,45 +238,68 @@ static bool first_id(const struct bpe *b, unsigned char c, int32_t before, int32
     return b->unk >= 0 && !(b->fuse_unk && before == b->unk);
 }
 
+/*
+ * A short piece while it is merged. Symbols stay where they began and are linked, because moving
+ * them costs more than looking at dead ones. A key is rank << 8 | position, so that the smallest
+ * key is the lowest rank, and of equal ones the leftmost; NIL where there is nothing to merge.
+ */
+struct bpe_short {
+    uint32_t key[SHORT]; /* of the pair that begins here */
+    int32_t made[SHORT]; /* what it becomes */
+    int32_t id[SHORT];
+    uint8_t prev[SHORT], next[SHORT];
+};
+
+_Static_assert(((uint64_t)VOCAB_MAX - 1) << 8 < NIL - SHORT, "ranks fit into keys");
+
+static void rank_pair(const struct bpe *b, struct bpe_short *p, size_t i, size_t j)
+{
+    const struct bpe_merge *m = find(b, p->id[i], p->id[j]);
+    p->key[i] = m->rank == BPE_NONE ? NIL : m->rank << 8 | (uint32_t)i;
+    p->made[i] = m->result;
+}
+
 static int encode_short(const struct bpe *b, const char *s, size_t len, struct ids *out,
                         struct err *e)
 {
-    const struct bpe_merge *m[SHORT + 1];
-    int32_t id[SHORT + 1];
+    struct bpe_short p;
     size_t n = 0;
     for (size_t i = 0; i < len; i++)
-        n += first_id(b, (unsigned char)s[i], n ? id[n - 1] : -1, &id[n]);
-    for (size_t i = 0; i + 1 < n; i++)
-        m[i] = find(b, id[i], id[i + 1]);
-    while (n > 1) {
-        size_t best = 0;
-        for (size_t i = 1; i + 1 < n; i++)
-            if (m[i]->rank < m[best]->rank)
-                best = i;
-        if (m[best]->rank == BPE_NONE)
-            break;
-        id[best] = m[best]->result;
-        memmove(&id[best + 1], &id[best + 2], (n - best - 2) * sizeof *id);
-        n--;
-        if (best + 1 < n) {
-            memmove(&m[best + 1], &m[best + 2], (n - best - 2) * sizeof(m[0]));
-            m[best] = find(b, id[best], id[best + 1]);
-        }
-        if (best > 0)
-            m[best - 1] = find(b, id[best - 1], id[best]);
-    }
+        n += first_id(b, (unsigned char)s[i], n ? p.id[n - 1] : -1, &p.id[n]);
     for (size_t i = 0; i < n; i++) {
-        int rc = ids_push(out, id[i], e);
-        if (rc)
-            return rc;
+        p.prev[i] = (uint8_t)(i - 1);
+        p.next[i] = (uint8_t)(i + 1);
     }
-    return 0;
+    for (size_t i = 0; i + 1 < n; i++)
+        rank_pair(b, &p, i, i + 1);
+    for (;;) {
+        size_t best = NIL; /* one by one: wide loads of keys just written would wait for them */
+        for (size_t i = 0; i + 1 < n; i++)
+            best = num_min(best, p.key[i]);
+        if (best == NIL)
+            break;
+        size_t i = best & 0xff, gone = p.next[i], j = p.next[gone];
+        p.id[i] = p.made[i];
+        p.next[i] = (uint8_t)j;
+        p.key[gone] = p.key[i] = NIL;
+        if (j < n) {
+            p.prev[j] = (uint8_t)i;
+            rank_pair(b, &p, i, j);
+        }
+        if (i > 0)
+            rank_pair(b, &p, p.prev[i], i);
+    }
+    size_t count = 0;
+    for (size_t i = 0; i < n; i = p.next[i])
+        p.id[count++] = p.id[i];
+    return ids_append(out, p.id, count, e);
 }
 
 /* ---- the priority queue --------------------------------------------------------------------- */
 
 void bpe_work_release(struct bpe_work *w)
 {
+    free(w->known_memory);
     free(w->sym);
     free(w->head);
     free(w->tail);
@@ -271,6 +307,16 @@ void bpe_work_release(struct bpe_work *w)
     free(w->ranks);
     free(w->odd);
     *w = (struct bpe_work){0};
+}
+
+void bpe_work_trim(struct bpe_work *w)
+{
+    if (w->syms <= TRIM)
+        return;
+    struct bpe_work kept = {.known = w->known, .known_memory = w->known_memory};
+    w->known_memory = NULL;
+    bpe_work_release(w);
+    *w = kept;
 }
 
 /* Makes room for `need` items of `size` bytes at *p, which has *cap. */
@@ -466,12 +512,96 @@ static int encode_long(const struct bpe *b, struct bpe_work *w, const char *s, s
     return rc;
 }
 
-int bpe_encode(const struct bpe *b, struct bpe_work *w, const char *s, size_t n, struct ids *out,
-               struct err *e)
+/* ---- pieces met before ----------------------------------------------------------------------
+ */
+
+static uint64_t load8(const char *s)
+{
+    uint64_t x;
+    memcpy(&x, s, 8);
+    return x;
+}
+
+static uint64_t load4(const char *s)
+{
+    uint32_t x;
+    memcpy(&x, s, 4);
+    return x;
+}
+
+/*
+ * The entry of the piece s[0..n), n ≤ BPE_KNOWN_BYTES, and its key: with the length the key tells
+ * all bytes. Loads of fixed size that overlap are much faster than a copy of n bytes. Text that
+ * is made to share an entry is only merged again.
+ */
+static struct bpe_known *known_entry(const struct bpe_work *w, const char *s, size_t n,
+                                     uint64_t key[BPE_KNOWN_BYTES / 8])
+{
+    const unsigned char *u = (const unsigned char *)s;
+    key[0] = key[1] = key[2] = 0;
+    if (n >= 8) {
+        key[0] = load8(s);
+        key[1] = load8(s + n - 8);
+        if (n > 16)
+            key[2] = load8(s + 8);
+    } else if (n >= 4) {
+        key[0] = load4(s) | load4(s + n - 4) << 32;
+    } else {
+        key[0] = u[0] | (uint64_t)u[n / 2] << 8 | (uint64_t)u[n - 1] << 16;
+    }
+    uint64_t h = (key[0] + n) * 0x9e3779b97f4a7c15u;
+    h = ((h ^ h >> 32) + key[1]) * 0xd6e8feb86659fd93u;
+    h = ((h ^ h >> 32) + key[2]) * 0xa0761d6478bd642fu;
+    return &w->known[h >> (64 - KNOWN_BITS)];
+}
+
+static bool known_has(const struct bpe_known *k, const uint64_t key[BPE_KNOWN_BYTES / 8], size_t n)
+{
+    return k->bytes == n && k->key[0] == key[0] && k->key[1] == key[1] && k->key[2] == key[2];
+}
+
+/* One cache line per entry needs more alignment than calloc gives. */
+static int known_new(struct bpe_work *w, struct err *e)
+{
+    const size_t line = sizeof *w->known, bytes = (line << KNOWN_BITS) + line;
+    w->known_memory = calloc(1, bytes);
+    if (!w->known_memory)
+        return err_nomem(e, bytes, "text to tokenize");
+    char *p = w->known_memory;
+    w->known = (struct bpe_known *)(p + (line - (uintptr_t)p % line) % line);
+    return 0;
+}
+
+static int encode_anew(const struct bpe *b, struct bpe_work *w, const char *s, size_t n,
+                       struct ids *out, struct err *e)
 {
     int32_t id;
     if (b->whole && (id = vocab_find(b->vocab, s, n)) >= 0 &&
         !(b->vocab->tok[id].flags & VOCAB_ADDED))
         return ids_push(out, id, e);
     return n <= SHORT ? encode_short(b, s, n, out, e) : encode_long(b, w, s, n, out, e);
+}
+
+int bpe_encode(const struct bpe *b, struct bpe_work *w, const char *s, size_t n, struct ids *out,
+               struct err *e)
+{
+    uint64_t key[BPE_KNOWN_BYTES / 8];
+    size_t before = out->n;
+    int rc = 0;
+    if (n == 0 || n > BPE_KNOWN_BYTES)
+        return encode_anew(b, w, s, n, out, e);
+    if (!w->known)
+        rc = known_new(w, e);
+    if (rc)
+        return rc;
+    struct bpe_known *k = known_entry(w, s, n, key);
+    if (known_has(k, key, n))
+        return ids_append(out, k->id, k->ids, e);
+    rc = encode_anew(b, w, s, n, out, e);
+    size_t ids = out->n - before;
+    if (!rc && ids <= BPE_KNOWN_IDS) {
+        *k = (struct bpe_known){{key[0], key[1], key[2]}, (uint8_t)n, (uint8_t)ids, {0}};
+        memcpy(k->id, out->v + before, ids * sizeof *k->id);
+    }
+    return rc;
 }

@@ -25,6 +25,7 @@ struct bpe {
     const struct vocab *vocab;
     struct bpe_merge *slot;  /* open addressing, linear probing */
     size_t mask, room;       /* room: merges that bpe_merge may still add */
+    unsigned shift;          /* from 64 bits of hash to a slot */
     uint32_t ranks;          /* ranks are below this */
     int32_t made;            /* what the last merge made */
     struct bpe_queue *queue; /* merges that are not in the table yet */
@@ -49,8 +50,22 @@ int bpe_finish(struct bpe *b, struct err *e);
 /* The same for one string "left right". */
 int bpe_merge_line(struct bpe *b, const char *s, size_t n, struct err *e);
 
-/* Memory for long pieces, kept from piece to piece; one per thread. Zeroed = empty. */
+enum { BPE_KNOWN_BYTES = 24, BPE_KNOWN_IDS = 9 };
+
+/* A piece met before; one cache line. */
+struct bpe_known {
+    uint64_t key[BPE_KNOWN_BYTES / 8]; /* its bytes, some of them twice */
+    uint8_t bytes, ids;                /* bytes = 0: the entry is empty */
+    int32_t id[BPE_KNOWN_IDS];
+};
+
+/* Memory of merging, kept from piece to piece; one per thread and tokenizer. Zeroed = empty. */
 struct bpe_work {
+    /* Short pieces met before, each in the one entry that its bytes choose, where the last comer
+       stays. */
+    struct bpe_known *known;
+    void *known_memory;
+    /* long pieces */
     struct bpe_sym *sym;
     size_t syms;
     uint32_t *head, *tail; /* per rank: a queue of positions in ascending order */
@@ -64,6 +79,8 @@ struct bpe_work {
 };
 
 void bpe_work_release(struct bpe_work *w);
+/* Gives back what an unusually long piece took. */
+void bpe_work_trim(struct bpe_work *w);
 
 /* Appends the ids of the piece s[0..n). */
 int bpe_encode(const struct bpe *b, struct bpe_work *w, const char *s, size_t n, struct ids *out,

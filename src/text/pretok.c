@@ -173,7 +173,7 @@ struct pretok_work {
     unsigned matches;
 };
 
-int pretok_work_new(struct pretok_work **out, const struct pretok *p, size_t text, struct err *e)
+int pretok_work_new(struct pretok_work **out, const struct pretok *p, struct err *e)
 {
     struct pretok_work *w = calloc(1, sizeof *w);
     *out = NULL;
@@ -188,12 +188,26 @@ int pretok_work_new(struct pretok_work **out, const struct pretok *p, size_t tex
         pretok_work_free(w);
         return err_nomem(e, sizeof *w, "text to tokenize");
     }
-    uint64_t steps = STEPS_MAX + 32 * (uint64_t)text;
-    pcre2_set_match_limit(w->mc, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
     pcre2_set_heap_limit(w->mc, HEAP_KIB);
-    w->allowed = time_limit(text);
     *out = w;
     return 0;
+}
+
+void pretok_work_begin(struct pretok_work *w, size_t n)
+{
+    uint64_t steps = STEPS_MAX + 32 * (uint64_t)n;
+    pcre2_set_match_limit(w->mc, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    w->allowed = time_limit(n);
+    w->deadline = 0;
+    w->matches = 0;
+}
+
+void pretok_work_trim(struct pretok_work *w)
+{
+    if (w->jit)
+        pcre2_jit_stack_assign(w->mc, NULL, NULL);
+    pcre2_jit_stack_free(w->jit);
+    w->jit = NULL;
 }
 
 void pretok_work_free(struct pretok_work *w)

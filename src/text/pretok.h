@@ -59,13 +59,15 @@ void pretok_release(struct pretok *p);
 
 /* Memory for matching; one per thread. */
 struct pretok_work;
-int pretok_work_new(struct pretok_work **out, const struct pretok *p, size_t text, struct err *e);
+int pretok_work_new(struct pretok_work **out, const struct pretok *p, struct err *e);
 void pretok_work_free(struct pretok_work *w);
 
-/*
- * Calls emit for each piece of s[0..n), valid UTF-8, from left to right. `text` at pretok_work_new
- * is the number of bytes of all calls together: time is limited in proportion to it.
- */
+/* A new text of n bytes begins: time is limited in proportion to it. */
+void pretok_work_begin(struct pretok_work *w, size_t n);
+/* Gives back what an unusual text took. */
+void pretok_work_trim(struct pretok_work *w);
+
+/* Calls emit for each piece of s[0..n), valid UTF-8, from left to right. */
 int pretok_run(const struct pretok *p, struct pretok_work *w, const char *s, size_t n,
                int (*emit)(void *arg, const char *s, size_t n, struct err *e), void *arg,
                struct err *e);

@@ -24,20 +24,27 @@ void ids_release(struct ids *a)
     ids_init(a, a->max);
 }
 
-int ids_push(struct ids *a, int32_t id, struct err *e)
+int ids_append(struct ids *a, const int32_t *id, size_t n, struct err *e)
 {
-    if (a->n == a->cap) {
-        size_t cap = num_min(a->max, num_max(64, a->cap + a->cap / 2)), bytes;
-        if (a->n >= a->max)
+    if (n > a->cap - a->n) {
+        if (n > a->max - num_min(a->n, a->max))
             return err_set(e, ERR_LIMIT, "more than %zu tokens", a->max);
+        size_t cap = num_min(a->max, num_max(num_max(64, a->n + n), a->cap + a->cap / 2)), bytes;
         int32_t *v = num_mul(&bytes, cap, sizeof *v) ? realloc(a->v, bytes) : NULL;
         if (!v)
             return err_nomem(e, cap, "token ids");
         a->v = v;
         a->cap = cap;
     }
-    a->v[a->n++] = id;
+    for (size_t i = 0; i < n; i++)
+        a->v[a->n + i] = id[i];
+    a->n += n;
     return 0;
+}
+
+int ids_push(struct ids *a, int32_t id, struct err *e)
+{
+    return ids_append(a, &id, 1, e);
 }
 
 static int begin(struct tokenizer **out, struct err *e)
@@ -48,7 +55,7 @@ static int begin(struct tokenizer **out, struct err *e)
         return err_nomem(e, sizeof *t, "the tokenizer");
     arena_init(&t->arena, TOKENIZER_MEMORY);
     t->bos = t->eos = t->pad = -1;
-    return 0;
+    return tokenizer_pool_new(&t->pool, e);
 }
 
 int tokenizer_new(struct tokenizer **out, struct source *src, struct err *e)
@@ -80,6 +87,7 @@ void tokenizer_free(struct tokenizer *t)
 {
     if (!t)
         return;
+    tokenizer_pool_free(t->pool);
     pretok_release(&t->pretok);
     arena_release(&t->arena);
     free(t);

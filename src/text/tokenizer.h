@@ -10,7 +10,8 @@
  * Control tokens in text that came from a user are the classic injection: so the caller says which
  * bytes may form added tokens (`trusted`), and by default none may.
  *
- * A tokenizer is immutable after opening and may be used from several threads.
+ * A tokenizer may be used from several threads: after opening nothing changes but a few sets of
+ * working memory, which encoding takes and gives back under a lock.
  */
 #ifndef PONDER_TEXT_TOKENIZER_H
 #define PONDER_TEXT_TOKENIZER_H
@@ -33,6 +34,7 @@ struct ids {
 void ids_init(struct ids *a, size_t max);
 void ids_release(struct ids *a);
 int ids_push(struct ids *a, int32_t id, struct err *e);
+int ids_append(struct ids *a, const int32_t *id, size_t n, struct err *e);
 
 /* From whatever the source has: GGUF metadata, tokenizer.json (+ tokenizer_config.json). */
 int tokenizer_new(struct tokenizer **out, struct source *src, struct err *e);

@@ -11,15 +11,89 @@
 #include "base/utf8.h"
 #include "text/tokenizer_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Positions in a piece are 32 bits wide. */
 #define TEXT_MAX ((size_t)1 << 30)
 
+/* ---- working memory --------------------------------------------------------------------------
+ */
+
+int tokenizer_pool_new(struct tokenizer_pool **out, struct err *e)
+{
+    struct tokenizer_pool *p = *out = calloc(1, sizeof *p);
+    if (!p)
+        return err_nomem(e, sizeof *p, "the tokenizer");
+    pthread_mutex_init(&p->lock, NULL);
+    return 0;
+}
+
+static void work_free(struct tokenizer_work *w)
+{
+    if (!w)
+        return;
+    pretok_work_free(w->pretok);
+    bpe_work_release(&w->bpe);
+    free(w);
+}
+
+void tokenizer_pool_free(struct tokenizer_pool *p)
+{
+    if (!p)
+        return;
+    while (p->n > 0)
+        work_free(p->idle[--p->n]);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+/* Working memory for a text of n bytes. */
+static int work_take(const struct tokenizer *t, size_t n, struct tokenizer_work **out,
+                     struct err *e)
+{
+    struct tokenizer_work *w = NULL;
+    int rc = 0;
+    pthread_mutex_lock(&t->pool->lock);
+    if (t->pool->n > 0)
+        w = t->pool->idle[--t->pool->n];
+    pthread_mutex_unlock(&t->pool->lock);
+    if (!w) {
+        w = calloc(1, sizeof *w);
+        rc = w ? pretok_work_new(&w->pretok, &t->pretok, e)
+               : err_nomem(e, sizeof *w, "text to tokenize");
+    }
+    if (rc) {
+        work_free(w);
+        w = NULL;
+    } else {
+        pretok_work_begin(w->pretok, n);
+    }
+    *out = w;
+    return rc;
+}
+
+static void work_give(const struct tokenizer *t, struct tokenizer_work *w)
+{
+    if (!w)
+        return;
+    bpe_work_trim(&w->bpe);
+    pretok_work_trim(w->pretok);
+    pthread_mutex_lock(&t->pool->lock);
+    if (t->pool->n < TOKENIZER_IDLE) {
+        t->pool->idle[t->pool->n++] = w;
+        w = NULL;
+    }
+    pthread_mutex_unlock(&t->pool->lock);
+    work_free(w);
+}
+
+/* ---- encoding --------------------------------------------------------------------------------
+ */
+
 struct encoding {
     const struct tokenizer *t;
-    struct bpe_work bpe;
-    struct pretok_work *pretok;
+    struct tokenizer_work *work;
     bool all; /* every byte may form added tokens */
     struct ids *out;
 };
@@ -39,12 +113,12 @@ static struct part cut(struct part p, size_t from, size_t to)
 static int emit_piece(void *arg, const char *s, size_t n, struct err *e)
 {
     struct encoding *c = arg;
-    return bpe_encode(&c->t->bpe, &c->bpe, s, n, c->out, e);
+    return bpe_encode(&c->t->bpe, &c->work->bpe, s, n, c->out, e);
 }
 
 static int encode_plain(struct encoding *c, struct part p, struct err *e)
 {
-    return pretok_run(&c->t->pretok, c->pretok, p.s, p.n, emit_piece, c, e);
+    return pretok_run(&c->t->pretok, c->work->pretok, p.s, p.n, emit_piece, c, e);
 }
 
 /* Ids of the added tokens of `a` in p; what lies between goes to `rest`. */
@@ -125,15 +199,14 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
     if (!utf8_valid(text, n))
         rc = repair(&p, &fixed, &marks, e);
     if (!rc)
-        rc = pretok_work_new(&c.pretok, &t->pretok, p.n, e);
+        rc = work_take(t, p.n, &c.work, e);
     if (!rc && flags & TOKENIZER_BOS && tokenizer_adds_bos(t))
         rc = ids_push(out, t->bos, e);
     if (!rc)
         rc = encode_added(&c, &t->raw, p, encode_gap, e);
     if (rc)
         out->n = before;
-    pretok_work_free(c.pretok);
-    bpe_work_release(&c.bpe);
+    work_give(t, c.work);
     buf_release(&fixed);
     buf_release(&marks);
     return rc;

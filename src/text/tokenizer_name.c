@@ -39,11 +39,13 @@ static int piece(void *arg, const char *s, size_t n, struct err *e)
 static int cut(struct pieces *out, const struct pretok *p, struct err *e)
 {
     struct pretok_work *w;
-    int rc = pretok_work_new(&w, p, sizeof probe, e);
+    int rc = pretok_work_new(&w, p, e);
     out->n = 0;
     out->start = probe;
-    if (!rc)
+    if (!rc) {
+        pretok_work_begin(w, sizeof probe);
         rc = pretok_run(p, w, probe, sizeof probe - 1, piece, out, e);
+    }
     pretok_work_free(w);
     return rc;
 }

@@ -8,6 +8,7 @@
 #include "text/tokenizer.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -495,6 +496,59 @@ static void test_limit_of_ids(void **state)
     tokenizer_free(t);
 }
 
+struct reader {
+    const struct tokenizer *t;
+    const char *text;
+    size_t n;
+    struct ids want;
+    bool same;
+};
+
+static void *read_often(void *arg)
+{
+    struct reader *r = arg;
+    struct ids got;
+    r->same = true;
+    ids_init(&got, 100000);
+    for (int i = 0; i < 50; i++) {
+        got.n = 0;
+        size_t from = (size_t)i % 3; /* other texts in between */
+        r->same &= !tokenizer_encode(r->t, r->text + from, r->n - from, 0, NULL, &got, NULL);
+        got.n = 0;
+        r->same &= !tokenizer_encode(r->t, r->text, r->n, 0, NULL, &got, NULL) &&
+                   got.n == r->want.n && memcmp(got.v, r->want.v, got.n * sizeof *got.v) == 0;
+    }
+    ids_release(&got);
+    return NULL;
+}
+
+/* One tokenizer, more threads than it keeps working memory for, words and long pieces. */
+static void test_threads_share_a_tokenizer(void **state)
+{
+    enum { THREADS = 6, SIZE = 4000 };
+    struct tokenizer *t = open_path(qwen2);
+    struct reader r[THREADS];
+    pthread_t thread[THREADS];
+    char text[SIZE];
+    struct err e;
+    for (size_t i = 0; i < SIZE; i++)
+        text[i] = i < 300 || i * i % 11 ? (char)('a' + i * i % 26) : ' ';
+    for (int i = 0; i < THREADS; i++) {
+        r[i] = (struct reader){.t = t, .text = text + i, .n = SIZE - (size_t)i};
+        ids_init(&r[i].want, SIZE);
+        assert_int_equal(tokenizer_encode(t, r[i].text, r[i].n, 0, NULL, &r[i].want, &e), 0);
+        assert_true(r[i].want.n > 100);
+    }
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, read_often, &r[i]), 0);
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+        assert_true(r[i].same);
+        ids_release(&r[i].want);
+    }
+    tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -508,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_streaming),
         cmocka_unit_test(test_decoding_gives_the_text_back),
         cmocka_unit_test(test_limit_of_ids),
+        cmocka_unit_test(test_threads_share_a_tokenizer),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }

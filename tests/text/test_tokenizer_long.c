@@ -135,6 +135,41 @@ static void test_merging_is_by_the_definition(void **state)
     free(y);
 }
 
+/* Pieces that differ in one byte or in their length are told apart, however many came before. */
+static void test_known_pieces_are_told_apart(void **state)
+{
+    struct toy *y = malloc(sizeof *y);
+    struct bpe_work w = {0};
+    uint32_t x = 5;
+    char s[48] = "";
+    size_t n = 20;
+    toy_new(y, 3);
+    for (int round = 0; round < 30000; round++) {
+        struct bpe_work fresh = {0};
+        struct ids got, want;
+        struct err e;
+        n = next(&x) % 8 ? n : 1 + next(&x) % sizeof s;
+        for (size_t i = 0; i < sizeof s; i++)
+            if (!s[i] || next(&x) % 64 == 0)
+                s[i] = (char)('a' + next(&x) % LETTERS);
+        ids_init(&got, sizeof s);
+        ids_init(&want, sizeof s);
+        assert_int_equal(bpe_encode(&y->b, &fresh, s, n, &want, &e), 0);
+        for (int again = 0; again < 2; again++) {
+            got.n = 0;
+            assert_int_equal(bpe_encode(&y->b, &w, s, n, &got, &e), 0);
+            assert_int_equal(got.n, want.n);
+            assert_memory_equal(got.v, want.v, got.n * sizeof *got.v);
+        }
+        ids_release(&got);
+        ids_release(&want);
+        bpe_work_release(&fresh);
+    }
+    bpe_work_release(&w);
+    arena_release(&y->arena);
+    free(y);
+}
+
 /* ---- normal forms -------------------------------------------------------------------------------
  */
 
@@ -268,7 +303,8 @@ static void test_pretokenizers_on_hostile_text(void **state)
             size_t k = strlen(units[u]), n = 0, bytes = 0;
             for (; n + k <= SIZE; n += k)
                 memcpy(text + n, units[u], k);
-            assert_int_equal(pretok_work_new(&w, &p, n, &e), 0);
+            assert_int_equal(pretok_work_new(&w, &p, &e), 0);
+            pretok_work_begin(w, n);
             if (pretok_run(&p, w, text, n, count_piece, &bytes, &e))
                 fail_msg("%s on '%s': %s", names[i], units[u], e.text);
             assert_int_equal(bytes, n);
@@ -294,7 +330,8 @@ static void test_slow_patterns_end(void **state)
         double begin = clock_seconds();
         assert_int_equal(
             pretok_add(&p, patterns[i], strlen(patterns[i]), false, PRETOK_ISOLATED, false, &e), 0);
-        assert_int_equal(pretok_work_new(&w, &p, sizeof text, &e), 0);
+        assert_int_equal(pretok_work_new(&w, &p, &e), 0);
+        pretok_work_begin(w, sizeof text);
         int rc = pretok_run(&p, w, text, sizeof text, count_piece, &bytes, &e);
         if (rc)
             assert_int_equal(rc, ERR_LIMIT);
@@ -320,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merging_is_by_the_definition),
+        cmocka_unit_test(test_known_pieces_are_told_apart),
         cmocka_unit_test(test_every_character),
         cmocka_unit_test(test_random_marks),
         cmocka_unit_test(test_pretokenizers_on_hostile_text),
