@@ -2,7 +2,9 @@
  * The loops around the products of all AVX-512 levels: how rows, columns and K are cut. The
  * arithmetic comes as functions that are inlined.
  *
- * One column: GEMV_PANELS panels side by side, each a stream of its own (speed is that of memory).
+ * One column of floats: GEMV_PANELS panels side by side, for as many chains of FMAs. Up to THIN
+ * columns of quantized types: one panel after the other, straight from its bytes. Both are to read
+ * at the speed of memory.
  *
  * Several columns, outside in: blocks of up to NB columns; parts of K, so that the activations of a
  * part stay in the second cache; pairs of panels, so that a broadcast activation feeds 32 rows. The
@@ -16,9 +18,11 @@
 #include <immintrin.h>
 
 enum {
+    THIN = 4, /* columns that go straight from packed bytes, at most */
     GEMV_PANELS = 4,
     TILE_COLS = 6, /* columns of a tile of 2 panels: 12 accumulators */
     NB = 96,       /* f is 12 KiB */
+    FEW = 24,      /* columns whose activations stay in the second cache for any K */
 };
 
 /* The arguments of kern_mul.mul; `panel` is the size of one. */
@@ -40,13 +44,16 @@ KERN_INLINE __m512i spread(const void *p)
 }
 
 /*
- * How far ahead of the loads panels are fetched. Intel's prefetchers (Sapphire Rapids measured)
- * lose a third of the bandwidth without; on Zen 4 they keep up alone and fetching 4.6 KB ahead only
- * cost, so there the line that is loaded next anyway is named.
+ * How far ahead of the loads a stream of panels is fetched. With arithmetic between the loads the
+ * window of the processor is too short to keep memory busy, and its prefetchers do not make up for
+ * it: Zen 5 reads Q4_K at 0.5 of a plain read without, 0.75 from 2.3 KB ahead, 0.94 from here (and
+ * no more from 13.8 KB); Sapphire Rapids gains a third. Zen 4 keeps up alone and only lost, so
+ * there the line that is loaded next anyway is named.
  */
 KERN_INLINE size_t fetch_ahead(void)
 {
-    return __builtin_cpu_is("intel") ? 1152 : 0;
+    bool zen4 = __builtin_cpu_is("amd") && !__builtin_cpu_supports("avx512vp2intersect");
+    return zen4 ? 0 : 9216;
 }
 
 /* Fetches part i of n of the `bytes` bytes at p. */
@@ -54,6 +61,45 @@ KERN_INLINE void fetch_part(const uint8_t *p, size_t bytes, size_t i, size_t n)
 {
     for (size_t b = bytes * i / n / 64 * 64; b < bytes * (i + 1) / n / 64 * 64; b += 64)
         _mm_prefetch((const char *)p + b, _MM_HINT_T0);
+}
+
+/* Adds the product of a panel and C columns from col on to f. */
+#define THIN_FN(name)                                                                              \
+    void (*name)(int t, int C, __m512 f[THIN], const uint8_t *w, size_t k, const struct kern_x *x, \
+                 size_t col)
+
+KERN_INLINE void thin_columns(int t, int C, THIN_FN(fn), const struct mul_args *m, size_t c0)
+{
+    const uint8_t *w = m->w;
+    for (size_t r = 0; r < m->rows; r += 16, w += m->panel) {
+        __m512 f[THIN];
+        __mmask16 valid = (__mmask16)(m->rows - r < 16 ? (1u << (m->rows - r)) - 1 : 0xffff);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+            f[c] = _mm512_setzero_ps();
+        fn(t, C, f, w, m->k, m->x, m->col0 + c0);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+            _mm512_mask_storeu_ps(m->y + (c0 + (size_t)c) * m->ldy + r, valid, f[c]);
+    }
+}
+
+/* The product with at most THIN columns. */
+KERN_INLINE void thin_rows(int t, THIN_FN(fn), const struct mul_args *m)
+{
+    switch (m->cols) {
+    case 1:
+        thin_columns(t, 1, fn, m, 0);
+        break;
+    case 2:
+        thin_columns(t, 2, fn, m, 0);
+        break;
+    case 3:
+        thin_columns(t, 3, fn, m, 0);
+        break;
+    default:
+        thin_columns(t, 4, fn, m, 0);
+    }
 }
 
 /* Adds the product of G panels, `panel` bytes apart, and column col of x to f. */
@@ -111,6 +157,14 @@ KERN_INLINE void fetch_next(const uint8_t *p, const uint8_t *q, size_t bytes, si
     }
 }
 
+/* Where step i + 1 of both panels begins, from their beginnings; after the last step that is the
+   first one of the next pair. */
+KERN_INLINE size_t next_step(const uint8_t *w0, const uint8_t *w1, size_t head, size_t step,
+                             size_t i, size_t s0, size_t s1)
+{
+    return i + 1 < s1 ? head + (i + 1) * step : 2 * (size_t)(w1 - w0) + head + s0 * step;
+}
+
 /* Adds steps [s0, s1) of K of panels w0 and w1 (the same one where a pair is not full) and columns
    [col, col + cols) to f. */
 #define PAIR_FN(name)                                                                     \
@@ -123,6 +177,8 @@ KERN_INLINE void gemm_blocks(int t, PAIR_FN(fn), const struct mul_args *m, size_
 {
     _Alignas(64) float f[NB][2][16];
     size_t blocks = (m->cols + NB - 1) / NB;
+    if (m->cols <= FEW) /* all of their activations stay; memory is read panel by panel */
+        part = steps;
     for (size_t b = 0, c = 0, n; b < blocks; b++, c += n) {
         n = (m->cols - c) / (blocks - b);
         for (size_t s = 0; s < steps; s += part)

@@ -35,7 +35,8 @@ KERN_INLINE __m512 widen(int t, const uint8_t *w, size_t i)
 KERN_INLINE void gemv(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k,
                       const struct kern_x *x, size_t col)
 {
-    const size_t ahead = fetch_ahead(), line = t == KERN_F32 ? 1 : 2; /* values in 64 bytes */
+    const size_t ahead = fetch_ahead() / GEMV_PANELS,
+                 line = t == KERN_F32 ? 1 : 2; /* values in 64 bytes */
     const float *a = x->f + col * x->ldf;
 #pragma GCC unroll 4
     for (size_t i = 0; i < k; i += line) {
@@ -123,10 +124,11 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
             v0 = wide[0][0];
             v1 = wide[1][0];
         }
+        size_t next = next_step(w0, w1, 0, STEP * size, s, s0, s1);
         for (size_t g = 0, c = 0, m; g < groups; g++, c += m) {
             m = (cols - c) / (groups - g);
             if (t != KERN_F32) /* F32 is a plain stream, which the processor foresees */
-                fetch_next(w0 + (i + n) * size, w1 + (i + n) * size, STEP * size, g, groups);
+                fetch_next(w0 + next, w1 + next, STEP * size, g, groups);
             tiles[m - 1](f + c, v0, v1, n, x->f + (col + c) * x->ldf + i, x->ldf, NULL);
         }
     }
@@ -209,7 +211,7 @@ KERN_INLINE void gemv_pair(int t, int G, __m512 s[GEMV_PANELS], __m512 levels, c
 KERN_INLINE void gemv_codes(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
                             size_t k, const struct kern_x *x, size_t col)
 {
-    const size_t ahead = fetch_ahead(), block = code_block(t), line = code_line(t);
+    const size_t ahead = fetch_ahead() / GEMV_PANELS, block = code_block(t), line = code_line(t);
     const __m512 levels = code_levels(t);
     const float *a = x->f + col * x->ldf;
     for (size_t at = 0; at < k; at += block, a += block, w += code_group(t)) {
@@ -247,6 +249,7 @@ KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const u
     for (size_t s = s0; s < s1; s++) {
         const uint8_t *p[2] = {w0 + s * group, w1 + s * group};
         size_t i = s * block, n = k - i < block ? k - i : block;
+        size_t next = next_step(w0, w1, 0, group, s, s0, s1);
         __m512 d[2], v[2];
         for (int g = 0; g < 2; g++) {
             for (size_t j = 0; j < n; j += 2) {
@@ -258,7 +261,7 @@ KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const u
         }
         for (size_t g = 0, c = 0, m; g < groups; g++, c += m) {
             m = (cols - c) / (groups - g);
-            fetch_next(p[0] + group, p[1] + group, group, g, groups);
+            fetch_next(w0 + next, w1 + next, group, g, groups);
             tiles[m - 1](f + c, wide[0][0], wide[1][0], n, x->f + (col + c) * x->ldf + i, x->ldf,
                          d);
         }

@@ -331,7 +331,7 @@ KERN_INLINE void gemm_pair(int type, float (*f)[2][16], const uint8_t *w0, const
         a.blocks = total - 8 * i < 8 ? total - 8 * i : 8;
         step_unpack(t, &s, w0, head, i, a.blocks, 0);
         step_unpack(t, &s, w1, head, i, a.blocks, 1);
-        size_t next = head + (i + 1) * step;
+        size_t next = next_step(w0, w1, head, step, i, s0, s1);
         step_columns(t, &a, f, col, cols, w0 + next, w1 + next, step);
     }
 }

@@ -2,7 +2,7 @@
  * Products of the quantized types with AVX-512 VNNI: vpdpbusd multiplies four unsigned by four
  * signed bytes in each of 16 lanes and adds them up, which is why panels hold dwords of 16 rows.
  *
- * One column goes straight from the packed bytes (vnni_gemv.h), several go through an unpacked step
+ * Few columns go straight from the packed bytes (vnni_gemv.h), more go through an unpacked step
  * (vnni_gemm.h). Both give the bits of scalar/mul.c.
  */
 #include "kernels/kern_internal.h"
@@ -15,8 +15,8 @@
                         const struct kern_x *x, size_t col0, size_t cols)              \
     {                                                                                  \
         struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};      \
-        if (cols == 1)                                                                 \
-            gemv_rows(t, gemv, &m);                                                    \
+        if (cols <= THIN)                                                              \
+            thin_rows(t, gemv, &m);                                                    \
         else                                                                           \
             gemm_blocks(t, gemm_pair, &m, (k + 255) / 256, PART_STEPS);                \
     }
