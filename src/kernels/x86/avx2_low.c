@@ -10,9 +10,10 @@
  *   IQ4_XS                 two planes of 4 bits, w + 128 = 16·hi + lo, 16 products a lane:
  *                          16 · 15 · 127 = 30480; the upper plane's scale is 16 times the lower's
  *
- * 256 values of a panel are unpacked once, into at most 8 KiB of stack, and all columns pass over
- * them in register tiles of 16 rows × 1..4 columns. Sums of up to 64 columns wait on the stack.
- * Codebook rows are loaded one by one: a gather costs as much or more.
+ * Up to 4 columns of IQ4_XS go straight from the panel, with |w| and the sign on the activation.
+ * Else 256 values of a panel are unpacked once, into at most 8 KiB of stack, and all columns pass
+ * over them in register tiles of 16 rows × 1..4 columns. Sums of up to 64 columns wait on the
+ * stack. Codebook rows are loaded one by one: a gather costs as much or more.
  */
 #include "kernels/x86/avx2_util.h"
 
@@ -144,13 +145,15 @@ KERN_INLINE __m256i or_bits(__m256i v, __m256i bits, __m256i mask)
     return _mm256_or_si256(v, _mm256_and_si256(bits, mask));
 }
 
-KERN_INLINE void unpack_iq4_xs(struct block *o, const uint8_t *w)
+KERN_INLINE __m256i iq4_levels(void)
 {
-    const __m256i levels = _mm256_xor_si256(
-        _mm256_set1_epi8(-128),
-        _mm256_broadcastsi128_si256(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13,
-                                                  25, 38, 53, 69, 89, 113)));
-    const __m256i low = nibble(levels, 0), high = nibble(levels, 1);
+    return _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+}
+
+/* All but the quants. */
+KERN_INLINE void head_iq4_xs(struct block *o, const uint8_t *w)
+{
     const __m256i spread = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
     for (size_t h = 0; h < 2; h++) {
@@ -169,6 +172,13 @@ KERN_INLINE void unpack_iq4_xs(struct block *o, const uint8_t *w)
             put_scales(o, QUANT_IQ4_XS, (size_t)v, h, n, n);
         }
     }
+}
+
+KERN_INLINE void unpack_iq4_xs(struct block *o, const uint8_t *w)
+{
+    const __m256i levels = _mm256_xor_si256(_mm256_set1_epi8(-128), iq4_levels());
+    const __m256i low = nibble(levels, 0), high = nibble(levels, 1);
+    head_iq4_xs(o, w);
     for (size_t s = 0; s < 8; s++)
 #pragma GCC unroll 8
         for (size_t i = 0; i < 8; i++) {
@@ -594,6 +604,63 @@ KERN_INLINE void tile(float *f, enum quant_id t, const struct block *o, size_t b
     finish(f, t, (const __m256i(*)[TILE_COLS])acc, o, x, b * x->cols + col, C);
 }
 
+/* IQ4_XS and up to 4 columns, straight from the panel: |w| × activation with the sign of w. */
+KERN_INLINE void direct_iq4_xs(float *f, const uint8_t *panel, const struct kern_x *x,
+                               size_t blocks, size_t col, size_t C)
+{
+    const __m256i levels = iq4_levels();
+    struct block o;
+    for (size_t b = 0; b < blocks; b++) {
+        const uint8_t *w = panel + b * block_bytes(QUANT_IQ4_XS);
+        const int8_t *xq = x->q + (b * 8 * x->cols + col) * 32;
+        __m256i acc[2][TILE_COLS];
+#pragma GCC unroll 4
+        for (size_t c = 0; c < C; c++)
+            acc[0][c] = acc[1][c] = _mm256_setzero_si256();
+        head_iq4_xs(&o, w);
+#pragma GCC unroll 1
+        for (size_t s = 0; s < 8; s++, xq += x->cols * 32) {
+            prefetch(w, block_bytes(QUANT_IQ4_XS), s, 8);
+#pragma GCC unroll 8
+            for (size_t i = 0; i < 8; i++)
+#pragma GCC unroll 2
+                for (size_t h = 0; h < 2; h++) {
+                    __m256i v = load(w + 128 + 256 * s + 64 * (i % 4) + 32 * h);
+                    v = _mm256_shuffle_epi8(levels, nibble(v, i / 4));
+                    __m256i size = _mm256_abs_epi8(v), scale = o.scale[0][s][h];
+#pragma GCC unroll 4
+                    for (size_t c = 0; c < C; c++) {
+                        __m256i a = _mm256_sign_epi8(splat(xq + 32 * c + 4 * i), v);
+                        a = _mm256_madd_epi16(_mm256_maddubs_epi16(size, a), scale);
+                        acc[h][c] = keep(_mm256_add_epi32(acc[h][c], a));
+                    }
+                }
+        }
+#pragma GCC unroll 4
+        for (size_t c = 0; c < C; c++) {
+            __m256 xd = _mm256_set1_ps(x->d[b * x->cols + col + c]);
+#pragma GCC unroll 2
+            for (size_t h = 0; h < 2; h++) {
+                float *at = f + 16 * c + 8 * h;
+                __m256 sum = _mm256_cvtepi32_ps(acc[h][c]);
+                _mm256_store_ps(
+                    at, _mm256_fmadd_ps(_mm256_mul_ps(o.d[h], xd), sum, _mm256_load_ps(at)));
+            }
+        }
+    }
+}
+
+#define DIRECT(C)                                                                                 \
+    static void direct_##C(float *f, const uint8_t *panel, const struct kern_x *x, size_t blocks, \
+                           size_t col)                                                            \
+    {                                                                                             \
+        direct_iq4_xs(f, panel, x, blocks, col, C);                                               \
+    }
+DIRECT(1)
+DIRECT(2)
+DIRECT(3)
+DIRECT(4)
+
 /* ---- loops ---- */
 
 struct kernels {
@@ -630,7 +697,16 @@ static void mul(const struct kernels *kn, float *y, size_t ldy, const uint8_t *w
     for (size_t c = 0, m; c < cols; c += m, chunks--) {
         m = (cols - c + chunks - 1) / chunks;
         for (size_t r = 0; r < rows; r += 16) {
-            panel_columns(kn, f, w + r / 16 * panel, x, k / 256, col0 + c, m);
+            const uint8_t *p = w + r / 16 * panel;
+            if (kn->layout == &panel_iq4_xs && m <= TILE_COLS) {
+                static void (*const direct[])(float *, const uint8_t *, const struct kern_x *,
+                                              size_t,
+                                              size_t) = {direct_1, direct_2, direct_3, direct_4};
+                memset(f, 0, m * 16 * sizeof *f);
+                direct[m - 1](f, p, x, k / 256, col0 + c);
+            } else {
+                panel_columns(kn, f, p, x, k / 256, col0 + c, m);
+            }
             store_sums(y + c * ldy + r, ldy, f, num_min(16, rows - r), m);
         }
     }

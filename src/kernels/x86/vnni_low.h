@@ -3,7 +3,7 @@
  * codebook types (vbmi_grid.h). The loops around are those of avx512_blocks.h, the forms of
  * activations those of all K-quants.
  *
- * One column: quants are unpacked in registers, 32 values of a panel at a time, and the integer
+ * Few columns: quants are unpacked in registers, 32 values of a panel at a time, and the integer
  * scale of the sub-block multiplies each dot.
  *
  * Several columns: a step of 256 values of two panels is unpacked to bytes once. Where quant ×
@@ -247,8 +247,8 @@ KERN_INLINE __m512i low_sums(const __m512i v[4], const int16_t *sum16)
     return sum;
 }
 
-/* ---- one column
- * ------------------------------------------------------------------------------------ */
+/* ---- few columns
+ * ----------------------------------------------------------------------------------- */
 
 /* −offset × sum in all lanes. */
 KERN_INLINE __m512i low_start(enum low t, int sum)
@@ -262,65 +262,80 @@ KERN_INLINE __m512i low_scaled(__m512i acc, __m512i dot, __m512i sc, unsigned b)
     return _mm512_add_epi32(acc, _mm512_mullo_epi32(dot, signed_byte_of(sc, b)));
 }
 
-/* Σ scale × dot over a block of 16 rows, offsets taken off. a: first 32 activations; sub-blocks of
-   32 are `step` apart. */
-KERN_INLINE __m512i low_dot(enum low t, const uint8_t *w, const __m512i sc[4], const int8_t *a,
-                            size_t step, const struct kern_x *x, size_t at)
+/* acc + scale × dot over sub-block s of 32, whose quants are v. at: place of the block's sums. */
+KERN_INLINE __m512i low_sub_dot(enum low t, __m512i acc, const __m512i v[8], const __m512i sc[4],
+                                const int8_t *a, unsigned s, const struct kern_x *x, size_t at)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const int16_t *sum16 = x->sum16 + at * 16, *sum32 = x->sum32 + at * 8;
-    __m512i acc = zero;
-#pragma GCC unroll 8
-    for (unsigned s = 0; s < 8; s++, a += step) {
-        __m512i v[8];
-        low_unpack(t, w, s, v);
-        if (low_is_ternary(t)) {
-            acc = _mm512_add_epi32(acc, dot(low_start(t, sum32[s]), v, a, 8));
-        } else if (low_sub(t) == 32) {
-            acc = low_scaled(acc, dot(low_start(t, sum32[s]), v, a, 8), sc[s / 4], s % 4);
-        } else if (low_is_grid(t)) {
-            unsigned b = s % 2 * 2;
-            acc = low_scaled(acc, dot(low_start(t, sum16[2 * s]), v, a, 4), sc[s / 2], b);
-            acc = low_scaled(acc, dot(low_start(t, sum16[2 * s + 1]), v + 4, a + 16, 4), sc[s / 2],
-                             b + 1);
-        } else { /* dots of 16 fit into a word: 16 × 7 × 127 */
-            __m512i v0 = dot(zero, v, a, 4), v1 = dot(zero, v + 4, a + 16, 4);
-            acc = _mm512_dpwssd_epi32(acc, v0, low_word_of(sc[s / 2], s % 2 * 2));
-            acc = _mm512_dpwssd_epi32(acc, v1, low_word_of(sc[s / 2], s % 2 * 2 + 1));
-        }
+    const int16_t *sum16 = x->sum16 + at * 16 + 2 * s, *sum32 = x->sum32 + at * 8 + s;
+    const unsigned b = s % 2 * 2; /* first scale of 16 */
+    if (low_is_ternary(t))
+        return _mm512_add_epi32(acc, dot(low_start(t, *sum32), v, a, 8));
+    if (low_sub(t) == 32)
+        return low_scaled(acc, dot(low_start(t, *sum32), v, a, 8), sc[s / 4], s % 4);
+    if (low_is_grid(t)) {
+        acc = low_scaled(acc, dot(low_start(t, sum16[0]), v, a, 4), sc[s / 2], b);
+        return low_scaled(acc, dot(low_start(t, sum16[1]), v + 4, a + 16, 4), sc[s / 2], b + 1);
     }
-    if (t == LOW_Q3_K)
-        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(low_sums(sc, sum16), 2));
-    return acc;
+    /* dots of 16 fit into a word: 16 × 7 × 127 */
+    acc = _mm512_dpwssd_epi32(acc, dot(zero, v, a, 4), low_word_of(sc[s / 2], b));
+    return _mm512_dpwssd_epi32(acc, dot(zero, v + 4, a + 16, 4), low_word_of(sc[s / 2], b + 1));
 }
 
-/* The product of G panels and one column: a GEMV_FN. */
-KERN_INLINE void low_gemv(int type, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel,
-                          size_t k, const struct kern_x *x, size_t col)
+/* What a block at w adds to f, whose integer dot is acc. */
+KERN_INLINE __m512 low_end(enum low t, __m512 f, __m512i acc, const uint8_t *w, const uint8_t *head,
+                           const __m512i sc[4], const __m512i mn[4], const struct kern_x *x,
+                           size_t at)
+{
+    const int16_t *sum16 = x->sum16 + at * 16;
+    __m512 xd = _mm512_set1_ps(x->d[at]);
+    if (t == LOW_Q3_K)
+        acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(low_sums(sc, sum16), 2));
+    f = _mm512_fmadd_ps(_mm512_mul_ps(low_d(t, w, head), xd), _mm512_cvtepi32_ps(acc), f);
+    if (low_has_min(t))
+        f = _mm512_fnmadd_ps(_mm512_mul_ps(low_dmin(w), xd),
+                             _mm512_cvtepi32_ps(low_sums(mn, sum16)), f);
+    return f;
+}
+
+/* The product of a panel and C columns: a THIN_FN. */
+KERN_INLINE void low_thin(int type, int C, __m512 f[THIN], const uint8_t *w, size_t k,
+                          const struct kern_x *x, size_t col)
 {
     const enum low t = (enum low)type;
-    const size_t ahead = fetch_ahead();
+    const size_t ahead = fetch_ahead(), step = x->cols * 32;
     const uint8_t *body = w + low_head(t, k / 256);
-#pragma GCC unroll 1
-    for (size_t i = 0; i < k / 256; i++, body += low_bytes(t)) {
-        size_t at = i * x->cols + col;
-        const int8_t *a = x->q + (8 * i * x->cols + col) * 32;
-        __m512 xd = _mm512_set1_ps(x->d[at]);
+    const int8_t *a = x->q + col * 32;
+    __m512 sum[THIN];
 #pragma GCC unroll 4
-        for (int g = 0; g < G; g++) {
-            const uint8_t *p = body + (size_t)g * panel;
-            __m512i sc[4], mn[4];
-            fetch_part(p + ahead, low_bytes(t), 0, 1);
-            low_scales(t, p, sc, mn);
-            __m512i acc = low_dot(t, p, sc, a, x->cols * 32, x, at);
-            __m512 d = low_d(t, p, w + (size_t)g * panel + 32 * i);
-            f[g] = _mm512_fmadd_ps(_mm512_mul_ps(d, xd), _mm512_cvtepi32_ps(acc), f[g]);
-            if (low_has_min(t)) {
-                __m512 sum = _mm512_cvtepi32_ps(low_sums(mn, x->sum16 + at * 16));
-                f[g] = _mm512_fnmadd_ps(_mm512_mul_ps(low_dmin(p), xd), sum, f[g]);
-            }
+    for (int c = 0; c < C; c++)
+        sum[c] = f[c];
+#pragma GCC unroll 1
+    for (size_t i = 0; i < k / 256; i++, body += low_bytes(t), a += 8 * step) {
+        size_t at = i * x->cols + col;
+        __m512i sc[4], mn[4], acc[THIN];
+        low_scales(t, body, sc, mn);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+            acc[c] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (unsigned s = 0; s < 8; s++) {
+            __m512i v[8];
+            fetch_part(body + ahead, low_bytes(t), s, 8);
+            low_unpack(t, body, s, v);
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c++)
+                acc[c] = low_sub_dot(t, acc[c], v, sc, a + s * step + 32 * c, s, x, at + (size_t)c);
+            if (low_is_grid(t) || s % 2) /* later loads stay behind, else registers spill */
+                __asm__ volatile("" : : : "memory");
         }
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+            sum[c] = low_end(t, sum[c], acc[c], body, w + 32 * i, sc, mn, x, at + (size_t)c);
     }
+#pragma GCC unroll 4
+    for (int c = 0; c < C; c++)
+        f[c] = sum[c];
 }
 
 /* ---- several columns
@@ -509,11 +524,12 @@ KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const 
     size_t groups = (cols + TILE_COLS - 1) / TILE_COLS;
     for (a.block = s0; a.block < s1; a.block++) {
         size_t here = head + a.block * bytes;
+        size_t next = next_step(w0, w1, head, bytes, a.block, s0, s1);
         low_step_unpack(t, &s, w0 + here, w0 + 32 * a.block, 0);
         low_step_unpack(t, &s, w1 + here, w1 + 32 * a.block, 1);
         for (size_t i = 0, c = 0, n; i < groups; i++, c += n) {
             n = (cols - c) / (groups - i);
-            fetch_next(w0 + here + bytes, w1 + here + bytes, bytes, i, groups);
+            fetch_next(w0 + next, w1 + next, bytes, i, groups);
             a.f = f + c;
             a.col = col + c;
             tile[n - 1](&a);
@@ -527,8 +543,8 @@ KERN_INLINE void low_pair(int type, float (*f)[2][16], const uint8_t *w0, const 
                             const struct kern_x *x, size_t col0, size_t cols)              \
     {                                                                                      \
         struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};          \
-        if (cols == 1)                                                                     \
-            gemv_rows(LOW_##t, low_gemv, &m);                                              \
+        if (cols <= THIN)                                                                  \
+            thin_rows(LOW_##t, low_thin, &m);                                              \
         else                                                                               \
             gemm_blocks(LOW_##t, low_pair, &m, k / 256, PART_STEPS);                       \
     }
