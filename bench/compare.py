@@ -1,10 +1,10 @@
 """Alternating runs of ponder and its peers on the same files; prints medians, and ratios with their range.
 
 Peers: llama.cpp (llama-cpp-python) with and without flash attention, with and without its repacking; ik_llama.cpp
-(ik-llama-cpp-python, where it can be imported) with and without flash attention, with and without -rtr. What counts is
-the best of all these in a round. The first round tries them all; later ones only those that came within 5% of the best
-in some work. One process per run and contender, in turns, forwards and backwards, so that a slow minute of a shared
-machine meets all of them. A round's ratio is ponder's figure over the best peer's of the same round.
+(ik-llama-cpp-python, where it can be imported) with and without flash attention, with and without -rtr. For each work
+that one counts whose median is the best. The first round tries them all; later ones only those that came within 5% of
+the best in some work. One process per run and contender, in turns, forwards and backwards, so that a slow minute of a
+shared machine meets all of them. A round's ratio is ponder's figure over that peer's of the same round.
 
 ponder runs with --activations int8, which is what the peers compute with.
 
@@ -162,16 +162,13 @@ def table(data):
         names = list(dict.fromkeys(w for r in rounds for w in r["own"]))
         for w in names:
             x = [r["own"][w] for r in rounds if w in r["own"]]
-            best, q, who = [], [], []
-            for r in rounds:
-                of_round = {n: v[w] for n, v in r["peers"].items() if w in v}
-                if of_round and w in r["own"]:
-                    n = max(of_round, key=of_round.get)
-                    who.append(n)
-                    best.append(of_round[n])
-                    q.append(r["own"][w][0] / of_round[n])
+            # One peer for all rounds, the one with the best median: the best of each round would be the luckiest.
+            peers = {n: statistics.median(v) for n in {n for r in rounds for n in r["peers"]}
+                     if (v := [r["peers"][n][w] for r in rounds if w in r["peers"].get(n, {})])}
+            who = max(peers, key=peers.get) if peers else None
+            q = [r["own"][w][0] / r["peers"][who][w] for r in rounds if w in r["own"] and w in r["peers"].get(who, {})]
             line = f"| {model}{' (' + isa + ')' if isa else ''} | {threads} | {w} | {statistics.median(v[0] for v in x):.1f} | {share(x, 1)} | {share(x, 2)} {x[0][3]} |"
-            print(line + (f" {statistics.median(best):.1f} | {statistics.mode(who)} | {statistics.median(q):.2f} ({min(q):.2f}–{max(q):.2f}) |"
+            print(line + (f" {peers[who]:.1f} | {who} | {statistics.median(q):.2f} ({min(q):.2f}–{max(q):.2f}) |"
                           if q else " – | – | – |"))
 
 
