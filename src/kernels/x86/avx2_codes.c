@@ -22,11 +22,12 @@
 enum {
     PANELS = 2,      /* side by side, for one column */
     TILE_COLS = 6,   /* 12 accumulators */
+    FEW_COLS = 2,    /* at most: each by itself, which is faster than unpacking for all */
     CHUNK_COLS = 96, /* columns that share an unpacked block */
     PART = 512,      /* values of K of a part */
     BLOCK_MAX = 128, /* values */
     UNIT = 4,        /* values of K that are unpacked together */
-    AHEAD = 2304,    /* bytes */
+    AHEAD = 9216,    /* bytes from what is used to what is fetched */
 };
 
 /* One value of K of 16 rows. */
@@ -169,8 +170,14 @@ KERN_INLINE void gemv(struct codes t, float *f, const uint8_t *w, size_t panel, 
 #pragma GCC unroll 2
     for (size_t p = 0; p < P; p++)
         y[p].v[0] = y[p].v[1] = _mm256_setzero_ps();
+    const uint8_t *far = w + panel;
     for (size_t at = 0; at < k; at += t.block, x += t.block, w += group_bytes(t)) {
         size_t n = num_min(t.block, k - at), i = 0;
+        /* Every line, scales too; behind the end of these panels go the next P. */
+        size_t ahead = w + AHEAD < far ? AHEAD : AHEAD + (P - 1) * panel;
+#pragma GCC unroll 2
+        for (size_t p = 0; p < P; p++)
+            _mm_prefetch((const char *)w + p * panel + ahead, _MM_HINT_T0);
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; p++)
             s[p].v[0] = s[p].v[1] = _mm256_setzero_ps();
@@ -178,7 +185,7 @@ KERN_INLINE void gemv(struct codes t, float *f, const uint8_t *w, size_t panel, 
 #pragma GCC unroll 2
             for (size_t p = 0; p < P; p++) {
                 const uint8_t *c = w + p * panel + 64 + i / UNIT * t.unit;
-                _mm_prefetch((const char *)c + AHEAD, _MM_HINT_T0);
+                _mm_prefetch((const char *)c + ahead, _MM_HINT_T0);
                 fetch(t, &l, c, v);
 #pragma GCC unroll 4
                 for (size_t j = 0; j < UNIT; j++)
@@ -213,8 +220,10 @@ struct wide {
 };
 
 KERN_INLINE void unpack(struct codes t, const struct levels *l, struct wide *o,
-                        const uint8_t *block, size_t n)
+                        const uint8_t *block, size_t ahead, size_t n)
 {
+    for (size_t i = 0; i < group_bytes(t); i += 64)
+        _mm_prefetch((const char *)block + ahead + i, _MM_HINT_T0);
     for (size_t i = 0; i < n; i += UNIT) {
         fetch(t, l, block + 64 + i / UNIT * t.unit, o->w + i);
 #pragma GCC unroll 4
@@ -262,15 +271,16 @@ TILE(6)
 static void (*const tiles[])(float *f, const struct wide *w, size_t n, const float *x,
                              size_t ldx) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
-/* Adds values [k0, k1) of a panel and `cols` columns at x to f; k0 is a multiple of the block. */
-KERN_INLINE void gemm(struct codes t, float *f, const uint8_t *panel, size_t k0, size_t k1,
-                      const float *x, size_t ldx, size_t cols)
+/* Adds values [k0, k1) of a panel and `cols` columns at x to f; k0 is a multiple of the block. What
+   is read next lies `ahead` behind. */
+KERN_INLINE void gemm(struct codes t, float *f, const uint8_t *panel, size_t ahead, size_t k0,
+                      size_t k1, const float *x, size_t ldx, size_t cols)
 {
     struct wide w;
     const struct levels l = levels_of(t);
     for (size_t k = k0; k < k1; k += t.block) {
         size_t n = num_min(t.block, k1 - k), groups = (cols + TILE_COLS - 1) / TILE_COLS;
-        unpack(t, &l, &w, panel + k / t.block * group_bytes(t), n);
+        unpack(t, &l, &w, panel + k / t.block * group_bytes(t), ahead, n);
         for (size_t c = 0, m; groups; c += m, groups--) {
             m = (cols - c + groups - 1) / groups; /* even, so that none is ragged */
             tiles[m - 1](f + 16 * c, &w, n, x + c * ldx + k, ldx);
@@ -283,8 +293,8 @@ KERN_INLINE void gemm(struct codes t, float *f, const uint8_t *panel, size_t k0,
 struct kernels {
     const struct panel_layout *layout;
     void (*gemv[PANELS])(float *f, const uint8_t *w, size_t panel, size_t k, const float *x);
-    void (*gemm)(float *f, const uint8_t *panel, size_t k0, size_t k1, const float *x, size_t ldx,
-                 size_t cols);
+    void (*gemm)(float *f, const uint8_t *panel, size_t ahead, size_t k0, size_t k1, const float *x,
+                 size_t ldx, size_t cols);
 };
 
 static void mul_one(const struct kernels *kn, float *y, const uint8_t *w, size_t rows, size_t k,
@@ -307,13 +317,14 @@ static void mul_many(const struct kernels *kn, float *y, size_t ldy, const uint8
     size_t panel = kn->layout->bytes(k);
     for (size_t c = 0; c < cols; c += CHUNK_COLS, x += CHUNK_COLS * ldx, y += CHUNK_COLS * ldy) {
         size_t m = num_min(CHUNK_COLS, cols - c);
-        for (size_t k0 = 0; k0 < k; k0 += PART)
+        size_t part = m * k <= PART * CHUNK_COLS ? k : PART, ahead = part < k ? panel : AHEAD;
+        for (size_t k0 = 0; k0 < k; k0 += part)
             for (size_t r = 0; r < rows; r += 16) {
                 size_t n = num_min(16, rows - r) * sizeof *f;
                 memset(f, 0, m * 16 * sizeof *f);
                 for (size_t i = 0; i < m && k0; i++)
                     memcpy(f + 16 * i, y + i * ldy + r, n);
-                kn->gemm(f, w + r / 16 * panel, k0, num_min(k, k0 + PART), x, ldx, m);
+                kn->gemm(f, w + r / 16 * panel, ahead, k0, num_min(k, k0 + part), x, ldx, m);
                 for (size_t i = 0; i < m; i++)
                     memcpy(y + i * ldy + r, f + 16 * i, n);
             }
@@ -329,18 +340,19 @@ static void mul_many(const struct kernels *kn, float *y, size_t ldy, const uint8
     {                                                                                             \
         gemv((struct codes){__VA_ARGS__}, f, w, panel, k, x, 2);                                  \
     }                                                                                             \
-    static void name##_gemm(float *f, const uint8_t *panel, size_t k0, size_t k1, const float *x, \
-                            size_t ldx, size_t cols)                                              \
+    static void name##_gemm(float *f, const uint8_t *panel, size_t ahead, size_t k0, size_t k1,   \
+                            const float *x, size_t ldx, size_t cols)                              \
     {                                                                                             \
-        gemm((struct codes){__VA_ARGS__}, f, panel, k0, k1, x, ldx, cols);                        \
+        gemm((struct codes){__VA_ARGS__}, f, panel, ahead, k0, k1, x, ldx, cols);                 \
     }                                                                                             \
     static void name##_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,         \
                            const struct kern_x *x, size_t col0, size_t cols)                      \
     {                                                                                             \
         static const struct kernels kn = {&layout, {name##_gemv_1, name##_gemv_2}, name##_gemm};  \
         const float *first = x->f + col0 * x->ldf;                                                \
-        if (cols == 1)                                                                            \
-            mul_one(&kn, y, w, rows, k, first);                                                   \
+        if (cols <= FEW_COLS)                                                                     \
+            for (size_t c = 0; c < cols; c++)                                                     \
+                mul_one(&kn, y + c * ldy, w, rows, k, first + c * x->ldf);                        \
         else                                                                                      \
             mul_many(&kn, y, ldy, w, rows, k, first, x->ldf, cols);                               \
     }

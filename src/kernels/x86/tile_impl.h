@@ -25,7 +25,8 @@
 
 enum {
     TILE_COLS = 6,
-    TILE_DEPTH = 384, /* panels × k of a chunk: F32 takes 24 KiB */
+    TILE_DEPTH = 384,  /* panels × k of a chunk: F32 takes 24 KiB */
+    TILE_AHEAD = 9216, /* bytes from what one column uses to what it fetches */
 };
 
 /* One register tile, `rows` of them valid (more than 16 · (panels − 1)). */
@@ -176,13 +177,52 @@ static void tile_bf16(const struct kern_tile *t)
     tile_run(t, KERN_BF16);
 }
 
-/* Weights of a float type: the panels of panel.h are tiles with k_step 16. */
-static void tile_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
-                     const struct kern_x *x, size_t col0, size_t cols, enum kern_float type)
+/* y = P panels of weights (`panel` bytes apart, `rows` rows, more than 16 · (P − 1)) · x. */
+KERN_INLINE void tile_column(float *y, const char *w, size_t panel, size_t rows, size_t k,
+                             const float *x, enum kern_float type, size_t P)
 {
-    size_t size = type == KERN_F32 ? 4 : 2;
+    const size_t step = 16 * (type == KERN_F32 ? 4 : 2), far = TILE_AHEAD / step;
+    struct lanes acc[2];
+    /* Each panel is fetched ahead; behind the end of these go the next P. */
+    const char *ahead = w + TILE_AHEAD;
+#pragma GCC unroll 2
+    for (size_t p = 0; p < P; p++)
+        acc[p] = lanes_set(0.0f);
+    for (size_t i = 0, end = k > far ? k - far : 0; i < k; end = k, ahead += (P - 1) * panel)
+        for (; i < end; i++)
+#pragma GCC unroll 2
+            for (size_t p = 0; p < P; p++) {
+                const char *at = w + p * panel + i * step;
+                _mm_prefetch(ahead + p * panel + i * step, _MM_HINT_T0);
+                acc[p] = lanes_fma(tile_load(at, 0, type), lanes_set(x[i]), acc[p]);
+            }
+    if (P == 2)
+        lanes_store(y, acc[0]);
+    lanes_store_n(y + 16 * (P - 1), acc[P - 1], rows - 16 * (P - 1));
+}
+
+/* One column: a chain per row, so two panels side by side hide some of its latency. */
+KERN_INLINE void tile_one(float *y, const char *w, size_t panel, size_t rows, size_t k,
+                          const float *x, enum kern_float type)
+{
+    for (; rows > 16; rows -= num_min(rows, 32), y += 32, w += 2 * panel)
+        tile_column(y, w, panel, num_min(rows, 32), k, x, type, 2);
+    if (rows)
+        tile_column(y, w, panel, rows, k, x, type, 1);
+}
+
+/* Weights of a float type: the panels of panel.h are tiles with k_step 16. */
+KERN_INLINE void tile_mul(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                          const struct kern_x *x, size_t col0, size_t cols, enum kern_float type)
+{
+    size_t size = type == KERN_F32 ? 4 : 2, panel = num_round_up(k * 16 * size, KERN_ALIGN);
+    if (cols == 1) {
+        tile_one(y, (const char *)w, panel, rows, k, x->f + col0 * x->ldf, type);
+        return;
+    }
     tile_run(&(struct kern_tile){.w = w,
-                                 .panel_step = num_round_up(k * 16 * size, KERN_ALIGN) / size,
+                                 .ahead = w + 2 * panel,
+                                 .panel_step = panel / size,
                                  .k_step = 16,
                                  .rows = rows,
                                  .k = k,
