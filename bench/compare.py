@@ -172,20 +172,30 @@ def table(data):
                           if q else " – | – | – |"))
 
 
+def warm(path):
+    with open(path, "rb", buffering=0) as f:
+        while f.read(1 << 24):
+            pass
+
+
 def start(o, models, names):
-    """Warm start to the first token, and peak memory, in turns."""
+    """Warm start to the first token, and peak memory, in turns. ponder: from the start of the process to the first byte
+    of its answer; peers: without the start of theirs. The file is read before each, as systems drop pages that rest."""
     print("| model | threads | contender | seconds to first token (range) | peak memory | file |\n|---|--:|---|--:|--:|--:|")
     for model in models:
         for threads in o.threads:
             got = {n: [] for n in ["ponder", *names]}
             for i in range(o.rounds + 1):
                 for who in got:
+                    warm(model)
                     if who == "ponder":
                         t = time.perf_counter()
                         p = subprocess.Popen([o.ponder, "run", model, "Hello", "--max-tokens", "1", "-t", str(threads),
-                                              *(["--isa", o.isa] if o.isa else [])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                              *(["--isa", o.isa] if o.isa else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                        p.stdout.read(1)
+                        t = time.perf_counter() - t
                         _, _, use = os.wait4(p.pid, 0)
-                        row = time.perf_counter() - t, use.ru_maxrss * 1024
+                        row = t, use.ru_maxrss * 1024
                     else:
                         v, _ = peer(o, model, threads, names[who], {"start": 32})
                         row = (v["seconds"], v["bytes"]) if v else None

@@ -3,12 +3,13 @@
 usage: peer_run.py '{"engine": "llama" or "ik", "model": …, "threads": …, "flash": …, "repack": …,
                      "samples": …, "works": [{"name", "decode", "tokens", "depth", "sequences"}, …]}'
 
-With "start": N instead of works: seconds from the call that loads to the logits after N tokens, and
+With "start": N instead of works: seconds from the call that loads to the logits after N tokens (what
+Python takes to start and import is not counted), and
 the peak of resident memory. Both engines are driven through their C interface: llama_batch with a
 sequence id per token, so that decoding many sequences is what their own servers do. Sequences,
 tokens, depth and what is timed are those of `ponder bench`.
 """
-import ctypes, json, resource, sys, time
+import ctypes, importlib, json, resource, sys, time
 
 CHUNK = 512
 
@@ -134,6 +135,7 @@ class Runner:
 
 def main():
     job = json.loads(sys.argv[1])
+    importlib.import_module({"llama": "llama_cpp", "ik": "ik_llama_cpp._ctypes_api"}[job["engine"]])
     t = time.perf_counter()
     engine = {"llama": Llama, "ik": Ik}[job["engine"]](job)
     if not engine.model:
