@@ -43,6 +43,9 @@ enum { LINE = 64, SPINS_PER_LOOK = 32 };
    top-p over 49,000 to 152,000 tokens). With more threads than CPUs a spinning thread keeps the one
    from running that it waits for. */
 static const double spin_seconds = 500e-6, spin_seconds_crowded = 2e-6;
+/* The other side may be waiting for this CPU; but to yield is to give a neighbour's process its
+   whole slice, some milliseconds, and most waits end before. */
+static const double spin_yield_seconds = 50e-6;
 
 typedef void team_fn(void *arg, size_t chunk, int worker);
 
@@ -67,6 +70,7 @@ struct team {
 
     int threads; /* with the caller */
     double spin;
+    bool crowded; /* more threads than CPUs */
     struct worker workers[TEAM_MAX];
 };
 
@@ -121,10 +125,11 @@ static bool spin_more(const struct team *t, struct spin *s)
     relax();
     if (++s->looks % SPINS_PER_LOOK)
         return true;
-    sched_yield(); /* the other side may be waiting for this CPU */
     double now = clock_seconds();
     if (s->start == 0)
         s->start = now;
+    if (now - s->start >= (t->crowded ? 0 : spin_yield_seconds))
+        sched_yield();
     return now - s->start <= t->spin;
 }
 
@@ -245,6 +250,7 @@ int team_new(struct team **out, int threads, struct err *e)
     if (!t)
         return err_nomem(e, sizeof *t, "the thread team");
     *t = (struct team){.threads = threads,
+                       .crowded = threads > sensible,
                        .spin = threads > sensible ? spin_seconds_crowded : spin_seconds};
     /* Signals are the main thread's business. */
     sigset_t all, old;

@@ -33,6 +33,7 @@ int weight_store_init(struct weight_store *s, size_t bytes, struct err *e)
     memset(s, 0, sizeof *s);
     if (!num_add(&n, bytes, 2 * (size_t)WEIGHT_HUGE))
         return err_set(e, ERR_LIMIT, "weights of %zu bytes do not fit into memory", bytes);
+    n = n / WEIGHT_PAGE * WEIGHT_PAGE; /* the end is aligned too: vectors are taken from it */
     void *m =
         mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m == MAP_FAILED)
@@ -61,11 +62,15 @@ void weight_store_release(struct weight_store *s)
     memset(s, 0, sizeof *s);
 }
 
-static void *store_take(struct weight_store *s, size_t bytes)
+static void *store_take(struct weight_store *s, size_t bytes, bool vector)
 {
     size_t n = num_round_up(bytes, KERN_ALIGN);
-    if (n < bytes || s->cap - s->used < n)
+    if (n < bytes || s->cap - s->used - s->top < n)
         return NULL;
+    if (vector) {
+        s->top += n;
+        return s->mem + s->cap - s->top;
+    }
     void *p = s->mem + s->used;
     s->used += n;
     return p;
@@ -384,7 +389,7 @@ static int weight_place(struct weight *w, const struct kern *k, struct weight_st
     *p = (struct weight_pending){.store = store, .w = w, .state = state, .left = n};
     if (weight_has_kernel(k, w->type)) {
         w->panel_bytes = k->mul[w->type->id].panel_bytes(w->cols);
-        p->panels = store_take(store, bytes);
+        p->panels = store_take(store, bytes, false);
         if (!p->panels)
             return err_nomem(e, bytes, w->name);
     }
@@ -430,7 +435,7 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
     int rc = weight_init(w, name, t, 1, n, from, e);
     if (rc)
         return rc;
-    float *v = store_take(store, weight_vector_bytes(n));
+    float *v = store_take(store, weight_vector_bytes(n), true);
     if (!v)
         return err_nomem(e, weight_vector_bytes(n), name);
     uint8_t *made = NULL;

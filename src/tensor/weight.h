@@ -85,9 +85,11 @@ struct weight_pending {
     struct weight_done done;
 };
 
+/* Matrices lie at its beginning, vectors at its end: those are touched at load, all others when
+ * they are packed. */
 struct weight_store {
     uint8_t *mem;
-    size_t cap, used;
+    size_t cap, used, top; /* bytes; taken from the beginning, and from the end */
 
     struct arena arena; /* of what is pending */
     struct weight_pending *pending, **tail;
