@@ -33,7 +33,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
      .help = "packed into memory for speed, or mapped: read from the file when used; auto maps what does not fit"},
     {.name = "activations", .kind = OPT_ENUM, .arg = "TYPE", .choices = "int8|int16|f32", .shown = "int16 below 300 million weights, else int8",
      .env = "PONDER_ACTIVATIONS", .offset = AT(activations),
-     .help = "what products with quantized weights read: int8 is fast, int16 nearly exact, f32 exact and very slow"},
+     .help = "what products with quantized weights read: int8 (BF16 where weights are BF16 or FP8) is fast, int16 nearly exact, f32 exact and very slow"},
     {.name = "draft", .kind = OPT_ENUM, .arg = "HOW", .choices = "off|mtp", .value = "off",
      .env = "PONDER_DRAFT", .offset = AT(draft),
      .help = "guess tokens ahead with the model's prediction layer (V3, R1); the answer is the same"},

@@ -194,13 +194,13 @@ static void engine_facts(struct engine *g)
     i->experts = cfg->n_expert;
     i->experts_used = cfg->n_expert_used;
     for (int m = 0; m < MODEL_MATH_COUNT; m++) {
-        /* Two columns of int8 stand for one of int16. */
-        enum engine_math as = m == MODEL_MATH_BF16  ? ENGINE_MATH_BF16
-                              : m == MODEL_MATH_F32 ? ENGINE_MATH_F32
-                              : g->ops.fine         ? ENGINE_MATH_INT16
-                                                    : ENGINE_MATH_INT8;
-        i->token_macs[as] = count->layer_macs[m];
-        i->head_macs[as] = count->head_macs[m];
+        /* Two columns of int8 stand for one of int16; floats then stand for BF16. */
+        enum engine_math as = m == MODEL_MATH_BF16 && !g->ops.fine ? ENGINE_MATH_BF16
+                              : m != MODEL_MATH_INT8               ? ENGINE_MATH_F32
+                              : g->ops.fine                        ? ENGINE_MATH_INT16
+                                                                   : ENGINE_MATH_INT8;
+        i->token_macs[as] += count->layer_macs[m];
+        i->head_macs[as] += count->head_macs[m];
     }
     i->vocab = model_config(g->model)->n_vocab;
     i->layers = model_config(g->model)->n_layer;

@@ -37,8 +37,8 @@ enum engine_place {
 /* What products with quantized weights read. */
 enum engine_act {
     ENGINE_ACT_AUTO,  /* int16 for models of less than 300 million weights, else int8 */
-    ENGINE_ACT_INT8,  /* a byte a value: fast */
-    ENGINE_ACT_INT16, /* two bytes: the value, and what rounding left of it */
+    ENGINE_ACT_INT8,  /* a byte a value, BF16 for weights in BF16 and FP8: fast */
+    ENGINE_ACT_INT16, /* two bytes: the value, and what rounding left of it; float for BF16, FP8 */
     ENGINE_ACT_F32,   /* float: weights are decoded, slow */
 };
 

@@ -43,19 +43,26 @@ void kern_init(struct kern *k, enum cpu_isa isa)
 #ifdef __x86_64__
     if (isa >= CPU_AVX512VNNI && __builtin_cpu_supports("avx512vbmi"))
         kern_init_vbmi_mul(k);
+    if (isa >= CPU_AVX512VNNI && cpu_bf16())
+        kern_init_bf16_mul(k);
 #endif
 }
 
 void kern_float(struct kern *k)
 {
-    for (size_t i = 0; i < kern_type_count; i++)
-        if (kern_types[i].act != KERN_ACT_F32)
-            k->mul[kern_types[i].id].act = KERN_ACT_NONE;
+    for (size_t i = 0; i < kern_type_count; i++) {
+        struct kern_mul *m = &k->mul[kern_types[i].id];
+        if (m->act == KERN_ACT_F32)
+            continue;
+        m->act = m->mul_f32 ? KERN_ACT_F32 : KERN_ACT_NONE;
+        m->mul = m->mul_f32 ? m->mul_f32 : m->mul;
+        m->mul_f32 = NULL;
+    }
 }
 
 /* The arrays of a form in the order they lie in memory; 0 bytes for those it does not have. */
 struct x_sizes {
-    size_t q, d, s, sum, sum16, sum32;
+    size_t q, d, s, sum, sum16, sum32, h;
 };
 
 static struct x_sizes x_sizes(enum kern_act act, size_t k, size_t cols)
@@ -71,6 +78,8 @@ static struct x_sizes x_sizes(enum kern_act act, size_t k, size_t cols)
         z.d = blocks * 4;
         z.sum16 = blocks * 16 * 2;
         z.sum32 = blocks * 8 * 2;
+    } else if (act == KERN_ACT_BF16) {
+        z.h = num_round_up(k, 32) * cols * 2; /* a multiple of KERN_ALIGN */
     }
     z.q = num_round_up(z.q, KERN_ALIGN);
     z.d = num_round_up(z.d, KERN_ALIGN);
@@ -87,7 +96,7 @@ size_t kern_x_bytes(enum kern_act act, size_t k, size_t cols)
     if (!num_add(&n, k, 256) || !num_mul(&n, n, cols) || !num_mul(&n, n, 4))
         return SIZE_MAX; /* no allocation of this size succeeds */
     struct x_sizes z = x_sizes(act, k, cols);
-    return z.q + z.d + z.s + z.sum + z.sum16 + z.sum32;
+    return z.q + z.d + z.s + z.sum + z.sum16 + z.sum32 + z.h;
 }
 
 /* The next `bytes` of *mem, or NULL when the form has no such array. */
@@ -109,4 +118,5 @@ void kern_x_place(struct kern_x *x, enum kern_act act, size_t k, size_t cols, vo
     x->sum = place(&p, z.sum);
     x->sum16 = place(&p, z.sum16);
     x->sum32 = place(&p, z.sum32);
+    x->h = place(&p, z.h);
 }

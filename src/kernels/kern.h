@@ -19,6 +19,11 @@
  * all 16 rows. The size is that of the file's rows, rounded up (layouts: panel.h). The last panel
  * of a matrix whose rows are no multiple of 16 is filled with zero rows.
  *
+ * BF16 products (KERN_ACT_BF16) are dot products of pairs of values as vdpbf16ps computes them: the
+ * chain takes the second value of a pair, then the first; numbers below the normal ones are read
+ * and written as zero (of their sign), where "below" is decided after rounding. That is an FMA with
+ * DAZ and FTZ set in MXCSR.
+ *
  * Activations of quantized products are int8 in [-127, 127], quantized per 32 values (types with
  * blocks of 32) or per 256 (K-quants); quantize_* below define the rounding.
  *
@@ -45,12 +50,13 @@ enum kern_act {
     KERN_ACT_F32,
     KERN_ACT_Q32,  /* int8, a scale per 32 values */
     KERN_ACT_Q256, /* int8, a scale per 256 values, sums per 16 and per 32 */
+    KERN_ACT_BF16, /* rounded to BF16, in pairs */
 };
 
 /*
  * Activations of `cols` columns (tokens) of k values each, in the forms that are needed. Arrays are
  * block-major: all columns of a block lie together. kb = k rounded up to a multiple of 64 (Q32), so
- * that blocks come in pairs, or of 256 (Q256); what is beyond k is zero.
+ * that blocks come in pairs, of 256 (Q256) or of 32 (BF16); what is beyond k is zero.
  */
 struct kern_x {
     size_t k, cols;
@@ -62,6 +68,7 @@ struct kern_x {
     int32_t *sum;   /* Q32: sum of the 32 int8 values (kb/32, cols) */
     int16_t *sum16; /* Q256: sums of 16 values (kb/256, cols, 16) */
     int16_t *sum32; /* Q256: sums of 32 values (kb/256, cols, 8) */
+    uint16_t *h;    /* BF16: (kb/32, cols, 32) */
 };
 
 /* Matrix product of one weight type. */
@@ -86,6 +93,11 @@ struct kern_mul {
      */
     void (*mul)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
                 const struct kern_x *x, size_t col0, size_t cols);
+
+    /* The same over the same panels with activations in F32, of types whose act is
+       KERN_ACT_BF16; else NULL. */
+    void (*mul_f32)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                    const struct kern_x *x, size_t col0, size_t cols);
 };
 
 /* Element types of the strided float product. */
@@ -189,6 +201,8 @@ struct kern {
     void (*quantize_q32)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
     /* The same per 256 values into q, d, sum16, sum32. */
     void (*quantize_q256)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
+    /* The same rounded to BF16 into h, as f32_to_bf16 does it; zeros beyond k. */
+    void (*quantize_bf16)(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols);
 
     void (*tile[KERN_FLOAT_COUNT])(const struct kern_tile *t);
     void (*dots[KERN_FLOAT_COUNT])(const struct kern_dots *t);
@@ -242,7 +256,8 @@ struct kern {
 /* Fills the table for a level; isa must not exceed cpu_best(). */
 void kern_init(struct kern *k, enum cpu_isa isa);
 
-/* Takes away the products that read int8 activations: their weights are decoded to float then. */
+/* Takes away the products that read rounded activations. Types that have a product by float
+   activations too get that; the weights of the others are decoded to float. */
 void kern_float(struct kern *k);
 
 /* Bytes of the arrays of a kern_x for k values and cols columns in form `act`, and their placing

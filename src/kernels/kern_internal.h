@@ -38,6 +38,7 @@ void kern_init_avx512_mul(struct kern *k); /* float types and codes of floats */
 void kern_init_avx512_vec(struct kern *k);
 void kern_init_vnni_mul(struct kern *k); /* quantized types */
 void kern_init_vnni_page(struct kern *k);
+void kern_init_bf16_mul(struct kern *k); /* BF16 and FP8; call it where the processor has BF16 */
 void kern_init_vbmi_mul(struct kern *k); /* codebooks; call it where the processor has VBMI */
 #endif
 

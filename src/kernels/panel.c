@@ -21,7 +21,7 @@
 const struct kern_type kern_types[] = {
     {QUANT_F32,    KERN_ACT_F32,  &panel_f32},
     {QUANT_F16,    KERN_ACT_F32,  &panel_f16},
-    {QUANT_BF16,   KERN_ACT_F32,  &panel_f16},
+    {QUANT_BF16,   KERN_ACT_BF16, &panel_bf16},
     {QUANT_Q8_0,   KERN_ACT_Q32,  &panel_q8_0},
     {QUANT_Q4_0,   KERN_ACT_Q32,  &panel_q4_0},
     {QUANT_Q4_1,   KERN_ACT_Q32,  &panel_q4_1},
@@ -44,7 +44,7 @@ const struct kern_type kern_types[] = {
     {QUANT_IQ3_S,  KERN_ACT_Q256, &panel_iq3_s},
     {QUANT_IQ1_S,  KERN_ACT_Q256, &panel_iq1_s},
     {QUANT_IQ1_M,  KERN_ACT_Q256, &panel_iq1_m},
-    {QUANT_FP8,    KERN_ACT_F32,  &panel_code8},
+    {QUANT_FP8,    KERN_ACT_BF16, &panel_code8},
     {QUANT_I8,     KERN_ACT_F32,  &panel_code8},
     {QUANT_NF4,    KERN_ACT_F32,  &panel_code4},
     {QUANT_FP4,    KERN_ACT_F32,  &panel_code4},
@@ -65,6 +65,7 @@ enum unit {
     UNIT_HALF,  /* fp16: one vector of 32 bytes */
     UNIT_FLOAT, /* float: one vector of 64 bytes */
     UNIT_BYTE,  /* n bytes: n vectors of 16 bytes */
+    UNIT_PAIR,  /* n bytes: n/2 vectors of 16 pairs of bytes; n a multiple of 32 */
     UNIT_DWORD, /* n dwords: n vectors of 64 bytes */
     UNIT_FEW,   /* the same, n any number */
     UNIT_WORD,  /* n bytes: 2 n words of 64 bits, the low nibbles of 16 rows, then the high ones */
@@ -308,7 +309,7 @@ static const struct shape shape_q8z = {36, 32, 2, 1152, 0, 3, {
     {UNIT_DWORD, 8, 4, {64, 640}}}};
 static const struct shape shape_code8 = {132, 128, 1, 2112, 0, 2, {
     {UNIT_FLOAT,  1, 0, {0}},
-    {UNIT_BYTE, 128, 4, {64}}}};
+    {UNIT_PAIR, 128, 4, {64}}}};
 static const struct shape shape_code4 = {36, 64, 1, 576, 0, 2, {
     {UNIT_FLOAT, 1, 0, {0}},
     {UNIT_BYTE, 32, 4, {64}}}};
@@ -418,6 +419,30 @@ KERN_INLINE void pack_bytes(uint8_t *dst, const uint8_t *const p[16], size_t off
     }
 }
 
+/* 16 halves of 16 rows, dst[i][r] = half i at p[r] + off: dwords are pairs of values, which a
+   transpose of dwords brings into lanes; then even and odd halves part. */
+static void pack_halves(uint8_t *dst, const uint8_t *const p[16], size_t off)
+{
+    for (size_t half = 0; half < 2; half++)
+        for (size_t g = 0; g < 16; g += 8) {
+            v4u t[4], u[4];
+            for (size_t r = 0; r < 4; r++) {
+                t[r] = load4(p[g + r] + off + 16 * half);
+                u[r] = load4(p[g + 4 + r] + off + 16 * half);
+            }
+            transpose4(t);
+            transpose4(u);
+            for (size_t j = 0; j < 4; j++) {
+                v8h a = (v8h)t[j], b = (v8h)u[j];
+                v8h even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+                v8h odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+                uint8_t *o = dst + 32 * (8 * half + 2 * j) + 2 * g;
+                memcpy(o, &even, 16);
+                memcpy(o + 32, &odd, 16);
+            }
+        }
+}
+
 /* n (a multiple of 8) bytes of 16 rows: their low nibbles as words of 64 bits, then the high ones.
    Up to 15 bytes behind are read. */
 KERN_INLINE void pack_words(uint8_t *dst, const uint8_t *const p[16], size_t off, size_t n)
@@ -516,6 +541,9 @@ KERN_INLINE void shape_pack(const struct shape *s, uint8_t *dst, const uint8_t *
                 pack_dwords(to, p, e->file, e->n);
             else if (e->unit == UNIT_BYTE)
                 pack_bytes(to, p, e->file, e->n);
+            else if (e->unit == UNIT_PAIR)
+                for (size_t j = 0; j < e->n; j += 32)
+                    pack_halves(to + 16 * j, p, e->file + j);
             else if (e->unit == UNIT_E8M0)
                 pack_field(to, p, e->file, 1);
             else if (e->unit == UNIT_WORD)
@@ -555,6 +583,9 @@ KERN_INLINE void shape_unpack(const struct shape *s, uint8_t *dst, const uint8_t
             } else if (e->unit == UNIT_BYTE) {
                 for (size_t j = 0; j < e->n; j++)
                     dst[e->file + j] = from[16 * j + r];
+            } else if (e->unit == UNIT_PAIR) {
+                for (size_t j = 0; j < e->n; j++)
+                    dst[e->file + j] = from[32 * (j / 2) + 2 * r + j % 2];
             } else if (e->unit == UNIT_WORD) {
                 for (size_t j = 0; j < e->n; j++) {
                     const uint8_t *v = from + 16 * j + r / 2;
@@ -664,37 +695,13 @@ static void unpack_f32(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
         memcpy(dst + 4 * i, panel + 64 * i + 4 * r, 4);
 }
 
-/* 16 values of 16 rows: dwords are pairs of values, which a transpose of dwords brings into lanes;
-   then even and odd halves part. */
-static void pack_f16_16(uint8_t *dst, const uint8_t *const p[16])
-{
-    for (size_t half = 0; half < 2; half++)
-        for (size_t g = 0; g < 16; g += 8) {
-            v4u t[4], u[4];
-            for (size_t r = 0; r < 4; r++) {
-                t[r] = load4(p[g + r] + 16 * half);
-                u[r] = load4(p[g + 4 + r] + 16 * half);
-            }
-            transpose4(t);
-            transpose4(u);
-            for (size_t j = 0; j < 4; j++) {
-                v8h a = (v8h)t[j], b = (v8h)u[j];
-                v8h even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-                v8h odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-                uint8_t *o = dst + 32 * (8 * half + 2 * j) + 2 * g;
-                memcpy(o, &even, 16);
-                memcpy(o + 32, &odd, 16);
-            }
-        }
-}
-
 static void pack_f16(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k)
 {
     const uint8_t *p[16];
     size_t i = 0;
     for (; i + 16 <= k; i += 16) {
         float_rows(p, src, stride, rows, 2 * i);
-        pack_f16_16(dst + 32 * i, p);
+        pack_halves(dst + 32 * i, p, 0);
     }
     for (; i < k; i++) {
         float_rows(p, src, stride, rows, 2 * i);
@@ -710,4 +717,30 @@ static void unpack_f16(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
 }
 
 const struct panel_layout panel_f32 = {bytes_f32, pack_f32, unpack_f32};
+/* A pair is a dword. */
+static void pack_bf16(uint8_t *dst, const uint8_t *src, size_t stride, size_t rows, size_t k)
+{
+    const uint8_t *p[16];
+    size_t i = 0;
+    for (; i + 8 <= k; i += 8) {
+        float_rows(p, src, stride, rows, 2 * i);
+        pack_dwords(dst + 32 * i, p, 0, 4);
+    }
+    for (; i < k; i += 2) {
+        float_rows(p, src, stride, rows, 2 * i);
+        for (size_t r = 0; r < 16; r++) {
+            uint16_t pair[2] = {0};
+            memcpy(pair, p[r], k - i > 1 ? 4 : 2);
+            memcpy(dst + 32 * i + 4 * r, pair, 4);
+        }
+    }
+}
+
+static void unpack_bf16(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
+{
+    for (size_t i = 0; i < k; i++)
+        memcpy(dst + 2 * i, panel + 64 * (i / 2) + 4 * r + 2 * (i % 2), 2);
+}
+
+const struct panel_layout panel_bf16 = {bytes_f16, pack_bf16, unpack_bf16};
 const struct panel_layout panel_f16 = {bytes_f16, pack_f16, unpack_f16};

@@ -52,11 +52,12 @@
  * of codes [8][16]; high[8][4], [i][3] has the shifts' signs; scales [2][16]
  *
  * Codes of floats with a scale per block, which the last of a row need not fill:
- *   FP8, I8   128 values, 2112 B   float d[16]; codes [128][16], a byte each
+ *   FP8, I8   128 values, 2112 B   float d[16]; codes [64][16][2], a byte each: pairs of values
  *   NF4, FP4   64 values,  576 B   float d[16]; codes [32][16], two a byte, the first in the high
  *                                  nibble
  *
- * Float types, k values: [k][16] elements (64, 32, 32 bytes per k), the whole rounded up to 64.
+ * Float types, k values: F32 and F16 [k][16] elements (64, 32 bytes per k), the whole rounded up to
+ * 64; BF16 [k/2][16][2], pairs of values, the second of the last one zero if k is odd.
  */
 #ifndef PONDER_KERNELS_PANEL_H
 #define PONDER_KERNELS_PANEL_H
@@ -71,6 +72,6 @@ extern const struct panel_layout {
 } panel_q8_0, panel_q4_0, panel_mxfp4, panel_q4_1, panel_q5_0, panel_q5_1, panel_q4_k, panel_q5_k,
     panel_q6_k, panel_iq4_xs, panel_q3_k, panel_q2_k, panel_tq2_0, panel_tq1_0, panel_iq2_xxs,
     panel_iq3_xxs, panel_iq2_xs, panel_iq2_s, panel_iq3_s, panel_iq1_s, panel_iq1_m, panel_q8z,
-    panel_code8, panel_code4, panel_f32, panel_f16;
+    panel_code8, panel_code4, panel_f32, panel_f16, panel_bf16;
 
 #endif

@@ -281,7 +281,7 @@ static enum model_math load_math(const struct kern *k, const struct weight *w)
     enum kern_act act = k->mul[w->type->id].act;
     if (act == KERN_ACT_Q32 || act == KERN_ACT_Q256)
         return MODEL_MATH_INT8;
-    return w->type->id == QUANT_BF16 || w->type->id == QUANT_FP8 ? MODEL_MATH_BF16 : MODEL_MATH_F32;
+    return act == KERN_ACT_BF16 ? MODEL_MATH_BF16 : MODEL_MATH_F32;
 }
 
 /* What a token reads and multiplies: of experts, the chosen share. */

@@ -2,9 +2,9 @@
  * Matrix products: op_linear, op_linears, op_linear_heads, op_swiglu.
  *
  * One parallel region computes all matrices that share an input. The input is prepared once (int8
- * per 32 or 256 values, or as it is), then chunks of rows go to the team; within a chunk the kernel
- * runs over all columns, so a chunk's weights are read from memory once. Which rows form a chunk is
- * a pure speed choice: each output is one chain over K (kernels/kern.h).
+ * per 32 or 256 values, BF16, or as it is), then chunks of rows go to the team; within a chunk the
+ * kernel runs over all columns, so a chunk's weights are read from memory once. Which rows form a
+ * chunk is a pure speed choice: each output is one chain over K (kernels/kern.h).
  *
  * Weights that are not packed: with a kernel, 16 rows at a time are packed into the worker's
  * scratch, or into the store where they belong (weight_panel), and the kernel runs over them, the
@@ -24,15 +24,15 @@ enum {
 
 /* ---- rows times columns ---------------------------------------------------------------------- */
 
-enum kern_act linear_act(const struct kern *k, const struct weight *w)
+enum kern_act linear_act(const struct kern *k, const struct weight *w, bool floats)
 {
     enum kern_act act = k->mul[w->type->id].act;
-    return act == KERN_ACT_NONE ? KERN_ACT_F32 : act;
+    return act == KERN_ACT_NONE || (floats && act == KERN_ACT_BF16) ? KERN_ACT_F32 : act;
 }
 
-unsigned linear_form(const struct kern *k, const struct weight *w)
+unsigned linear_form(const struct kern *k, const struct weight *w, bool floats)
 {
-    return 1u << linear_act(k, w);
+    return 1u << linear_act(k, w, floats);
 }
 
 /* Floats of 16 rows in file form, when they have to be made first. */
@@ -73,7 +73,9 @@ static void linear_mul(const struct kern_mul *m, const struct linear_x *x, float
                        const uint8_t *panels, size_t rows, size_t k, size_t col0, size_t cols)
 {
     const struct kern_x *form = &x->form[m->act - 1];
-    if (x->fine && m->act != KERN_ACT_F32)
+    if (x->floats && m->act == KERN_ACT_BF16)
+        m->mul_f32(y, ldy, panels, rows, k, &x->form[KERN_ACT_F32 - 1], col0, cols);
+    else if (x->fine && m->act != KERN_ACT_F32)
         linear_pairs(m, y, ldy, panels, rows, k, form, col0, cols);
     else
         m->mul(y, ldy, panels, rows, k, form, col0, cols);
@@ -108,7 +110,7 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
                  const struct weight *w, size_t r0, size_t r1, float *y, size_t ldy, float *scratch)
 {
     const struct kern_mul *m = &k->mul[w->type->id];
-    const struct kern_x *form = &x->form[linear_act(k, w) - 1];
+    const struct kern_x *form = &x->form[linear_act(k, w, x->floats) - 1];
     const uint8_t *panels = weight_panels(w);
     if (panels) {
         for (size_t r = r0; r < r1; r += LINEAR_ROWS_MAX)
@@ -138,8 +140,12 @@ struct prepare_job {
 static void prepare_quantize(const struct prepare_job *j, const float *data, size_t ldx,
                              size_t col0, size_t cols)
 {
-    (j->form == KERN_ACT_Q32 ? j->kern->quantize_q32 : j->kern->quantize_q256)(j->x, data, ldx,
-                                                                               col0, cols);
+    if (j->form == KERN_ACT_Q32)
+        j->kern->quantize_q32(j->x, data, ldx, col0, cols);
+    else if (j->form == KERN_ACT_Q256)
+        j->kern->quantize_q256(j->x, data, ldx, col0, cols);
+    else
+        j->kern->quantize_bf16(j->x, data, ldx, col0, cols);
 }
 
 /* What the int8 column `col` leaves of x. */
@@ -177,9 +183,9 @@ void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, siz
                     size_t cols, unsigned forms)
 {
     memset(x, 0, sizeof *x);
-    x->fine = c->fine;
+    x->fine = x->floats = c->fine;
     x->form[KERN_ACT_F32 - 1] = (struct kern_x){.k = k, .cols = cols, .f = data, .ldf = ldx};
-    for (int form = KERN_ACT_Q32; form <= KERN_ACT_Q256; form++) {
+    for (int form = KERN_ACT_Q32; form <= KERN_ACT_BF16; form++) {
         if (!(forms & 1u << form))
             continue;
         size_t wide = c->fine ? 2 * cols : cols;
@@ -306,7 +312,7 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
                                      .bias = b && b[i] ? b[i]->vec : NULL,
                                      .y = y[i].data,
                                      .ldy = y[i].cols};
-        forms |= w[i]->order ? 0 : linear_form(c->kern, w[i]);
+        forms |= w[i]->order ? 0 : linear_form(c->kern, w[i], c->fine);
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, w[i]));
     }
     size_t mark = c->used;
@@ -315,7 +321,8 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
         if (!w[i]->order)
             continue;
         struct tensor z = linear_ordered(c, x, w[i]->order);
-        linear_prepare(c, &own[i], z.data, z.cols, z.cols, z.rows, linear_form(c->kern, w[i]));
+        linear_prepare(c, &own[i], z.data, z.cols, z.cols, z.rows,
+                       linear_form(c->kern, w[i], c->fine));
     }
     linear_run(c, &j);
     for (size_t i = 0; i < count && !c->dry && x.rows; i++)
@@ -346,7 +353,7 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
     for (size_t h = 0; h < heads; h++) {
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
         linear_prepare(c, c->dry ? &dry : &xs[h], c->dry ? NULL : x.data + h * in, x.cols, w->cols,
-                       x.rows, linear_form(c->kern, &w[h]));
+                       x.rows, linear_form(c->kern, &w[h], c->fine));
         if (c->dry)
             continue;
         mat[h] = (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
@@ -395,7 +402,7 @@ struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
     struct linear_x in;
     unsigned forms = 0;
     for (size_t h = 0; h < heads; h++) {
-        forms |= linear_form(c->kern, &w[h]);
+        forms |= linear_form(c->kern, &w[h], c->fine);
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
         if (!c->dry)
             mat[h] =
@@ -440,7 +447,7 @@ struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *
                            .y = op_tensor(c, x.rows, gate->rows)};
     size_t mark = c->used;
     linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows,
-                   linear_form(c->kern, gate) | linear_form(c->kern, up));
+                   linear_form(c->kern, gate, c->fine) | linear_form(c->kern, up, c->fine));
     j.scratch_floats = 2 * x.rows * SWIGLU_ROWS +
                        num_max(linear_scratch(c->kern, gate), linear_scratch(c->kern, up));
     j.scratch_floats = num_round_up(j.scratch_floats, 16);

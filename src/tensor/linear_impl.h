@@ -12,15 +12,16 @@
 
 /* Columns of activations in the forms that products read. */
 struct linear_x {
-    struct kern_x form[KERN_ACT_Q256]; /* by kern_act, minus one; unprepared ones are empty */
-    bool fine; /* int8 forms have two columns for each: values, then what rounding left of them */
+    struct kern_x form[KERN_ACT_BF16]; /* by kern_act, minus one; unprepared ones are empty */
+    bool fine;   /* int8 forms have two columns for each: values, then what rounding left of them */
+    bool floats; /* the float form stands for BF16 */
 };
 
-/* The form of the input that the weight's products read. */
-enum kern_act linear_act(const struct kern *k, const struct weight *w);
+/* The form of the input that the weight's products read; `floats` as in linear_x. */
+enum kern_act linear_act(const struct kern *k, const struct weight *w, bool floats);
 
 /* Bit (1 << kern_act) of the form. */
-unsigned linear_form(const struct kern *k, const struct weight *w);
+unsigned linear_form(const struct kern *k, const struct weight *w, bool floats);
 
 /*
  * Prepares `cols` columns of k values, column c at data + c × ldx, in the forms whose bits are set.

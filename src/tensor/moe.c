@@ -61,6 +61,7 @@ struct moe_job {
     float *h; /* (slots, d_ff) */
     uint8_t *x_mem, *h_mem;
 
+    bool floats;                     /* as in linear_x */
     bool hidden;                     /* which side is being prepared */
     size_t prepare_n, prepare_per;   /* slots in all, and of a chunk */
     size_t gate_chunks, down_rows;   /* chunks of one expert; rows of a chunk */
@@ -89,9 +90,11 @@ static void moe_sort(struct moe_job *j, const struct routing *r, size_t t0)
         *g = (struct moe_group){.expert = e,
                                 .slot = j->first[e],
                                 .n = n,
-                                .x_forms = linear_form(j->kern, &j->gate[e]) |
-                                           linear_form(j->kern, &j->up[e]),
-                                .h_forms = linear_form(j->kern, &j->down[e])};
+                                .x_forms = linear_form(j->kern, &j->gate[e], j->floats) |
+                                           linear_form(j->kern, &j->up[e], j->floats),
+                                .h_forms = linear_form(j->kern, &j->down[e], j->floats),
+                                .x.floats = j->floats,
+                                .h.floats = j->floats};
         if (j->x.rows == 1) /* prepared once for all */
             g->x_forms = j->x_forms;
         for (size_t s = g->slot; s < g->slot + n; s++)
@@ -112,7 +115,7 @@ static void moe_sort(struct moe_job *j, const struct routing *r, size_t t0)
 static size_t moe_column_bytes(unsigned forms, size_t k, bool gather)
 {
     size_t n = 0;
-    for (int form = KERN_ACT_Q32; form <= KERN_ACT_Q256; form++)
+    for (int form = KERN_ACT_Q32; form <= KERN_ACT_BF16; form++)
         if (forms & 1u << form)
             n += kern_x_bytes((enum kern_act)form, k, 1);
     if (gather && forms & 1u << KERN_ACT_F32)
@@ -126,7 +129,7 @@ static uint8_t *moe_place(struct linear_x *x, unsigned forms, size_t k, size_t n
                           uint8_t *mem)
 {
     x->form[KERN_ACT_F32 - 1] = (struct kern_x){.k = k, .cols = n, .f = f, .ldf = k};
-    for (int form = KERN_ACT_Q32; form <= KERN_ACT_Q256; form++)
+    for (int form = KERN_ACT_Q32; form <= KERN_ACT_BF16; form++)
         if (forms & 1u << form) {
             kern_x_place(&x->form[form - 1], (enum kern_act)form, k, n, mem);
             mem += kern_x_bytes((enum kern_act)form, k, n);
@@ -150,6 +153,8 @@ static void prepare_chunk(void *arg, size_t chunk, int worker)
             j->kern->quantize_q32(&x->form[KERN_ACT_Q32 - 1], row, 0, col, 1);
         if (forms & 1u << KERN_ACT_Q256)
             j->kern->quantize_q256(&x->form[KERN_ACT_Q256 - 1], row, 0, col, 1);
+        if (forms & 1u << KERN_ACT_BF16)
+            j->kern->quantize_bf16(&x->form[KERN_ACT_BF16 - 1], row, 0, col, 1);
         if (!j->hidden && g->gather)
             memcpy(g->gather + col * j->d, row, j->d * sizeof *row);
     }
@@ -254,8 +259,8 @@ static void moe_reserve(struct op_ctx *c, struct moe_job *j, size_t tokens, size
     size_t slots = tokens * n_used, lazy = 0;
     for (size_t e = 0; e < j->n_expert; e++) {
         const struct weight *w[] = {&j->gate[e], &j->up[e], &j->down[e]};
-        j->x_forms |= linear_form(c->kern, w[0]) | linear_form(c->kern, w[1]);
-        j->h_forms |= linear_form(c->kern, w[2]);
+        j->x_forms |= linear_form(c->kern, w[0], c->fine) | linear_form(c->kern, w[1], c->fine);
+        j->h_forms |= linear_form(c->kern, w[2], c->fine);
         for (size_t i = 0; i < NUM_COUNT(w); i++)
             lazy = num_max(lazy, linear_scratch(c->kern, w[i]));
     }
@@ -278,6 +283,7 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
                      size_t n_expert)
 {
     struct moe_job j = {.kern = c->kern,
+                        .floats = c->fine,
                         .gate = gate,
                         .up = up,
                         .down = down,

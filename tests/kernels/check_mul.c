@@ -18,6 +18,7 @@ enum kind {
     KIND_EXTREME, /* quants and activations at their ends */
     KIND_SPECIAL, /* scales any 16 bits (NaN, infinities, subnormals), activation scales too */
     KIND_ZERO,    /* activations all zero */
+    KIND_TINY,    /* BF16: products and sums around the least normal number */
     KIND_COUNT,
 };
 
@@ -45,6 +46,12 @@ static void put_half(uint8_t *p, uint16_t h)
 static uint16_t plain_half(struct checkasm *c)
 {
     return (uint16_t)(0x1c00 + check_u32(c) % 0x1000 + (check_u32(c) & 1) * 0x8000);
+}
+
+/* 2^(low − 127) to 2^(high − 127), either sign. */
+static uint16_t tiny_bf16(struct checkasm *c, size_t low, size_t high)
+{
+    return (uint16_t)((check_u32(c) & 0x807f) | check_range(c, low, high) << 7);
 }
 
 /* Codes of floats begin with a float scale. */
@@ -110,6 +117,11 @@ static void random_blocks(struct checkasm *c, const struct quant_type *t, uint8_
 static void random_weights(struct checkasm *c, const struct quant_type *t, uint8_t *p, size_t bytes,
                            enum kind kind)
 {
+    if (t->id == QUANT_BF16 && kind == KIND_TINY) {
+        for (size_t i = 0; i < bytes; i += 2)
+            put_half(p + i, tiny_bf16(c, 50, 70));
+        return;
+    }
     if (t->block > 1 || kind == KIND_SPECIAL) {
         random_blocks(c, t, p, bytes, kind);
         return;
@@ -138,9 +150,25 @@ static int8_t random_q(struct checkasm *c, enum kind kind)
     return (int8_t)((int)(check_u32(c) % 255) - 127);
 }
 
+static void random_bf16(struct checkasm *c, struct kern_x *x, const struct quant_type *t,
+                        enum kind kind)
+{
+    size_t n = num_round_up(x->k, 32) * x->cols;
+    x->h = check_buf(c, n * sizeof *x->h);
+    for (size_t i = 0; i < n; i++) {
+        bool fp8 = t->id == QUANT_FP8;
+        uint16_t h = kind == KIND_TINY ? tiny_bf16(c, fp8 ? 0 : 50, fp8 ? 40 : 70)
+                     : kind == KIND_SPECIAL && check_u32(c) % 64 == 0
+                         ? (uint16_t)check_u32(c)
+                         : quant_f32_to_bf16(check_float(c));
+        bool beyond = i / 32 / x->cols * 32 + i % 32 >= x->k;
+        x->h[i] = kind == KIND_ZERO || beyond ? 0 : h;
+    }
+}
+
 /* Activations as quantize_* would leave them: sums that agree, zeros beyond k. */
-static void random_x(struct checkasm *c, struct kern_x *x, enum kern_act act, size_t k, size_t cols,
-                     enum kind kind)
+static void random_x(struct checkasm *c, struct kern_x *x, const struct quant_type *t,
+                     enum kern_act act, size_t k, size_t cols, enum kind kind)
 {
     memset(x, 0, sizeof *x);
     x->k = k;
@@ -155,6 +183,10 @@ static void random_x(struct checkasm *c, struct kern_x *x, enum kern_act act, si
                                         ? random_scale(c, kind)
                                         : check_float(c);
         x->f = f;
+        return;
+    }
+    if (act == KERN_ACT_BF16) {
+        random_bf16(c, x, t, kind);
         return;
     }
     bool q32 = act == KERN_ACT_Q32;
@@ -200,6 +232,8 @@ static double x_value(const struct kern_x *x, enum kern_act act, size_t i, size_
 {
     if (act == KERN_ACT_F32)
         return x->f[col * x->ldf + i];
+    if (act == KERN_ACT_BF16)
+        return quant_bf16_to_f32(x->h[(i / 32 * x->cols + col) * 32 + i % 32]);
     size_t block = act == KERN_ACT_Q32 ? 32 : 256;
     return (double)x->q[(i / 32 * x->cols + col) * 32 + i % 32] * x->d[i / block * x->cols + col];
 }
@@ -207,6 +241,7 @@ static double x_value(const struct kern_x *x, enum kern_act act, size_t i, size_
 /* One product of random data. */
 struct problem {
     const struct quant_type *t;
+    bool f32;             /* mul_f32 instead of mul */
     size_t rows, k, cols; /* columns asked for */
     size_t col0, ldy, ylen;
     struct kern_x x;
@@ -214,16 +249,21 @@ struct problem {
     float *y;
 };
 
+static enum kern_act problem_act(const struct checkasm *c, const struct problem *p)
+{
+    return p->f32 ? KERN_ACT_F32 : c->ref->mul[p->t->id].act;
+}
+
 static void problem_init(struct checkasm *c, struct problem *p, const struct quant_type *t,
-                         size_t rows, size_t k, size_t cols, enum kind kind)
+                         bool f32, size_t rows, size_t k, size_t cols, enum kind kind)
 {
     const struct kern_mul *m = &c->ref->mul[t->id];
     size_t row = check_row_bytes(t, k), panel = m->panel_bytes(k), n = (rows + 15) / 16;
-    *p = (struct problem){.t = t, .rows = rows, .k = k, .cols = cols};
+    *p = (struct problem){.t = t, .f32 = f32, .rows = rows, .k = k, .cols = cols};
     p->col0 = check_u32(c) % 3;
     p->ldy = rows + check_u32(c) % 3;
     p->ylen = (cols - 1) * p->ldy + rows;
-    random_x(c, &p->x, m->act, k, p->col0 + cols + check_u32(c) % 2, kind);
+    random_x(c, &p->x, t, problem_act(c, p), k, p->col0 + cols + check_u32(c) % 2, kind);
     p->file = check_buf(c, row * rows);
     random_weights(c, t, p->file, rows * row, kind);
     p->panels = check_buf(c, panel * n);
@@ -234,13 +274,14 @@ static void problem_init(struct checkasm *c, struct problem *p, const struct qua
 
 static void problem_run(const struct kern *k, struct problem *p, float *y)
 {
-    k->mul[p->t->id].mul(y, p->ldy, p->panels, p->rows, p->k, &p->x, p->col0, p->cols);
+    const struct kern_mul *m = &k->mul[p->t->id];
+    (p->f32 ? m->mul_f32 : m->mul)(y, p->ldy, p->panels, p->rows, p->k, &p->x, p->col0, p->cols);
 }
 
 /* The chain of n rounded steps stays within about n eps of the sum of magnitudes. */
 static void against_decoder(struct checkasm *c, struct problem *p)
 {
-    enum kern_act act = c->ref->mul[p->t->id].act;
+    enum kern_act act = problem_act(c, p);
     size_t row = check_row_bytes(p->t, p->k);
     float *w = check_buf(c, p->k * sizeof *w);
     for (size_t r = 0; r < p->rows; r++) {
@@ -264,12 +305,14 @@ static void against_decoder(struct checkasm *c, struct problem *p)
     }
 }
 
-static void check_problem(struct checkasm *c, const struct quant_type *t, size_t rows, size_t k,
-                          size_t cols, enum kind kind)
+static void check_problem(struct checkasm *c, const struct quant_type *t, bool f32, size_t rows,
+                          size_t k, size_t cols, enum kind kind)
 {
     struct problem p;
     char what[96];
-    problem_init(c, &p, t, rows, k, cols, kind);
+    if (c->any_zero && kind >= KIND_SPECIAL && c->ref->mul[t->id].act == KERN_ACT_BF16 && !f32)
+        kind = KIND_PLAIN; /* valgrind does not flush */
+    problem_init(c, &p, t, f32, rows, k, cols, kind);
     float *want = check_buf(c, p.ylen * sizeof *want);
     snprintf(what, sizeof what, "rows %zu k %zu cols %zu of %zu at %zu, kind %d", rows, k, cols,
              p.x.cols, p.col0, kind);
@@ -289,7 +332,7 @@ static void bench_run(const struct kern *k, void *arg)
     problem_run(k, p, p->y);
 }
 
-static void bench_type(struct checkasm *c, const struct quant_type *t)
+static void bench_type(struct checkasm *c, const struct quant_type *t, bool f32)
 {
     static const size_t shapes[][2] = {{1536, 8960}, {8960, 1536}, {576, 1536}};
     static const size_t columns[] = {1, 4, 32, 512};
@@ -300,7 +343,7 @@ static void bench_type(struct checkasm *c, const struct quant_type *t)
             size_t rows = shapes[s][0], k = shapes[s][1], cols = columns[i];
             if (c->isa == CPU_SCALAR && cols > 1)
                 continue;
-            problem_init(c, &p, t, rows, k, cols, KIND_PLAIN);
+            problem_init(c, &p, t, f32, rows, k, cols, KIND_PLAIN);
             snprintf(what, sizeof what, "%zux%zu N=%zu", rows, k, cols);
             check_bench(c, what, bench_run, &p, (double)(rows * check_row_bytes(t, k)),
                         2.0 * (double)(rows * k * cols));
@@ -313,31 +356,34 @@ void check_mul(struct checkasm *c)
     static const size_t real[][3] = {{576, 1536, 1}, {896, 4864, 2}, {1536, 8960, 1}};
     size_t count;
     const struct quant_type *const *all = quant_all(&count);
-    for (size_t i = 0; i < count; i++) {
-        const struct quant_type *t = all[i];
+    for (size_t i = 0; i < 2 * count; i++) {
+        const struct quant_type *t = all[i / 2];
+        const struct kern_mul *m = &c->k->mul[t->id], *below = &c->below->mul[t->id];
+        bool f32 = i % 2;
         size_t unit = num_max(t->block, 1);
-        if (c->k->mul[t->id].act == KERN_ACT_NONE)
+        if (m->act == KERN_ACT_NONE || (f32 && !m->mul_f32))
             continue;
-        if (!check_func(c, c->k->mul[t->id].mul != c->below->mul[t->id].mul, "mul.%s", t->name))
+        if (!check_func(c, f32 ? m->mul_f32 != below->mul_f32 : m->mul != below->mul, "mul%s.%s",
+                        f32 ? "_f32" : "", t->name))
             continue;
         for (size_t cols = 1; cols <= 33; cols++)
-            check_problem(c, t, check_range(c, 1, 50), unit * check_range(c, 1, unit > 32 ? 3 : 12),
-                          cols, KIND_PLAIN);
+            check_problem(c, t, f32, check_range(c, 1, 50),
+                          unit * check_range(c, 1, unit > 32 ? 3 : 12), cols, KIND_PLAIN);
         for (size_t rows = 1; rows <= 50; rows++)
-            check_problem(c, t, rows, unit * check_range(c, 1, unit > 32 ? 3 : 12),
+            check_problem(c, t, f32, rows, unit * check_range(c, 1, unit > 32 ? 3 : 12),
                           check_range(c, 1, 9), KIND_PLAIN);
         for (int kind = 0; kind < KIND_COUNT; kind++)
             for (size_t n = 0; n < 8; n++)
-                check_problem(c, t, check_range(c, 1, 50), unit * check_range(c, 1, 5),
+                check_problem(c, t, f32, check_range(c, 1, 50), unit * check_range(c, 1, 5),
                               check_range(c, 1, 14), (enum kind)kind);
         for (size_t n = 0; n < NUM_COUNT(real) && c->isa > CPU_SCALAR; n++)
-            check_problem(c, t, real[n][0], real[n][1], real[n][2], KIND_PLAIN);
-        check_problem(c, t, 40, 1536, 131, KIND_PLAIN);
+            check_problem(c, t, f32, real[n][0], real[n][1], real[n][2], KIND_PLAIN);
+        check_problem(c, t, f32, 40, 1536, 131, KIND_PLAIN);
         for (size_t n = 0; n < 40 && t->partial; n++) /* rows that end within a block */
-            check_problem(c, t, check_range(c, 1, 50), check_range(c, 1, 300),
+            check_problem(c, t, f32, check_range(c, 1, 50), check_range(c, 1, 300),
                           check_range(c, 0, 2) ? check_range(c, 1, 14) : 1,
                           (enum kind)(n % KIND_COUNT));
         if (c->bench)
-            bench_type(c, t);
+            bench_type(c, t, f32);
     }
 }

@@ -156,8 +156,30 @@ static void bench_q256(const struct kern *k, void *arg)
     k->quantize_q256(&v->x, v->a, v->n, 0, 1);
 }
 
+/* BF16: as f32_to_bf16 of each value, zeros beyond k, nothing outside of the columns. */
+static void quantize_bf16_once(struct checkasm *c, size_t k, size_t cols, enum kind kind)
+{
+    size_t ldx = k + check_u32(c) % 3, n = num_round_up(k, 32) * cols;
+    size_t cut = check_range(c, 1, cols), first = check_range(c, 0, cut - 1);
+    float *f = floats(c, (cols - 1) * ldx + k, kind);
+    struct kern_x x = {.k = k, .cols = cols, .h = check_buf(c, n * 2)};
+    uint16_t *want = check_buf(c, n * 2);
+    c->k->quantize_bf16(&x, f, ldx, first, cut - first);
+    for (size_t i = 0; i < n; i++) {
+        size_t col = i / 32 % cols, at = i / 32 / cols * 32 + i % 32;
+        if (col >= first && col < cut)
+            want[i] = at < k ? quant_f32_to_bf16(f[col * ldx + at]) : 0;
+    }
+    check_same_bytes(c, x.h, want, n * 2, "h");
+    check_buf_reset(c);
+}
+
 void check_quantize(struct checkasm *c)
 {
+    if (check_func(c, c->k->quantize_bf16 != c->below->quantize_bf16, "quantize_bf16"))
+        for (size_t i = 1; i < NUM_COUNT(sizes); i++)
+            for (int kind = 0; kind < KIND_COUNT; kind++)
+                quantize_bf16_once(c, sizes[i], check_range(c, 1, 3), (enum kind)kind);
     for (int q32 = 0; q32 < 2; q32++) {
         bool fresh = q32 ? c->k->quantize_q32 != c->below->quantize_q32
                          : c->k->quantize_q256 != c->below->quantize_q256;

@@ -37,7 +37,7 @@ static const struct check_row {
     // clang-format off
     {"mul", check_mul, FIELD(mul)},
     {"pack", check_pack, FIELD(mul)},
-    {"quantize", check_quantize, FIELDS(quantize_q32, quantize_q256)},
+    {"quantize", check_quantize, FIELDS(quantize_q32, quantize_bf16)},
     {"tile", check_tile, FIELD(tile)},
     {"dots", check_dots, FIELD(dots)},
     {"to_i8", check_to_i8, FIELD(to_i8)},

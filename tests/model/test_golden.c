@@ -45,6 +45,7 @@ static void load_with(struct loaded *l, const char *name, int threads, enum mode
     memset(l, 0, sizeof *l);
     snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
     kern_init(&l->kern, cpu_best());
+    kern_float(&l->kern); /* the references' activations are not rounded */
     die(team_new(&l->team, threads, &e), &e);
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(source_open(&l->src, path, &e), &e);

@@ -490,6 +490,7 @@ static void test_moe_double(void **state)
     static float w[E][3][WIDTH * INNER];
     struct bench f;
     bench_init(&f, cpu_best(), 2);
+    kern_float(&f.kern);
     struct mix *m = mix_new(&f, WIDTH, INNER, FLOATS, E);
     struct routing r = random_routing(N, E, K, false);
     struct tensor y = run(&f, m, &r, 0, N);

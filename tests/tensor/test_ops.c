@@ -77,7 +77,8 @@ static double bound(const struct fixture *f, const struct quant_type *t, const f
     }
     bool quantized =
         f->kern.mul[t->id].act == KERN_ACT_Q32 || f->kern.mul[t->id].act == KERN_ACT_Q256;
-    return sum * COLS * 1.2e-7 + (quantized ? 6 * sqrt(sq) * 4 / 254 / sqrt(3) : 0);
+    double step = quantized ? 4.0 / 254 : f->kern.mul[t->id].act == KERN_ACT_BF16 ? 4.0 / 512 : 0;
+    return sum * COLS * 1.2e-7 + 6 * sqrt(sq) * step / sqrt(3);
 }
 
 static double product(const float *row, const float *x)

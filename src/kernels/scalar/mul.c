@@ -17,10 +17,13 @@
  *                                   q − 4
  *   Q2_K                   per 256: as Q4_K, with 16 sub-blocks of 16
  *   IQ4_XS                 per 256: f = fma(d × xd, Σ_b sc_b (q·a)_b, f), 8 of 32; the largest sum
- * of all types: 8 × 32 × 32 × 127 × 127 < 2^27 F32 F16 BF16           per value: f = fma(w, x, f)
+ * of all types: 8 × 32 × 32 × 127 × 127 < 2^27
+ *   F32 F16                per value: f = fma(w, x, f)
+ *   BF16                   per pair: f = fma(w1, x1, f), then f = fma(w0, x0, f), flushed (kern.h);
+ *                                   by float activations as F32
  *   FP8 I8 NF4 FP4         per block: f = fma(s, d, f), where s starts at 0 and is, per value,
  *                                   s = fma(value of the code, x, s); FP8: 2^-8 of the value, d ×
- * 2^8
+ * 2^8; by BF16 activations FP8's s is a chain of pairs as BF16's, and all flushed
  *
  * Blocks of 32 come in pairs; the second block of an incomplete pair is zero on both sides and
  * takes part. The meaning of the blocks is that of quant/'s decoders, their place in a panel that
@@ -31,6 +34,7 @@
 #include "kernels/scalar/block.h"
 #include "kernels/scalar/grid.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -424,7 +428,7 @@ static void row_bf16(float out[16], const uint8_t *w, size_t i)
 {
     for (size_t r = 0; r < 16; r++) {
         uint16_t h;
-        memcpy(&h, w + 32 * i + 2 * r, 2);
+        memcpy(&h, w + 64 * (i / 2) + 4 * r + 2 * (i % 2), 2);
         out[r] = quant_bf16_to_f32(h);
     }
 }
@@ -454,7 +458,7 @@ struct codes {
 static void row_fp8(float out[16], const uint8_t *codes, size_t i)
 {
     for (size_t r = 0; r < 16; r++) {
-        unsigned v = codes[16 * i + r];
+        unsigned v = codes[32 * (i / 2) + 2 * r + i % 2];
         out[r] = quant_f16_to_f32((uint16_t)((v & 0x80) << 8 | (v & 0x7f) << 7));
     }
 }
@@ -462,7 +466,7 @@ static void row_fp8(float out[16], const uint8_t *codes, size_t i)
 static void row_i8(float out[16], const uint8_t *codes, size_t i)
 {
     for (size_t r = 0; r < 16; r++)
-        out[r] = (float)(int8_t)codes[16 * i + r];
+        out[r] = (float)(int8_t)codes[32 * (i / 2) + 2 * r + i % 2];
 }
 
 static void row_levels(float out[16], const float *levels, const uint8_t *codes, size_t i)
@@ -496,6 +500,52 @@ static void tile_codes(const struct codes *t, float f[COLS][16], const uint8_t *
         for (size_t c = 0; c < cols; c++)
             for (size_t r = 0; r < 16; r++)
                 f[c][r] = fmaf(s[c][r], d[r] * t->unit, f[c][r]);
+    }
+}
+
+/* ---- BF16 activations ---- */
+
+static float flushed(float v)
+{
+    return fabsf(v) < FLT_MIN ? copysignf(0, v) : v;
+}
+
+/* The step of BF16 chains: w and a are flushed. Whether a result of the least normal number came by
+   rounding up from below shows when the same is computed where nothing is subnormal; its parts are
+   small then, or it is exact. */
+static float step_flushed(float w, float a, float f)
+{
+    float v = fmaf(w, a, f);
+    if (fabsf(v) == FLT_MIN && fabsf(fmaf(w * 0x1p64f, a, f * 0x1p64f)) < FLT_MIN * 0x1p64f)
+        return copysignf(0, v);
+    return flushed(v);
+}
+
+/* unit 0: no scales; the chain goes through all blocks. */
+static void tile_pairs(const struct codes *t, float f[COLS][16], const uint8_t *w, size_t k,
+                       const struct kern_x *x, size_t col, size_t cols)
+{
+    bool scaled = t->unit != 0;
+    for (size_t at = 0; at < k; at += t->block, w += t->group) {
+        float s[COLS][16] = {0}, v[16], d[16] = {0};
+        if (scaled)
+            memcpy(d, w, sizeof d);
+        else
+            memcpy(s, f, sizeof s);
+        for (size_t n = 0; n < t->block && at + (n & ~(size_t)1) < k; n++) {
+            size_t i = n ^ 1; /* the second value of a pair first; both, though k is odd */
+            size_t j = (at + i) / 32 * x->cols * 32 + (at + i) % 32;
+            t->row(v, w + (scaled ? 64 : 0), i);
+            for (size_t c = 0; c < cols; c++)
+                for (size_t r = 0; r < 16; r++)
+                    s[c][r] =
+                        step_flushed(flushed(v[r]),
+                                     flushed(quant_bf16_to_f32(x->h[j + (col + c) * 32])), s[c][r]);
+        }
+        for (size_t c = 0; c < cols; c++)
+            for (size_t r = 0; r < 16; r++)
+                f[c][r] = scaled ? step_flushed(s[c][r], flushed(flushed(d[r]) * t->unit), f[c][r])
+                                 : s[c][r];
     }
 }
 
@@ -546,8 +596,10 @@ MUL(iq1_s, panel_iq1_s, tile_q256, TYPE256(32, grid_iq1_s, false))
 MUL(iq1_m, panel_iq1_m, tile_q256, TYPE256(16, grid_iq1_m, false))
 MUL(f32, panel_f32, tile_float, row_f32)
 MUL(f16, panel_f16, tile_float, row_f16)
-MUL(bf16, panel_f16, tile_float, row_bf16)
-MUL(fp8, panel_code8, tile_codes, CODES(128, 2112, row_fp8, 256))
+MUL(bf16, panel_bf16, tile_pairs, CODES(128, 4096, row_bf16, 0))
+MUL(bf16_f32, panel_bf16, tile_float, row_bf16)
+MUL(fp8, panel_code8, tile_pairs, CODES(128, 2112, row_fp8, 256))
+MUL(fp8_f32, panel_code8, tile_codes, CODES(128, 2112, row_fp8, 256))
 MUL(i8, panel_code8, tile_codes, CODES(128, 2112, row_i8, 1))
 MUL(nf4, panel_code4, tile_codes, CODES(64, 576, row_nf4, 1))
 MUL(fp4, panel_code4, tile_codes, CODES(64, 576, row_fp4, 1))
@@ -581,7 +633,9 @@ void kern_init_scalar_mul(struct kern *k)
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
     k->mul[QUANT_BF16].mul = mul_bf16;
+    k->mul[QUANT_BF16].mul_f32 = mul_bf16_f32;
     k->mul[QUANT_FP8].mul = mul_fp8;
+    k->mul[QUANT_FP8].mul_f32 = mul_fp8_f32;
     k->mul[QUANT_I8].mul = mul_i8;
     k->mul[QUANT_NF4].mul = mul_nf4;
     k->mul[QUANT_FP4].mul = mul_fp4;

@@ -104,6 +104,14 @@ static void quantize_q256(struct kern_x *out, const float *x, size_t ldx, size_t
         }
 }
 
+static void quantize_bf16(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols)
+{
+    for (size_t c = col0; c < col0 + cols; c++)
+        for (size_t i = 0; i < num_round_up(out->k, 32); i++)
+            out->h[(i / 32 * out->cols + c) * 32 + i % 32] =
+                i < out->k ? quant_f32_to_bf16(x[c * ldx + i]) : 0;
+}
+
 /* ---- strided float product ---- */
 
 static float load_f32(const void *w, size_t i)
@@ -285,6 +293,7 @@ void kern_init_scalar_vec(struct kern *k)
 {
     k->quantize_q32 = quantize_q32;
     k->quantize_q256 = quantize_q256;
+    k->quantize_bf16 = quantize_bf16;
     k->tile[KERN_F32] = tile_f32;
     k->tile[KERN_F16] = tile_f16;
     k->tile[KERN_BF16] = tile_bf16;

@@ -1,8 +1,8 @@
 /*
- * Products of the float types with AVX-512: F32, F16, BF16, and of codes of floats with a scale per
- * block: FP8, I8, NF4, FP4. An output is one chain of FMAs over K (or a block), so speed comes from
- * many chains at once: panels side by side for one column, tiles of 2 panels × up to 6 columns for
- * several.
+ * Products by float activations with AVX-512: of F32, F16, BF16, and of codes of floats with a
+ * scale per block: FP8, I8, NF4, FP4. An output is one chain of FMAs over K (or a block), so speed
+ * comes from many chains at once: panels side by side for one column, tiles of 2 panels × up to 6
+ * columns for several.
  *
  * For several columns, weights are widened to float once per step of K, in a scratch that stays in
  * the first cache; F32 is read where it lies. A step of codes is a block: its sums start at 0 and
@@ -26,10 +26,11 @@ KERN_INLINE __m512 widen(int t, const uint8_t *w, size_t i)
 {
     if (t == KERN_F32)
         return _mm512_load_ps(w + 64 * i);
-    __m256i h = _mm256_load_si256((const void *)(w + 32 * i));
     if (t == KERN_F16)
-        return _mm512_cvtph_ps(h);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+        return _mm512_cvtph_ps(_mm256_load_si256((const void *)(w + 32 * i)));
+    __m512i pair = _mm512_load_si512(w + 64 * (i / 2));
+    return _mm512_castsi512_ps(i % 2 ? _mm512_and_si512(pair, _mm512_set1_epi32(-65536))
+                                     : _mm512_slli_epi32(pair, 16));
 }
 
 KERN_INLINE void gemv(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k,
@@ -176,15 +177,21 @@ KERN_INLINE void widen_codes(int t, __m512 levels, const uint8_t *codes, size_t 
         v[1] = _mm512_permutexvar_ps(b, levels);
         return;
     }
+    /* 16 pairs to 16 first values and 16 second ones */
+    __m256i values = _mm256_load_si256((const void *)p);
+    values =
+        _mm256_shuffle_epi8(values, _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                                        0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)));
+    values = _mm256_permute4x64_epi64(values, 0xd8);
     if (t == CODES_FP8) { /* the sign, spread by the widening, must leave bit 14 */
-        __m512i h = _mm512_cvtepi8_epi16(_mm256_load_si256((const void *)p));
+        __m512i h = _mm512_cvtepi8_epi16(values);
         h = _mm512_and_si512(_mm512_slli_epi16(h, 7), _mm512_set1_epi16((short)0xbf80));
         v[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
         v[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
         return;
     }
-    v[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const void *)p)));
-    v[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const void *)(p + 16))));
+    v[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(values)));
+    v[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(values, 1)));
 }
 
 KERN_INLINE __m512 code_scale(int t, const uint8_t *w)
@@ -293,7 +300,7 @@ KERN_INLINE void gemm_codes(int t, float (*f)[2][16], const uint8_t *w0, const u
 
 MUL(f32, KERN_F32, panel_f32)
 MUL(f16, KERN_F16, panel_f16)
-MUL(bf16, KERN_BF16, panel_f16)
+MUL(bf16, KERN_BF16, panel_bf16)
 MUL_CODES(fp8, CODES_FP8, panel_code8)
 MUL_CODES(i8, CODES_I8, panel_code8)
 MUL_CODES(nf4, CODES_NF4, panel_code4)
@@ -303,8 +310,8 @@ void kern_init_avx512_mul(struct kern *k)
 {
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
-    k->mul[QUANT_BF16].mul = mul_bf16;
-    k->mul[QUANT_FP8].mul = mul_fp8;
+    k->mul[QUANT_BF16].mul_f32 = mul_bf16;
+    k->mul[QUANT_FP8].mul_f32 = mul_fp8;
     k->mul[QUANT_I8].mul = mul_i8;
     k->mul[QUANT_NF4].mul = mul_nf4;
     k->mul[QUANT_FP4].mul = mul_fp4;

@@ -1,6 +1,6 @@
 /*
- * The strided float product, and with it the matrix product of F32, F16 and BF16 weights, written
- * once for all x86 instruction sets over `struct lanes` (vec_impl.h).
+ * The strided float product, and with it the matrix product of F32 and F16 weights, written once
+ * for all x86 instruction sets over `struct lanes` (vec_impl.h).
  *
  * A register tile is P panels × C columns: P weight vectors are loaded (and widened) once per k and
  * used for all C columns, whose values are broadcast. A lane is a row and keeps one chain of FMAs
@@ -246,12 +246,6 @@ static void mul_f16(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t 
     tile_mul(y, ldy, w, rows, k, x, col0, cols, KERN_F16);
 }
 
-static void mul_bf16(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
-                     const struct kern_x *x, size_t col0, size_t cols)
-{
-    tile_mul(y, ldy, w, rows, k, x, col0, cols, KERN_BF16);
-}
-
 KERN_INLINE void tile_init(struct kern *k)
 {
     k->tile[KERN_F32] = tile_f32;
@@ -263,7 +257,6 @@ KERN_INLINE void tile_mul_init(struct kern *k)
 {
     k->mul[QUANT_F32].mul = mul_f32;
     k->mul[QUANT_F16].mul = mul_f16;
-    k->mul[QUANT_BF16].mul = mul_bf16;
 }
 
 #endif

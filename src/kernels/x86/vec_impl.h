@@ -336,6 +336,17 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
     convert(y, x, n, lanes_to_bf16);
 }
 
+static void quantize_bf16(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols)
+{
+    for (size_t c = col0; c < col0 + cols; c++)
+        for (size_t i = 0; i < out->k; i += 32) {
+            uint16_t *h = out->h + (i / 32 * out->cols + c) * 32;
+            size_t n = num_min(32, out->k - i);
+            convert(h, x + c * ldx + i, n, lanes_to_bf16);
+            memset(h + n, 0, (32 - n) * sizeof *h);
+        }
+}
+
 static void e4m3_to_f16(uint16_t *y, const uint8_t *x, size_t n)
 {
     const __m256i most = _mm256_set1_epi16(0x3f80), nan = _mm256_set1_epi16(0x7e00);
@@ -358,6 +369,7 @@ KERN_INLINE void vec_init(struct kern *k)
 {
     k->quantize_q32 = quantize_q32;
     k->quantize_q256 = quantize_q256;
+    k->quantize_bf16 = quantize_bf16;
     k->rmsnorm = rmsnorm;
     k->rope = rope;
     k->exp = exp_all;
