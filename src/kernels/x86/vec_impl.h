@@ -95,20 +95,26 @@ KERN_INLINE void quantize_block_32(struct kern_x *out, size_t at, const float *x
     out->s[at] = d * (float)sum;
 }
 
+/* Columns that go through K together: what lies side by side in `out` is written together. */
+enum { QUANTIZE_COLS = 8 };
+
 static void quantize_q32(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols)
 {
     size_t whole = out->k / 32, blocks = num_round_up(out->k, 64) / 32;
-    for (size_t c = col0; c < col0 + cols; c++) {
-        const float *p = x + c * ldx;
-        size_t at = c;
+    x += col0 * ldx;
+    for (size_t c0 = 0, n; c0 < cols; c0 += n, x += n * ldx) {
+        n = num_min(QUANTIZE_COLS, cols - c0);
+        size_t at = col0 + c0;
         for (size_t b = 0; b < whole; b++, at += out->cols)
-            quantize_block_32(out, at, p + b * 32);
-        for (size_t b = whole; b < blocks; b++, at += out->cols) {
-            float rest[32] = {0};
-            if (b == whole)
-                memcpy(rest, p + b * 32, out->k % 32 * sizeof *rest);
-            quantize_block_32(out, at, rest);
-        }
+            for (size_t c = 0; c < n; c++)
+                quantize_block_32(out, at + c, x + c * ldx + b * 32);
+        for (size_t b = whole; b < blocks; b++, at += out->cols)
+            for (size_t c = 0; c < n; c++) {
+                float rest[32] = {0};
+                if (b == whole)
+                    memcpy(rest, x + c * ldx + b * 32, out->k % 32 * sizeof *rest);
+                quantize_block_32(out, at + c, rest);
+            }
     }
 }
 
@@ -138,14 +144,16 @@ KERN_INLINE void quantize_block_256(struct kern_x *out, size_t b, size_t c, cons
 static void quantize_q256(struct kern_x *out, const float *x, size_t ldx, size_t col0, size_t cols)
 {
     size_t whole = out->k / 256, left = out->k % 256;
-    for (size_t c = col0; c < col0 + cols; c++) {
-        const float *p = x + c * ldx;
+    x += col0 * ldx;
+    for (size_t c0 = 0, n; c0 < cols; c0 += n, x += n * ldx) {
+        n = num_min(QUANTIZE_COLS, cols - c0);
         for (size_t b = 0; b < whole; b++)
-            quantize_block_256(out, b, c, p + b * 256);
-        if (left) {
+            for (size_t c = 0; c < n; c++)
+                quantize_block_256(out, b, col0 + c0 + c, x + c * ldx + b * 256);
+        for (size_t c = 0; c < n && left; c++) {
             float rest[256] = {0};
-            memcpy(rest, p + whole * 256, left * sizeof *rest);
-            quantize_block_256(out, whole, c, rest);
+            memcpy(rest, x + c * ldx + whole * 256, left * sizeof *rest);
+            quantize_block_256(out, whole, col0 + c0 + c, rest);
         }
     }
 }
