@@ -98,6 +98,10 @@ struct kern_mul {
        KERN_ACT_BF16; else NULL. */
     void (*mul_f32)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
                     const struct kern_x *x, size_t col0, size_t cols);
+
+    /* The same for one column, where the mul of a weaker level reads memory faster; NULL: mul. */
+    void (*mul_one)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                    const struct kern_x *x, size_t col0, size_t cols);
 };
 
 /* Element types of the strided float product. */
@@ -252,6 +256,14 @@ struct kern {
     /* y = exp(x), n values, by the exp of all of the above; y may be x. */
     void (*exp)(float *y, const float *x, size_t n);
 };
+
+/* The product by whichever of the two suits `cols`. */
+static inline void kern_product(const struct kern_mul *m, float *y, size_t ldy, const uint8_t *w,
+                                size_t rows, size_t k, const struct kern_x *x, size_t col0,
+                                size_t cols)
+{
+    (cols == 1 && m->mul_one ? m->mul_one : m->mul)(y, ldy, w, rows, k, x, col0, cols);
+}
 
 /* Fills the table for a level; isa must not exceed cpu_best(). */
 void kern_init(struct kern *k, enum cpu_isa isa);

@@ -61,7 +61,7 @@ static void linear_pairs(const struct kern_mul *m, float *y, size_t ldy, const u
     float part[2 * LINEAR_PAIRS * LINEAR_ROWS_MAX];
     for (size_t c = 0; c < cols; c += LINEAR_PAIRS) {
         size_t n = num_min(LINEAR_PAIRS, cols - c);
-        m->mul(part, rows, panels, rows, k, x, 2 * (col0 + c), 2 * n);
+        kern_product(m, part, rows, panels, rows, k, x, 2 * (col0 + c), 2 * n);
         for (size_t i = 0; i < n; i++)
             for (size_t r = 0; r < rows; r++)
                 y[(c + i) * ldy + r] = part[2 * i * rows + r] + part[(2 * i + 1) * rows + r];
@@ -78,7 +78,7 @@ static void linear_mul(const struct kern_mul *m, const struct linear_x *x, float
     else if (x->fine && m->act != KERN_ACT_F32)
         linear_pairs(m, y, ldy, panels, rows, k, form, col0, cols);
     else
-        m->mul(y, ldy, panels, rows, k, form, col0, cols);
+        kern_product(m, y, ldy, panels, rows, k, form, col0, cols);
 }
 
 /* One panel of a type with a kernel: packed where it was not at load. */
@@ -103,7 +103,7 @@ static void linear_decoded(const struct kern *k, const struct kern_x *x, size_t 
     for (size_t i = 0; i < n; i++)
         weight_row(w, r + i, row + i * w->cols, (uint8_t *)scratch);
     m->pack((uint8_t *)panel, (const uint8_t *)row, w->cols * sizeof(float), n, w->cols);
-    m->mul(y, ldy, (const uint8_t *)panel, n, w->cols, x, col0, cols);
+    kern_product(m, y, ldy, (const uint8_t *)panel, n, w->cols, x, col0, cols);
 }
 
 void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, size_t cols,

@@ -39,20 +39,31 @@ LOW_MUL(Q2_K, panel_q2_k)
 LOW_MUL(TQ2_0, panel_tq2_0)
 LOW_MUL(TQ1_0, panel_tq1_0)
 
+/* Q8_0 … Q6_K. Processors of AMD read memory faster with the kernels of AVX2 when there is one
+   column: Zen 5, one thread, 8960 × 1536: Q4_K 32 / 36 GB/s, Q6_K 30 / 34, Q8_0 31 / 36. */
+static void put(struct kern *k, enum quant_id id,
+                void (*mul)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t n,
+                            const struct kern_x *x, size_t col0, size_t cols))
+{
+    if (__builtin_cpu_is("amd"))
+        k->mul[id].mul_one = k->mul[id].mul;
+    k->mul[id].mul = mul;
+}
+
 void kern_init_vnni_mul(struct kern *k)
 {
-    k->mul[QUANT_Q8_0].mul = mul_Q8_0;
-    k->mul[QUANT_Q4_0].mul = mul_Q4_0;
-    k->mul[QUANT_Q4_1].mul = mul_Q4_1;
-    k->mul[QUANT_Q5_0].mul = mul_Q5_0;
-    k->mul[QUANT_Q5_1].mul = mul_Q5_1;
-    k->mul[QUANT_IQ4_NL].mul = mul_IQ4_NL;
-    k->mul[QUANT_MXFP4].mul = mul_MXFP4;
-    k->mul[QUANT_Q4Z].mul = mul_Q4Z;
-    k->mul[QUANT_Q8Z].mul = mul_Q8Z;
-    k->mul[QUANT_Q4_K].mul = mul_Q4_K;
-    k->mul[QUANT_Q5_K].mul = mul_Q5_K;
-    k->mul[QUANT_Q6_K].mul = mul_Q6_K;
+    put(k, QUANT_Q8_0, mul_Q8_0);
+    put(k, QUANT_Q4_0, mul_Q4_0);
+    put(k, QUANT_Q4_1, mul_Q4_1);
+    put(k, QUANT_Q5_0, mul_Q5_0);
+    put(k, QUANT_Q5_1, mul_Q5_1);
+    put(k, QUANT_IQ4_NL, mul_IQ4_NL);
+    put(k, QUANT_MXFP4, mul_MXFP4);
+    put(k, QUANT_Q4Z, mul_Q4Z);
+    put(k, QUANT_Q8Z, mul_Q8Z);
+    put(k, QUANT_Q4_K, mul_Q4_K);
+    put(k, QUANT_Q5_K, mul_Q5_K);
+    put(k, QUANT_Q6_K, mul_Q6_K);
     k->mul[QUANT_IQ4_XS].mul = mul_LOW_IQ4_XS;
     k->mul[QUANT_Q3_K].mul = mul_LOW_Q3_K;
     k->mul[QUANT_Q2_K].mul = mul_LOW_Q2_K;
