@@ -19,7 +19,8 @@
 enum {
     LINEAR_ROWS_MAX = 256, /* rows a chunk at most; a multiple of 16 */
     LINEAR_PAIRS = 32,     /* columns whose pairs are computed together */
-    SWIGLU_ROWS = 32,      /* of gate and of up: a chunk of op_swiglu */
+    LINEAR_FEW = 8,        /* columns up to which memory is the limit, not arithmetic */
+    SWIGLU_ROWS = 32,      /* of gate and of up: a chunk of op_swiglu with many columns */
 };
 
 /* ---- rows times columns ---------------------------------------------------------------------- */
@@ -210,9 +211,11 @@ void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, siz
     }
 }
 
-size_t linear_rows_chunk(const struct op_ctx *c, size_t rows)
+/* With few columns chunks are larger: what a kernel fetches ahead of a chunk's end belongs to
+   another thread. */
+size_t linear_rows_chunk(const struct op_ctx *c, size_t rows, size_t cols)
 {
-    size_t per = rows / ((size_t)team_threads(c->team) * 8);
+    size_t per = rows / ((size_t)team_threads(c->team) * (cols <= LINEAR_FEW ? 4 : 8));
     per = num_round_up(num_max(per, 1), 2 * KERN_ROWS);
     return num_min(per, LINEAR_ROWS_MAX);
 }
@@ -264,7 +267,7 @@ static void linear_run(struct op_ctx *c, struct linear_job *j)
     size_t rows = 0, chunks = 0;
     for (size_t i = 0; i < j->n; i++)
         rows += j->mat[i].w->rows;
-    j->rows_chunk = linear_rows_chunk(c, rows);
+    j->rows_chunk = linear_rows_chunk(c, rows, j->cols);
     for (size_t i = 0; i < j->n; i++) {
         j->mat[i].chunk0 = chunks;
         chunks += (j->mat[i].w->rows + j->rows_chunk - 1) / j->rows_chunk;
@@ -372,7 +375,7 @@ struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
 struct swiglu_job {
     const struct kern *kern;
     const struct linear_x *x;
-    size_t cols;
+    size_t cols, rows_chunk;
     const struct weight *gate, *up;
     struct tensor y;
     float *scratch;
@@ -382,14 +385,13 @@ struct swiglu_job {
 static void swiglu_chunk(void *arg, size_t chunk, int worker)
 {
     const struct swiglu_job *j = arg;
-    size_t r0 = chunk * SWIGLU_ROWS, r1 = num_min(j->gate->rows, r0 + SWIGLU_ROWS);
+    size_t per = j->rows_chunk, r0 = chunk * per, r1 = num_min(j->gate->rows, r0 + per);
     float *g = j->scratch + (size_t)worker * j->scratch_floats;
-    float *u = g + j->cols * SWIGLU_ROWS, *tmp = u + j->cols * SWIGLU_ROWS;
-    linear_rows(j->kern, j->x, 0, j->cols, j->gate, r0, r1, g, SWIGLU_ROWS, tmp);
-    linear_rows(j->kern, j->x, 0, j->cols, j->up, r0, r1, u, SWIGLU_ROWS, tmp);
+    float *u = g + j->cols * per, *tmp = u + j->cols * per;
+    linear_rows(j->kern, j->x, 0, j->cols, j->gate, r0, r1, g, per, tmp);
+    linear_rows(j->kern, j->x, 0, j->cols, j->up, r0, r1, u, per, tmp);
     for (size_t c = 0; c < j->cols; c++)
-        j->kern->swiglu(j->y.data + c * j->y.cols + r0, g + c * SWIGLU_ROWS, u + c * SWIGLU_ROWS,
-                        r1 - r0);
+        j->kern->swiglu(j->y.data + c * j->y.cols + r0, g + c * per, u + c * per, r1 - r0);
 }
 
 struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
@@ -442,18 +444,23 @@ struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *
     struct swiglu_job j = {.kern = c->kern,
                            .x = &in,
                            .cols = x.rows,
+                           .rows_chunk = SWIGLU_ROWS,
                            .gate = gate,
                            .up = up,
                            .y = op_tensor(c, x.rows, gate->rows)};
     size_t mark = c->used;
     linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows,
                    linear_form(c->kern, gate, c->fine) | linear_form(c->kern, up, c->fine));
-    j.scratch_floats = 2 * x.rows * SWIGLU_ROWS +
-                       num_max(linear_scratch(c->kern, gate), linear_scratch(c->kern, up));
+    if (x.rows <= LINEAR_FEW)
+        j.rows_chunk = linear_rows_chunk(c, gate->rows, x.rows);
+    /* Never less than fewer columns take: a dry run plans with the most. */
+    j.scratch_floats =
+        2 * num_max(x.rows * SWIGLU_ROWS, num_min(x.rows, LINEAR_FEW) * LINEAR_ROWS_MAX) +
+        num_max(linear_scratch(c->kern, gate), linear_scratch(c->kern, up));
     j.scratch_floats = num_round_up(j.scratch_floats, 16);
     j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
     if (!c->dry && x.rows) {
-        team_run(c->team, swiglu_chunk, &j, (gate->rows + SWIGLU_ROWS - 1) / SWIGLU_ROWS);
+        team_run(c->team, swiglu_chunk, &j, (gate->rows + j.rows_chunk - 1) / j.rows_chunk);
         op_record(c,
                   &(struct op_record){.kind = OP_SWIGLU, .out = j.y, .in = {x}, .w = {gate, up}});
     }

@@ -42,8 +42,9 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
                  const struct weight *w, size_t r0, size_t r1, float *y, size_t ldy,
                  float *scratch);
 
-/* Rows of a chunk of work when `rows` in all are to be shared out: small enough that threads finish
- * together, large enough to be worth taking. A multiple of 32, at most 256. */
-size_t linear_rows_chunk(const struct op_ctx *c, size_t rows);
+/* Rows of a chunk of work when `rows` in all, times `cols` columns, are to be shared out: small
+ * enough that threads finish together, large enough to be worth taking. A multiple of 32, at most
+ * 256. */
+size_t linear_rows_chunk(const struct op_ctx *c, size_t rows, size_t cols);
 
 #endif

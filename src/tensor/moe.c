@@ -30,7 +30,9 @@
 enum {
     MOE_SLOTS = 4096,    /* slots of a piece */
     MOE_COLS = 96,       /* columns of one product: what goes between two kernels stays in cache */
+    MOE_FEW = 8,         /* tokens up to which memory is the limit: larger chunks */
     MOE_GATE_ROWS = 32,  /* of gate and of up: a chunk */
+    MOE_GATE_MOST = 128, /* the same with few tokens, at most */
     MOE_DOWN_ROWS = 128, /* of down at most: a chunk */
     MOE_SERIAL = 16384,  /* fewer values than this are prepared by the caller */
 };
@@ -64,7 +66,8 @@ struct moe_job {
     bool floats;                     /* as in linear_x */
     bool hidden;                     /* which side is being prepared */
     size_t prepare_n, prepare_per;   /* slots in all, and of a chunk */
-    size_t gate_chunks, down_rows;   /* chunks of one expert; rows of a chunk */
+    size_t gate_rows, gate_chunks;   /* rows of a chunk; chunks of one expert */
+    size_t down_rows;                /* rows of a chunk */
     float *scratch;                  /* per worker: products, then what linear_rows takes */
     size_t scratch_floats, products; /* of one worker; where its second part begins */
 };
@@ -192,17 +195,17 @@ static void gate_chunk(void *arg, size_t chunk, int worker)
 {
     const struct moe_job *j = arg;
     const struct moe_group *g = &j->groups[chunk / j->gate_chunks];
-    size_t r0 = chunk % j->gate_chunks * MOE_GATE_ROWS;
-    size_t r1 = num_min(j->d_ff, r0 + MOE_GATE_ROWS);
+    size_t per = j->gate_rows, r0 = chunk % j->gate_chunks * per;
+    size_t r1 = num_min(j->d_ff, r0 + per);
     float *a = j->scratch + (size_t)worker * j->scratch_floats;
     float *b = a + MOE_COLS * MOE_GATE_ROWS, *tmp = a + j->products;
     for (size_t c0 = 0, n; c0 < g->n; c0 += n) {
         n = num_min(MOE_COLS, g->n - c0);
-        linear_rows(j->kern, &g->x, c0, n, &j->gate[g->expert], r0, r1, a, MOE_GATE_ROWS, tmp);
-        linear_rows(j->kern, &g->x, c0, n, &j->up[g->expert], r0, r1, b, MOE_GATE_ROWS, tmp);
+        linear_rows(j->kern, &g->x, c0, n, &j->gate[g->expert], r0, r1, a, per, tmp);
+        linear_rows(j->kern, &g->x, c0, n, &j->up[g->expert], r0, r1, b, per, tmp);
         for (size_t c = 0; c < n; c++)
-            j->kern->swiglu(j->h + (g->slot + c0 + c) * j->d_ff + r0, a + c * MOE_GATE_ROWS,
-                            b + c * MOE_GATE_ROWS, r1 - r0);
+            j->kern->swiglu(j->h + (g->slot + c0 + c) * j->d_ff + r0, a + c * per, b + c * per,
+                            r1 - r0);
     }
 }
 
@@ -290,11 +293,14 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
                         .n_expert = n_expert,
                         .d = x.cols,
                         .d_ff = gate->rows,
-                        .gate_chunks = (gate->rows + MOE_GATE_ROWS - 1) / MOE_GATE_ROWS,
-                        .down_rows = num_min(linear_rows_chunk(c, x.cols), MOE_DOWN_ROWS)};
+                        .gate_rows = MOE_GATE_ROWS,
+                        .down_rows = num_min(linear_rows_chunk(c, x.cols, x.rows), MOE_DOWN_ROWS)};
     struct tensor y = op_tensor(c, x.rows, x.cols);
     if (!x.rows)
         return y;
+    if (x.rows <= MOE_FEW)
+        j.gate_rows = num_min(linear_rows_chunk(c, r->n_used * j.d_ff, x.rows), MOE_GATE_MOST);
+    j.gate_chunks = (j.d_ff + j.gate_rows - 1) / j.gate_rows;
     size_t mark = c->used, most = num_min(x.rows, num_max(1, MOE_SLOTS / r->n_used));
     size_t pieces = (x.rows + most - 1) / most;
     moe_reserve(c, &j, most, r->n_used);
