@@ -68,6 +68,10 @@ struct team {
     _Atomic int sleepers;
     _Atomic bool stop;
 
+    struct range {
+        _Alignas(LINE) _Atomic size_t next; /* chunk of the range that nobody has taken */
+    } range[TEAM_MAX];                      /* of team_run_near: one for each worker */
+
     int threads; /* with the caller */
     double spin;
     bool crowded; /* more threads than CPUs */
@@ -197,6 +201,48 @@ void team_run(struct team *t, team_fn *fn, void *arg, size_t chunks)
         futex_wake(&t->epoch, (int)num_min(chunks - 1, TEAM_MAX));
     work(t, 0);
     wait_done(t, chunks);
+}
+
+struct near {
+    struct team *team;
+    team_fn *fn;
+    void *arg;
+    size_t chunks;
+};
+
+static size_t near_begin(const struct near *n, size_t range)
+{
+    return n->chunks * range / (size_t)n->team->threads;
+}
+
+/*
+ * The number that the counter gave is only a ticket: there are as many as chunks, so whoever holds
+ * one finds a chunk in some range. A range that was seen empty stays so.
+ */
+static void near_chunk(void *arg, size_t ticket, int worker)
+{
+    const struct near *n = arg;
+    (void)ticket;
+    for (int k = 0, r = worker; k < n->team->threads;
+         k++, r = r + 1 < n->team->threads ? r + 1 : 0) {
+        size_t i = atomic_fetch_add_explicit(&n->team->range[r].next, 1, memory_order_relaxed);
+        if (i < near_begin(n, (size_t)r + 1)) {
+            n->fn(n->arg, i, worker);
+            return;
+        }
+    }
+}
+
+void team_run_near(struct team *t, team_fn *fn, void *arg, size_t chunks)
+{
+    struct near n = {t, fn, arg, chunks};
+    if (t->threads == 1 || chunks <= 1) {
+        team_run(t, fn, arg, chunks);
+        return;
+    }
+    for (int r = 0; r < t->threads; r++)
+        atomic_store_explicit(&t->range[r].next, near_begin(&n, (size_t)r), memory_order_relaxed);
+    team_run(t, near_chunk, &n, chunks);
 }
 
 /* CPUs that this process may run on, at least 1. */

@@ -37,4 +37,12 @@ int team_threads(const struct team *t);
 void team_run(struct team *t, void (*fn)(void *arg, size_t chunk, int worker), void *arg,
               size_t chunks);
 
+/*
+ * The same, where chunks that follow one another are near in memory: each worker goes through a
+ * range of its own from its beginning, and helps the others with theirs when it is done. So what a
+ * worker fetched ahead at the end of a chunk is mostly what it takes next.
+ */
+void team_run_near(struct team *t, void (*fn)(void *arg, size_t chunk, int worker), void *arg,
+                   size_t chunks);
+
 #endif

@@ -272,7 +272,7 @@ static void linear_run(struct op_ctx *c, struct linear_job *j)
         j->mat[i].chunk0 = chunks;
         chunks += (j->mat[i].w->rows + j->rows_chunk - 1) / j->rows_chunk;
     }
-    team_run(c->team, linear_chunk, j, chunks);
+    team_run_near(c->team, linear_chunk, j, chunks);
 }
 
 /* y += scale × b (a x), for a weight with an adapter. */
@@ -460,7 +460,7 @@ struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *
     j.scratch_floats = num_round_up(j.scratch_floats, 16);
     j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
     if (!c->dry && x.rows) {
-        team_run(c->team, swiglu_chunk, &j, (gate->rows + j.rows_chunk - 1) / j.rows_chunk);
+        team_run_near(c->team, swiglu_chunk, &j, (gate->rows + j.rows_chunk - 1) / j.rows_chunk);
         op_record(c,
                   &(struct op_record){.kind = OP_SWIGLU, .out = j.y, .in = {x}, .w = {gate, up}});
     }

@@ -249,11 +249,11 @@ static void moe_watch(struct op_ctx *c, const struct moe_job *j)
 static void moe_piece(struct op_ctx *c, struct moe_job *j)
 {
     moe_prepare(c, j, false);
-    team_run(c->team, gate_chunk, j, j->n_groups * j->gate_chunks);
+    team_run_near(c->team, gate_chunk, j, j->n_groups * j->gate_chunks);
     if (c->tape && !c->tape->keep)
         moe_watch(c, j);
     moe_prepare(c, j, true);
-    team_run(c->team, down_chunk, j, (j->d + j->down_rows - 1) / j->down_rows);
+    team_run_near(c->team, down_chunk, j, (j->d + j->down_rows - 1) / j->down_rows);
 }
 
 /* Memory for pieces of up to `tokens` tokens. All counts depend on shapes and types alone. */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -36,12 +37,12 @@ static void count(void *arg, size_t chunk, int worker)
     r->by_worker[worker]++;
 }
 
-static void run_and_check(struct team *t, struct region *r, size_t chunks)
+static void run_and_check(struct team *t, struct region *r, size_t chunks, bool near)
 {
     memset(r, 0, sizeof *r);
     r->self = r;
     r->threads = team_threads(t);
-    team_run(t, count, r, chunks);
+    (near ? team_run_near : team_run)(t, count, r, chunks);
     size_t sum = 0;
     for (int i = 0; i < r->threads; i++)
         sum += r->by_worker[i];
@@ -61,8 +62,10 @@ static void every_chunk_runs_once(void **state)
         assert_int_equal(team_new(&t, threads, &e), 0);
         assert_int_equal(team_threads(t), threads);
         for (int round = 0; round < 3; round++)
-            for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++)
-                run_and_check(t, &r, chunks[i]);
+            for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+                run_and_check(t, &r, chunks[i], false);
+                run_and_check(t, &r, chunks[i], true);
+            }
         team_free(t);
     }
 }
@@ -99,7 +102,7 @@ static void regions_between_sleeps(void **state)
         struct team *t;
         assert_int_equal(team_new(&t, threads, NULL), 0);
         for (unsigned i = 0; i < 400; i++) {
-            run_and_check(t, &r, i % 5 + 1);
+            run_and_check(t, &r, i % 5 + 1, i % 2);
             struct timespec pause = {.tv_nsec = (long)(i * 7919 % 300) * 1000};
             nanosleep(&pause, NULL);
         }
@@ -162,7 +165,7 @@ static void an_idle_team_burns_nothing(void **state)
     static struct region r;
     struct team *t;
     assert_int_equal(team_new(&t, 4, NULL), 0);
-    run_and_check(t, &r, 100);
+    run_and_check(t, &r, 100, false);
     usleep(50000); /* all asleep */
     double before = cpu_seconds();
     usleep(200000);
