@@ -147,6 +147,19 @@ KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_
     }
 }
 
+/* A tile's sums of floats into f: scaled and added, or, where d is NULL, in its place. */
+KERN_INLINE void tile_end(int C, float (*f)[2][16], __m512 acc[2][TILE_COLS], const __m512 *d)
+{
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++)
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; g++) {
+            if (d)
+                acc[g][c] = _mm512_fmadd_ps(acc[g][c], d[g], _mm512_load_ps(f[c][g]));
+            _mm512_store_ps(f[c][g], acc[g][c]);
+        }
+}
+
 /* Fetches part i of n of the `bytes` bytes at p and at q: what the next step will read comes in
    during the arithmetic of this one, when nothing else would load it. */
 KERN_INLINE void fetch_next(const uint8_t *p, const uint8_t *q, size_t bytes, size_t i, size_t n)

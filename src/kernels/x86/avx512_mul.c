@@ -79,14 +79,7 @@ KERN_INLINE void tile(int C, float (*f)[2][16], const float *w0, const float *w1
             acc[1][c] = _mm512_fmadd_ps(v1, v, acc[1][c]);
         }
     }
-#pragma GCC unroll 6
-    for (int c = 0; c < C; c++)
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; g++) {
-            if (d)
-                acc[g][c] = _mm512_fmadd_ps(acc[g][c], d[g], _mm512_load_ps(f[c][g]));
-            _mm512_store_ps(f[c][g], acc[g][c]);
-        }
+    tile_end(C, f, acc, d);
 }
 
 #define TILE(C)                                                                               \
