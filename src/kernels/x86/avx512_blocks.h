@@ -19,6 +19,7 @@
 
 enum {
     THIN = 4, /* columns that go straight from packed bytes, at most */
+    THIN_BYTES = 384 << 10,
     GEMV_PANELS = 4,
     TILE_COLS = 6, /* columns of a tile of 2 panels: 12 accumulators */
     NB = 96,       /* f is 12 KiB */
@@ -84,22 +85,37 @@ KERN_INLINE void thin_columns(int t, int C, THIN_FN(fn), const struct mul_args *
     }
 }
 
-/* The product with at most THIN columns. */
-KERN_INLINE void thin_rows(int t, THIN_FN(fn), const struct mul_args *m)
+KERN_INLINE void thin_some(int t, THIN_FN(fn), const struct mul_args *m, size_t c0, size_t cols)
 {
-    switch (m->cols) {
+    switch (cols) {
     case 1:
-        thin_columns(t, 1, fn, m, 0);
+        thin_columns(t, 1, fn, m, c0);
         break;
     case 2:
-        thin_columns(t, 2, fn, m, 0);
+        thin_columns(t, 2, fn, m, c0);
         break;
     case 3:
-        thin_columns(t, 3, fn, m, 0);
+        thin_columns(t, 3, fn, m, c0);
         break;
     default:
-        thin_columns(t, 4, fn, m, 0);
+        thin_columns(t, 4, fn, m, c0);
     }
+}
+
+/* Up to `most` columns, at most twice THIN, go in two halves when the panels stay in the second
+   cache between them. */
+KERN_INLINE bool thin_suits(const struct mul_args *m, size_t most)
+{
+    return m->cols <= THIN || (m->cols <= most && (m->rows + 15) / 16 * m->panel <= THIN_BYTES);
+}
+
+/* The product with columns that thin_suits. */
+KERN_INLINE void thin_rows(int t, THIN_FN(fn), const struct mul_args *m)
+{
+    size_t first = m->cols <= THIN ? m->cols : (m->cols + 1) / 2;
+    thin_some(t, fn, m, 0, first);
+    if (first < m->cols)
+        thin_some(t, fn, m, first, m->cols - first);
 }
 
 /* Adds the product of G panels, `panel` bytes apart, and column col of x to f. */

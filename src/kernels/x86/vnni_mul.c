@@ -15,7 +15,7 @@
                         const struct kern_x *x, size_t col0, size_t cols)              \
     {                                                                                  \
         struct mul_args m = {y, ldy, w, layout.bytes(k), rows, k, x, col0, cols};      \
-        if (cols <= THIN)                                                              \
+        if (thin_suits(&m, t < Q4_K ? 2 * THIN : 6))                                   \
             thin_rows(t, gemv, &m);                                                    \
         else                                                                           \
             gemm_blocks(t, gemm_pair, &m, (k + 255) / 256, PART_STEPS);                \
