@@ -3,8 +3,8 @@
  * arithmetic comes as functions that are inlined.
  *
  * One column of floats: GEMV_PANELS panels side by side, for as many chains of FMAs. Up to THIN
- * columns of quantized types: one panel after the other, straight from its bytes. Both are to read
- * at the speed of memory.
+ * columns of quantized types (up to twice as many in two halves): one panel after the other,
+ * straight from its bytes. Both are to read at the speed of memory.
  *
  * Several columns, outside in: blocks of up to NB columns; parts of K, so that the activations of a
  * part stay in the second cache; pairs of panels, so that a broadcast activation feeds 32 rows. The
@@ -47,9 +47,10 @@ KERN_INLINE __m512i spread(const void *p)
 /*
  * How far ahead of the loads a stream of panels is fetched. With arithmetic between the loads the
  * window of the processor is too short to keep memory busy, and its prefetchers do not make up for
- * it: Zen 5 reads Q4_K at 0.5 of a plain read without, 0.75 from 2.3 KB ahead, 0.94 from here (and
- * no more from 13.8 KB); Sapphire Rapids gains a third. Zen 4 keeps up alone and only lost, so
- * there the line that is loaded next anyway is named.
+ * it: Zen 5 reads Q4_K at 0.5 of a plain read without, 0.75 from 2.3 KB ahead, 0.94 from 6.9 KB and
+ * more. Sapphire Rapids gained a third from four streams fetched 1.1 KB ahead; this distance has
+ * not been measured there. Zen 4 keeps up alone and only lost, so there the line that is loaded
+ * next anyway is named.
  */
 KERN_INLINE size_t fetch_ahead(void)
 {
