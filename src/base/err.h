@@ -20,6 +20,8 @@ enum err_code {
     ERR_USAGE,       /* the caller asked for something that makes no sense: exit status 2 */
     ERR_UNSUPPORTED, /* understood, but not something this build can do */
     ERR_CANCELLED,   /* the user stopped it: exit status 130 */
+    ERR_NOTFOUND,    /* what was named does not exist */
+    ERR_BUSY,        /* too much at the moment: later it may work */
 };
 
 enum { ERR_TEXT_MAX = 512 };

@@ -1,0 +1,92 @@
+/*
+ * The models of a server: which there are, which are loaded, and the thread that computes.
+ *
+ * One thread steps the schedulers of all loaded models in turn, so models never fight for cores. A
+ * second thread loads. Nobody else waits for either: who needs a model says what to call when it is
+ * there. A loaded model stays for its keep-alive after its last use; when another one needs its
+ * memory, the least recently used one without requests goes.
+ */
+#ifndef PONDER_SERVER_HUB_H
+#define PONDER_SERVER_HUB_H
+
+#include "engine/sched.h"
+
+struct hub;
+struct hub_model;
+
+struct hub_opts {
+    const char *const *path; /* models given by name: files or folders */
+    size_t n_path;
+    const char *dir; /* all models in it (files *.gguf, folders with config.json), or NULL */
+    const char *const *served; /* names of the first model instead of its own; the first is shown */
+    size_t n_served;
+    struct engine_opts engine;
+    struct sched_opts sched;
+    double keep_alive; /* seconds after the last use; negative: for ever */
+    uint64_t memory; /* budget of all loaded models together; 0 = three quarters of what is free */
+    size_t loaded;   /* models at the same time, at most; 0 = no bound */
+    const struct log *log;
+};
+
+void hub_opts_init(struct hub_opts *o);
+/* Finds the models and starts the threads; loads none. */
+int hub_new(struct hub **out, const struct hub_opts *o, struct err *e);
+void hub_stop(struct hub *h); /* requests that wait or run are cancelled */
+void hub_free(struct hub *h);
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+/* What is known without loading (from the file's head). Constant while the hub lives. */
+struct hub_info {
+    const char *name; /* as listed: "qwen2.5-coder-0.5b-instruct-q4_k_m:latest" without tag →
+                         ":latest" is understood too */
+    const char *path;
+    const char *digest;                        /* 64 hex digits: identity of the file */
+    const char *arch, *file_type, *size_label; /* "qwen2", "Q4_K_M", "494.03M" */
+    uint64_t bytes, params;
+    double modified; /* seconds since 1970 */
+    size_t ctx_train, d_model;
+    bool thinks, tools, fim; /* by its template and vocabulary; for "capabilities" */
+};
+size_t hub_count(const struct hub *h);
+const struct hub_info *hub_info(const struct hub_model *m);
+struct hub_model *hub_model(const struct hub *h, size_t i);
+
+/* A name as clients write it: with or without ":latest", case-insensitive, an alias
+   ("deepseek-reasoner", "deepseek-chat": the first reasoning model; *think becomes 1 or 0, else
+   -1), empty: ERR_USAGE. ERR_NOTFOUND names what there is. */
+int hub_find(const struct hub *h, const char *name, struct hub_model **out, int *think,
+             struct err *e);
+
+/* ---- use ------------------------------------------------------------------------------------ */
+
+/* A model while it is loaded; it stays loaded until hub_put. */
+struct hub_use {
+    struct hub_model *model;
+    struct engine *engine; /* info, tokenizer, chat: constant, any thread. Never step it */
+    struct sched *sched;
+    struct grammar_vocab *vocab; /* made at the first need, NULL-safe: hub_vocab */
+    double load_seconds;         /* that this use waited for loading */
+};
+/*
+ * Calls `ready` with a use (to be given back by hub_put) or with an error: at once, in the caller's
+ * thread, when the model is loaded, else later in a thread of the hub that may do work of some
+ * milliseconds. `ctx` > 0 asks for at least that context: a loaded model with a smaller one and no
+ * requests is loaded again (0: any).
+ */
+void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
+             void (*ready)(void *arg, struct hub_use *u, const struct err *e), void *arg);
+/* keep_alive: seconds, negative for ever, 0: unload now (when nobody else uses it), NAN: default.
+ */
+void hub_put(struct hub_use *u, double keep_alive);
+/* Unloads when its requests have ended. False: was not loaded. */
+bool hub_unload(struct hub *h, struct hub_model *m);
+int hub_vocab(struct hub_use *u, struct grammar_vocab **out, struct err *e);
+
+/* Loaded models for /api/ps and /metrics. `expires`: seconds since 1970, INFINITY: never. */
+void hub_loaded(struct hub *h,
+                void (*fn)(void *arg, const struct hub_info *i, const struct engine_info *ei,
+                           const struct sched_stats *st, double expires, uint64_t bytes),
+                void *arg);
+
+#endif

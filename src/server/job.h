@@ -1,0 +1,95 @@
+/*
+ * A job: one request of whatever API, in the server's own words, and its way through a model.
+ *
+ *   JSON ─ an API's reader ─ struct job ─ job_run ─ events ─ the API's sink ─ bytes
+ *
+ * An API (openai_chat.c, ollama_chat.c, …) is a file with a reader and a sink. job.c does what all
+ * of them share: find and load the model, render the template, tokenize, set defaults, make the
+ * grammar (formats, forced tools), submit, count for /metrics and the access log, cancel when the
+ * client leaves.
+ */
+#ifndef PONDER_SERVER_JOB_H
+#define PONDER_SERVER_JOB_H
+
+#include "engine/sched.h"
+#include "server/http.h"
+#include "server/hub.h"
+
+struct job;
+struct server; /* server.h: hub, http, metrics, options */
+
+enum job_prompt {
+    JOB_CHAT, /* messages through the template */
+    JOB_TEXT, /* text as it is, BOS where the model wants one */
+    JOB_IDS,  /* token ids */
+    JOB_FIM,  /* prefix and suffix through the model's hole tokens */
+};
+
+enum job_think { JOB_THINK_DEFAULT, JOB_THINK_ON, JOB_THINK_OFF };
+enum job_format { JOB_FREE, JOB_JSON, JOB_SCHEMA, JOB_REGEX, JOB_CHOICE, JOB_GBNF };
+enum job_choice { JOB_TOOL_NONE, JOB_TOOL_AUTO, JOB_TOOL_REQUIRED, JOB_TOOL_NAMED };
+
+struct job_spec {
+    const char *model;
+    enum job_prompt prompt;
+    json_t *messages; /* JOB_CHAT: in the template's words (role, content string, reasoning_content,
+                         tool_calls with arguments as objects, tool_call_id, name) */
+    json_t *tools;    /* OpenAI's shape, or NULL */
+    json_t *template_vars; /* chat_template_kwargs */
+    bool go_on;            /* the last message is the beginning of the answer */
+    const char *text, *suffix, *system;
+    size_t n_text;
+    const int32_t *ids;
+    size_t n_ids;
+    enum job_think think;
+    enum job_format format;
+    json_t *schema;      /* JOB_SCHEMA; JOB_CHOICE: array of strings */
+    const char *grammar; /* JOB_REGEX, JOB_GBNF */
+    enum job_choice choice;
+    const char *choice_name;
+    bool parallel; /* several calls may come */
+    bool raw;      /* no parsing of thoughts and calls */
+    bool truncate; /* too long a prompt: oldest messages go (Ollama); else an error */
+    bool echo;     /* completions: the prompt's text comes first */
+    struct sampler_params
+        sampling; /* NAN, or INT_MIN, where the request says nothing: the model's */
+    bool seed_given;
+    size_t n, max_tokens, min_tokens, ctx;
+    int64_t think_max; /* -1: the server's default; -2: none */
+    const char *const *stop;
+    size_t n_stop;
+    const int32_t *stop_id;
+    size_t n_stop_id;
+    bool ignore_end, stop_shown, special, embed;
+    int logprobs, prompt_logprobs, priority;
+    const char *salt;
+    double keep_alive; /* NAN: default */
+    double deadline;   /* seconds from now; 0 none */
+};
+
+void job_spec_init(struct job_spec *s);
+
+/* What an API does with what comes. Calls come one after another, from compute threads: no waiting.
+   A job has one sink for all its samples. */
+struct job_sink {
+    /* The prompt is accepted and the model is there: the first bytes may go out. */
+    int (*begin)(void *arg, struct job *j, struct err *e);
+    int (*event)(void *arg, struct job *j, const struct request_event *ev, struct err *e);
+    void (*fail)(void *arg, struct job *j, const struct err *e); /* instead of REQUEST_DONE */
+    void (*free)(void *arg);
+};
+
+/* Takes everything over: `spec` and what it points to must live until sink->free. Returns at once;
+   what goes wrong comes to sink->fail. */
+void job_run(struct server *s, struct http_exchange *x, const struct job_spec *spec,
+             const struct job_sink *sink, void *arg);
+
+struct http_exchange *job_exchange(const struct job *j);
+const struct hub_use *job_use(const struct job *j);
+const struct hub_info *job_model(const struct job *j);
+const char *job_name(const struct job *j); /* as the client wrote it */
+double job_created(const struct job *j);   /* seconds since 1970 */
+size_t job_prompt_tokens(const struct job *j);
+const int32_t *job_prompt_ids(const struct job *j);
+
+#endif
