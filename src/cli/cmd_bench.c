@@ -32,6 +32,7 @@
 #include "cli/locate.h"
 #include "cli/machine.h"
 #include "cli/options.h"
+#include "format/meta_json.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -301,12 +302,12 @@ static int bench_describe(struct bench *b, struct err *e)
     buf_release(&name);
     if (rc)
         return rc;
-    b->model =
-        json_pack("{so ss ss sI sI sI ss so ss}", "name", lines_string(i->name, strlen(i->name)),
-                  "architecture", i->arch, "type", i->file_type, "parameters",
-                  (json_int_t)i->params, "weight_bytes", (json_int_t)i->weight_bytes, "token_bytes",
-                  (json_int_t)i->token_bytes, "isa", cpu_isa_name(i->isa), "cpu",
-                  lines_string(cpu, strlen(cpu)), "kv_type", quant_by_id(i->kv_type)->name);
+    b->model = json_pack("{so ss ss sI sI sI ss so ss}", "name",
+                         meta_json_string(i->name, strlen(i->name)), "architecture", i->arch,
+                         "type", i->file_type, "parameters", (json_int_t)i->params, "weight_bytes",
+                         (json_int_t)i->weight_bytes, "token_bytes", (json_int_t)i->token_bytes,
+                         "isa", cpu_isa_name(i->isa), "cpu", meta_json_string(cpu, strlen(cpu)),
+                         "kv_type", quant_by_id(i->kv_type)->name);
     return b->model ? 0 : err_nomem(e, 0, "the report");
 }
 

@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "cli/text_ids.h"
 #include "eval/perplexity.h"
+#include "format/meta_json.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -119,21 +120,23 @@ static int eval_json(const struct engine *g, const struct perplexity_params *p,
                      const struct perplexity *x, struct err *e)
 {
     const struct engine_info *i = engine_info(g);
-    json_t *all = json_pack(
-        "{s{so ss} sI sI sI sI sI sI so so sf}", "model", "name",
-        lines_string(i->name, strlen(i->name)), "type", i->file_type, "ctx", (json_int_t)p->cut.ctx,
-        "stride", (json_int_t)p->cut.stride, "windows", (json_int_t)x->windows, "tokens",
-        (json_int_t)x->tokens, "scored", (json_int_t)x->scored, "unused", (json_int_t)x->unused,
-        "nll", eval_mean(x->nll), "perplexity", eval_mean(x->ppl), "seconds", x->seconds);
+    json_t *all =
+        json_pack("{s{so ss} sI sI sI sI sI sI so so sf}", "model", "name",
+                  meta_json_string(i->name, strlen(i->name)), "type", i->file_type, "ctx",
+                  (json_int_t)p->cut.ctx, "stride", (json_int_t)p->cut.stride, "windows",
+                  (json_int_t)x->windows, "tokens", (json_int_t)x->tokens, "scored",
+                  (json_int_t)x->scored, "unused", (json_int_t)x->unused, "nll", eval_mean(x->nll),
+                  "perplexity", eval_mean(x->ppl), "seconds", x->seconds);
     if (all && p->reference) {
         const struct reference_head *h = &p->reference->head;
-        json_t *r = json_pack(
-            "{s{so so sI} so so s{so sf sf sf sf} s{so sf} so}", "reference", "name",
-            lines_string(h->name, strlen(h->name)), "type", lines_string(h->type, strlen(h->type)),
-            "top", (json_int_t)h->top, "reference_perplexity", eval_mean(x->reference_ppl),
-            "perplexity_ratio", eval_mean(x->ratio), "kl", "mean", eval_mean(x->kl), "median",
-            x->kl_median, "p90", x->kl_p90, "p99", x->kl_p99, "max", x->kl_max, "right_token",
-            "mean", eval_mean(x->dp), "rms", x->dp_rms, "same_best", eval_mean(x->same));
+        json_t *r =
+            json_pack("{s{so so sI} so so s{so sf sf sf sf} s{so sf} so}", "reference", "name",
+                      meta_json_string(h->name, strlen(h->name)), "type",
+                      meta_json_string(h->type, strlen(h->type)), "top", (json_int_t)h->top,
+                      "reference_perplexity", eval_mean(x->reference_ppl), "perplexity_ratio",
+                      eval_mean(x->ratio), "kl", "mean", eval_mean(x->kl), "median", x->kl_median,
+                      "p90", x->kl_p90, "p99", x->kl_p99, "max", x->kl_max, "right_token", "mean",
+                      eval_mean(x->dp), "rms", x->dp_rms, "same_best", eval_mean(x->same));
         json_object_update(all, r);
         json_decref(r);
     }

@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
+#include "format/meta_json.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
@@ -71,58 +72,6 @@ static bool inspect_is_model(const struct source *s)
 /* ---- values
  * -------------------------------------------------------------------------------------- */
 
-static const char *inspect_type_name(enum source_type t)
-{
-    static const char *const names[] = {
-        [SOURCE_INT] = "int",   [SOURCE_UINT] = "int",      [SOURCE_FLOAT] = "float",
-        [SOURCE_BOOL] = "bool", [SOURCE_STRING] = "string", [SOURCE_ARRAY] = "array",
-        [SOURCE_NULL] = "null"};
-    return names[t];
-}
-
-static json_t *inspect_float(double f)
-{
-    return isfinite(f) ? json_real(f) : json_string(isnan(f) ? "nan" : f > 0 ? "inf" : "-inf");
-}
-
-static json_t *inspect_scalar(const struct source_value *v)
-{
-    switch (v->type) {
-    case SOURCE_INT:
-        return json_integer(v->i);
-    case SOURCE_UINT: /* JSON integers of jansson end at 2^63 */
-        return v->u > INT64_MAX ? json_real((double)v->u) : json_integer((json_int_t)v->u);
-    case SOURCE_FLOAT:
-        return inspect_float(v->f);
-    case SOURCE_BOOL:
-        return json_boolean(v->b);
-    case SOURCE_STRING:
-        return lines_string(v->s.p, v->s.n);
-    default:
-        return json_null();
-    }
-}
-
-/* Arrays: whole, or {"type", "count", "first": […]} when long. */
-static json_t *inspect_array(const struct source *s, const struct source_value *v, bool full)
-{
-    uint64_t n = v->count;
-    bool cut = !full && n > INSPECT_JSON_SHORT;
-    if (v->item == SOURCE_ARRAY)
-        return json_pack("{ss sI}", "type", "array", "count", (json_int_t)n);
-    json_t *a = json_array();
-    for (uint64_t i = 0; i < (cut ? INSPECT_SHORT : n); i++) {
-        struct source_value x;
-        if (source_array_get(s, v, i, &x, NULL) || json_array_append_new(a, inspect_scalar(&x))) {
-            json_decref(a);
-            return NULL;
-        }
-    }
-    return cut ? json_pack("{ss sI so}", "type", inspect_type_name(v->item), "count", (json_int_t)n,
-                           "first", a)
-               : a;
-}
-
 /* With the digits that tell it from its neighbours: 1e-05 and not 9.99999975e-06 where the file has
    a float32. */
 static int inspect_text_float(struct buf *b, double f, struct err *e)
@@ -158,7 +107,7 @@ static int inspect_text_scalar(struct buf *b, const struct source_value *v, bool
         return rc;
     }
     default:
-        return buf_puts(b, inspect_type_name(v->type), e);
+        return buf_puts(b, meta_type_name(v->type), e);
     }
 }
 
@@ -182,7 +131,7 @@ static int inspect_text_value(struct buf *b, const struct source *s, const struc
     }
     if (!rc && shown < v->count)
         rc = buf_printf(b, e, "%s… %s %ss", shown ? ", " : "", term_group(n, sizeof n, v->count),
-                        inspect_type_name(v->item));
+                        meta_type_name(v->item));
     return rc ? rc : buf_putc(b, ']', e);
 }
 
@@ -202,9 +151,9 @@ static json_t *inspect_tensor_json(const struct source_tensor *t)
     json_t *shape = json_array();
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
-    return json_pack("{so ss so sI si sI}", "name", lines_string(t->name, strlen(t->name)), "type",
-                     t->dtype, "shape", shape, "bytes", (json_int_t)source_stored_bytes(t), "file",
-                     t->file, "offset", (json_int_t)t->offset);
+    return json_pack("{so ss so sI si sI}", "name", meta_json_string(t->name, strlen(t->name)),
+                     "type", t->dtype, "shape", shape, "bytes", (json_int_t)source_stored_bytes(t),
+                     "file", t->file, "offset", (json_int_t)t->offset);
 }
 
 static uint64_t inspect_elements(const struct source_tensor *t)
@@ -436,8 +385,8 @@ static int inspect_json(const struct source *s, const struct model_config *m, bo
     for (size_t i = 0; !bad && i < source_value_count(s); i++) {
         const struct source_value *v;
         const char *key = source_value_at(s, i, &v);
-        json_t *k = lines_string(key, strlen(key));
-        json_t *x = v->type == SOURCE_ARRAY ? inspect_array(s, v, full) : inspect_scalar(v);
+        json_t *k = meta_json_string(key, strlen(key));
+        json_t *x = meta_json(s, v, full ? UINT64_MAX : INSPECT_JSON_SHORT, INSPECT_SHORT);
         bad = !k || json_object_set_new_nocheck(meta, json_string_value(k), x);
         json_decref(k);
     }
@@ -445,7 +394,7 @@ static int inspect_json(const struct source *s, const struct model_config *m, bo
         bad = json_array_append_new(tensors, inspect_tensor_json(source_tensor_at(s, i))) != 0;
     if (!bad)
         all = json_pack("{ss so sI so* sO sO}", "kind", inspect_kind(s), "path",
-                        lines_string(source_path(s), strlen(source_path(s))), "tensor_bytes",
+                        meta_json_string(source_path(s), strlen(source_path(s))), "tensor_bytes",
                         (json_int_t)inspect_bytes(s), "model", m ? inspect_model_json(m) : NULL,
                         "metadata", meta, "tensors", tensors);
     int rc = all ? lines_print_json(all, true, e) : err_nomem(e, 0, "the output");

@@ -8,6 +8,7 @@
 #include "cli/lines.h"
 #include "cli/locate.h"
 #include "convert/convert.h"
+#include "format/meta_json.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -124,16 +125,16 @@ static json_t *files_json(const struct convert_plan *p, const char *path, double
         for (int d = 0; d < t->dims; d++)
             json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
         json_array_append_new(tensors, json_pack("{so ss ss so sI}", "name",
-                                                 lines_string(t->name, strlen(t->name)), "type",
+                                                 meta_json_string(t->name, strlen(t->name)), "type",
                                                  t->type->name, "from", t->from, "shape", shape,
                                                  "bytes", (json_int_t)t->bytes));
     }
     json_t *notes = json_array();
     for (size_t i = 0; convert_plan_note(p, i); i++)
         json_array_append_new(
-            notes, lines_string(convert_plan_note(p, i), strlen(convert_plan_note(p, i))));
+            notes, meta_json_string(convert_plan_note(p, i), strlen(convert_plan_note(p, i))));
     return json_pack("{so sI sI sf si sf so so}", "output",
-                     path ? lines_string(path, strlen(path)) : json_null(), "bytes",
+                     path ? meta_json_string(path, strlen(path)) : json_null(), "bytes",
                      (json_int_t)convert_plan_bytes(p), "values",
                      (json_int_t)convert_plan_values(p), "bits", files_bits(p), "files",
                      convert_plan_files(p), "seconds", seconds, "notes", notes, "tensors", tensors);

@@ -184,24 +184,3 @@ int lines_print_json(const json_t *v, bool indent, struct err *e)
                               : err_nomem(e, 0, "the output");
     return putchar('\n') == EOF ? err_errno(e, "cannot write the output") : 0;
 }
-
-json_t *lines_string(const char *s, size_t n)
-{
-    struct buf b;
-    if (utf8_valid(s, n))
-        return json_stringn_nocheck(s, n);
-    buf_init(&b, 3 * n + 1);
-    json_t *v = NULL;
-    size_t i = 0;
-    while (i < n) {
-        uint32_t cp;
-        char c[4];
-        i += utf8_next(s + i, n - i, &cp, NULL);
-        if (buf_append(&b, c, utf8_put(c, cp), NULL))
-            break;
-    }
-    if (i >= n)
-        v = json_stringn_nocheck(b.data, b.len);
-    buf_release(&b);
-    return v;
-}

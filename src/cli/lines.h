@@ -47,7 +47,4 @@ int lines_print(struct buf *b, struct err *e);
 /* The same for a value, in one line or indented. */
 int lines_print_json(const json_t *v, bool indent, struct err *e);
 
-/* A JSON string of outside bytes (bad UTF-8 mended); NULL when there is no memory. */
-json_t *lines_string(const char *s, size_t n);
-
 #endif

@@ -11,6 +11,7 @@
 #include "cli/edit.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
+#include "format/meta_json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -314,7 +315,7 @@ static int repl_save(struct repl *r, char *args, struct err *e)
     }
     if (r->t->system)
         json_array_append_new(all, json_pack("{ss so}", "role", "system", "content",
-                                             lines_string(r->t->system, strlen(r->t->system))));
+                                             meta_json_string(r->t->system, strlen(r->t->system))));
     if (json_array_extend(all, r->t->messages) || !(text = json_dumps(all, JSON_INDENT(1))))
         rc = err_nomem(e, 0, "the conversation");
     else if (!(rc = file_out_open(&f, args, e))) {

@@ -13,6 +13,7 @@
 #include "base/quota.h"
 #include "cli/lines.h"
 #include "cli/machine.h"
+#include "format/meta_json.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -80,9 +81,9 @@ static json_t *talk_message(const char *role, const char *text, size_t n, const 
 {
     json_t *m = json_object();
     int bad = json_object_set_new(m, "role", json_string(role)) ||
-              json_object_set_new(m, "content", lines_string(text, n));
+              json_object_set_new(m, "content", meta_json_string(text, n));
     if (!bad && more && more->len)
-        bad = json_object_set_new(m, key, lines_string(more->data, more->len));
+        bad = json_object_set_new(m, key, meta_json_string(more->data, more->len));
     if (!bad)
         return m;
     json_decref(m);
@@ -198,7 +199,7 @@ static int talk_tool_call(struct talk_run *r, const char *s, size_t n)
     json_t *call = json_loadb(s, n, JSON_ALLOW_NUL, NULL);
     if (!r->a->tool_calls)
         r->a->tool_calls = json_array();
-    if (json_array_append_new(r->a->tool_calls, call ? call : lines_string(s, n)))
+    if (json_array_append_new(r->a->tool_calls, call ? call : meta_json_string(s, n)))
         return err_nomem(&r->err, n, "a tool call");
     if (!r->v)
         return 0;
@@ -377,10 +378,10 @@ json_t *talk_json(const struct talk *t, const struct answer *a)
 {
     const struct engine_info *i = engine_info(t->engine);
     const struct generate_stats *s = &a->stats;
-    json_t *name = lines_string(i->name, strlen(i->name));
-    json_t *content = lines_string(a->content.data, a->content.len);
+    json_t *name = meta_json_string(i->name, strlen(i->name));
+    json_t *content = meta_json_string(a->content.data, a->content.len);
     json_t *reasoning =
-        a->reasoning.len ? lines_string(a->reasoning.data, a->reasoning.len) : json_null();
+        a->reasoning.len ? meta_json_string(a->reasoning.data, a->reasoning.len) : json_null();
     json_t *calls = a->tool_calls ? json_incref(a->tool_calls) : json_array();
     uint64_t drafted, accepted;
     session_drafts(t->session, &drafted, &accepted);

@@ -7,8 +7,8 @@
  * with what the machine can give before anything is loaded.
  */
 #include "engine/engine_private.h"
+#include "engine/head.h"
 
-#include "base/hash.h"
 #include "base/num.h"
 #include "base/quota.h"
 #include "text/chat.h"
@@ -25,60 +25,6 @@ void engine_opts_init(struct engine_opts *o)
     memset(o, 0, sizeof *o);
     o->isa = cpu_best();
     o->kv_type = ENGINE_KV_AUTO;
-}
-
-/* general.file_type of GGUF files: the name of a mix, by llama.cpp's numbering. */
-static const struct {
-    uint32_t id;
-    const char *name;
-} file_types[] = {
-    {0, "F32"},      {1, "F16"},      {2, "Q4_0"},    {3, "Q4_1"},    {7, "Q8_0"},
-    {8, "Q5_0"},     {9, "Q5_1"},     {10, "Q2_K"},   {11, "Q3_K_S"}, {12, "Q3_K_M"},
-    {13, "Q3_K_L"},  {14, "Q4_K_S"},  {15, "Q4_K_M"}, {16, "Q5_K_S"}, {17, "Q5_K_M"},
-    {18, "Q6_K"},    {19, "IQ2_XXS"}, {20, "IQ2_XS"}, {21, "Q2_K_S"}, {22, "IQ3_XS"},
-    {23, "IQ3_XXS"}, {24, "IQ1_S"},   {25, "IQ4_NL"}, {26, "IQ3_S"},  {27, "IQ3_M"},
-    {28, "IQ2_S"},   {29, "IQ2_M"},   {30, "IQ4_XS"}, {31, "IQ1_M"},  {32, "BF16"},
-    {36, "TQ1_0"},   {37, "TQ2_0"},   {38, "MXFP4"},
-};
-
-/* The mix that a file names, else the type that holds most of its bytes. */
-static const char *engine_file_type(const struct source *src)
-{
-    const struct source_value *v = source_value(src, "general.file_type");
-    if (v && (v->type == SOURCE_UINT || v->type == SOURCE_INT))
-        for (size_t i = 0; i < NUM_COUNT(file_types); i++)
-            if (file_types[i].id == v->u)
-                return file_types[i].name;
-    uint64_t bytes[QUANT_ID_MAX] = {0};
-    const struct quant_type *best = NULL;
-    for (size_t i = 0; i < source_tensor_count(src); i++) {
-        const struct source_tensor *t = source_tensor_at(src, i);
-        if (!t->type)
-            continue;
-        bytes[t->type->id] += t->bytes;
-        if (!best || bytes[t->type->id] > bytes[best->id])
-            best = t->type;
-    }
-    return best ? best->name : "?";
-}
-
-static void engine_name(struct engine *g)
-{
-    const struct source_value *v = source_value(g->src, "general.name");
-    if (v && v->type == SOURCE_STRING && v->s.n) {
-        snprintf(g->name, sizeof g->name, "%.*s", (int)num_min(v->s.n, sizeof g->name - 1), v->s.p);
-        return;
-    }
-    char path[1024];
-    snprintf(path, sizeof path, "%s", source_path(g->src));
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/')
-        path[--n] = 0;
-    const char *base = strrchr(path, '/');
-    snprintf(g->name, sizeof g->name, "%s", base ? base + 1 : path);
-    char *dot = strrchr(g->name, '.');
-    if (dot && !strcmp(dot, ".gguf"))
-        *dot = 0;
 }
 
 size_t engine_dry(struct engine *g, const struct batch *batch)
@@ -180,10 +126,10 @@ static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err 
 static void engine_facts(struct engine *g)
 {
     struct engine_info *i = &g->info;
-    engine_name(g);
+    head_name(g->src, g->name, sizeof g->name);
     i->name = g->name;
     i->arch = model_arch_name(model_config(g->model)->arch);
-    i->file_type = engine_file_type(g->src);
+    i->file_type = head_file_type(g->src);
     i->params = model_params(g->model);
     i->weight_bytes = model_weight_bytes(g->model);
     i->mapped_bytes = model_mapped_bytes(g->model);
@@ -421,17 +367,7 @@ void engine_observe(struct engine *g, void (*fn)(void *arg, const struct engine_
 
 uint64_t engine_fingerprint(const struct engine *g)
 {
-    enum { SAMPLE = 64 }; /* bytes of each tensor's beginning */
-    uint64_t h = HASH_FNV1A;
-    for (size_t i = 0; i < source_tensor_count(g->src); i++) {
-        const struct source_tensor *t = source_tensor_at(g->src, i);
-        h = hash_fnv1a(t->name, strlen(t->name) + 1, h);
-        h = hash_fnv1a(t->dtype, strlen(t->dtype) + 1, h);
-        h = hash_fnv1a(t->shape, sizeof t->shape, h);
-        if (t->data)
-            h = hash_fnv1a(t->data, num_min(t->bytes, SAMPLE), h);
-    }
-    return h;
+    return head_identity(g->src);
 }
 
 void engine_exp(const struct engine *g, float *y, const float *x, size_t n)

@@ -16,7 +16,7 @@
 #include "text/parse.h"
 
 #include "base/num.h"
-#include "base/utf8.h"
+#include "format/meta_json.h"
 #include "text/parse_call.h"
 
 #include <stdlib.h>
@@ -539,24 +539,6 @@ static int collect_event(void *arg, enum parse_event ev, const char *s, size_t n
     return 0;
 }
 
-/* A JSON string; bytes that are not UTF-8 become U+FFFD. */
-static json_t *json_text(const struct buf *b)
-{
-    json_t *s = json_stringn(b->data, b->len);
-    if (s || utf8_valid(b->data, b->len))
-        return s;
-    char *clean = malloc(b->len * 3 + 1);
-    size_t n = 0;
-    for (size_t i = 0; clean && i < b->len;) {
-        uint32_t cp;
-        i += utf8_next(b->data + i, b->len - i, &cp, NULL);
-        n += utf8_put(clean + n, cp);
-    }
-    s = clean ? json_stringn(clean, n) : NULL;
-    free(clean);
-    return s;
-}
-
 int parse_output(json_t **out, const char *text, size_t n, bool thinking_open, struct err *e)
 {
     struct parser *p;
@@ -575,8 +557,12 @@ int parse_output(json_t **out, const char *text, size_t n, bool thinking_open, s
         const struct buf *thought = &c.text[PARSE_REASONING];
         json_t *o = json_object();
         if (!o ||
-            json_object_set_new(o, "reasoning", thought->len ? json_text(thought) : json_null()) ||
-            json_object_set_new(o, "content", json_text(&c.text[PARSE_CONTENT])) ||
+            json_object_set_new(o, "reasoning",
+                                thought->len ? meta_json_string(thought->data, thought->len)
+                                             : json_null()) ||
+            json_object_set_new(
+                o, "content",
+                meta_json_string(c.text[PARSE_CONTENT].data, c.text[PARSE_CONTENT].len)) ||
             json_object_set(o, "tool_calls", c.calls)) {
             json_decref(o);
             code = err_nomem(e, n, "a parsed output");
