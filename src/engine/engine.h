@@ -150,6 +150,15 @@ int session_new(struct session **out, struct engine *g, struct err *e);
 void session_free(struct session *s);
 
 /*
+ * A second session that goes on where `from` is: the same timeline and logits, nothing is computed.
+ * Both hold the pages of the cache together until one of them writes; a page is then copied.
+ */
+int session_fork(struct session **out, struct session *from, struct err *e);
+/* Unused pages of 64 tokens, and how many n more tokens of the session would take. */
+size_t engine_pages_unused(const struct engine *g);
+size_t session_need(const struct session *s, size_t n);
+
+/*
  * Makes the timeline exactly ids[0..n), n ≥ 1: keeps the longest prefix it already has (but
  * computes at least the last token) and prefills the rest in chunks. `progress` (may be NULL) is
  * called after each chunk and stops the work with ERR_CANCELLED when it returns false; what was

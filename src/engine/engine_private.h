@@ -80,6 +80,17 @@ int engine_forward(struct engine *g, struct session_part *part, size_t n, struct
 /* ERR_LIMIT or ERR_FORMAT when n more tokens do not fit or are no tokens. */
 int session_check(const struct session *s, const int32_t *ids, size_t n, struct err *e);
 
+/* Pages of its own for n more tokens, and for what the prediction layer still has to write. */
+int session_reserve(struct session *s, size_t n, struct err *e);
+
+/* Pages that the session will not write again unless it is cut back: others may hold them too. */
+size_t session_full_pages(const struct session *s);
+
+/* Makes a session without tokens the timeline ids[0..64 × n) without computing it: those `page`s
+   hold it. ERR_LIMIT when it is longer than the context. */
+int session_adopt(struct session *s, const uint32_t *page, const int32_t *ids, size_t n,
+                  struct err *e);
+
 /* Computes ids[0..n) behind the timeline; *y becomes the logits of the last `want` tokens, in
  * scratch: valid until the next step. */
 int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, struct tensor *y,

@@ -52,6 +52,84 @@ void session_free(struct session *s)
     free(s);
 }
 
+/* The first position that computing more will write: the prediction layer is behind. */
+static size_t session_writes(const struct session *s)
+{
+    return s->g->mtp ? num_min(s->mtp_n, s->n) : s->n;
+}
+
+int session_reserve(struct session *s, size_t n, struct err *e)
+{
+    return kv_seq_reserve(&s->seq, session_writes(s), s->n, s->n + n, e);
+}
+
+size_t session_need(const struct session *s, size_t n)
+{
+    return kv_seq_need(&s->seq, session_writes(s), s->n + n);
+}
+
+size_t session_full_pages(const struct session *s)
+{
+    return session_writes(s) / KV_PAGE;
+}
+
+size_t engine_pages_unused(const struct engine *g)
+{
+    return kv_pool_unused(g->kv);
+}
+
+int session_adopt(struct session *s, const uint32_t *page, const int32_t *ids, size_t n,
+                  struct err *e)
+{
+    if (s->n)
+        return err_set(e, ERR_USAGE, "a session that has tokens cannot take over pages");
+    kv_seq_truncate(&s->seq, 0);
+    int rc = n * KV_PAGE > s->g->info.ctx
+                 ? err_set(e, ERR_LIMIT, "%zu tokens are more than the context of %zu", n * KV_PAGE,
+                           s->g->info.ctx)
+                 : kv_seq_share(&s->seq, page, n, e);
+    if (rc)
+        return rc;
+    memcpy(s->ids, ids, n * KV_PAGE * sizeof *ids);
+    s->n = s->mtp_n = n * KV_PAGE;
+    s->hidden_n = 0;
+    return 0;
+}
+
+int session_fork(struct session **out, struct session *from, struct err *e)
+{
+    const struct engine *g = from->g;
+    struct session *s;
+    int rc = session_new(out, from->g, e);
+    if (rc)
+        return rc;
+    s = *out;
+    if ((rc = kv_seq_share(&s->seq, from->seq.page, from->seq.n_page, e))) {
+        session_free(s);
+        *out = NULL;
+        return rc;
+    }
+    memcpy(s->ids, from->ids, from->n * sizeof *s->ids);
+    s->n = from->n;
+    s->reused = from->n;
+    if (from->logits) {
+        memcpy(s->kept, from->logits, g->info.vocab * sizeof *s->kept);
+        s->logits = s->kept;
+    }
+    if (!g->mtp)
+        return 0;
+    s->mtp_n = from->mtp_n;
+    s->hidden_pos = from->hidden_pos;
+    s->hidden_n = from->hidden_n;
+    memcpy(s->hidden, from->hidden,
+           from->hidden_n * model_config(g->model)->d_model * sizeof *s->hidden);
+    s->ahead = from->ahead;
+    s->ahead_id = from->ahead_id;
+    if (s->ahead)
+        memcpy(s->ahead_logits, from->ahead_logits, g->info.vocab * sizeof *s->ahead_logits);
+    return 0;
+}
+
 int session_step(struct session *s, const int32_t *ids, size_t n, size_t want, struct tensor *y,
                  struct err *e)
 {

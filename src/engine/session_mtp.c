@@ -112,7 +112,7 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
         return 0;
     }
     s->ahead = false;
-    int rc = kv_seq_reserve(&s->seq, s->n + 1, e);
+    int rc = session_reserve(s, 1, e);
     if (rc)
         return rc;
     session_catch_up(s, id, 1, &y);
@@ -120,7 +120,7 @@ int session_speculate(struct session *s, int32_t id, struct err *e)
     /* Without room for the guess (end of the context, pages taken by other sessions) none is made.
      */
     struct err full = {0};
-    if (!y.data || s->n + 2 > g->info.ctx || kv_seq_reserve(&s->seq, s->n + 2, &full))
+    if (!y.data || s->n + 2 > g->info.ctx || session_reserve(s, 2, &full))
         return session_step(s, pair, 1, 1, &y, e);
     rc = session_step(s, pair, 2, 2, &y, e);
     if (rc)

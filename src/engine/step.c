@@ -70,7 +70,7 @@ static int step_reserve(const struct session_part *part, size_t n, struct err *e
 {
     int rc = 0;
     for (size_t k = 0; k < n && !rc; k++)
-        rc = kv_seq_reserve(&part[k].s->seq, part[k].s->n + part[k].n, e);
+        rc = session_reserve(part[k].s, part[k].n, e);
     for (size_t k = 0; k < n && rc; k++) {
         kv_seq_truncate(&part[k].s->seq, part[k].s->n);
         part[k].s->ahead = false; /* its guess may have lost its page */

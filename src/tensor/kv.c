@@ -1,4 +1,4 @@
-/* Paged KV cache: see kv.h. The free list is a stack of page numbers. */
+/* Paged KV cache: see kv.h. The free list is a stack of page numbers; holders are counted. */
 #include "tensor/kv.h"
 
 #include "base/num.h"
@@ -19,7 +19,8 @@ struct kv_pool {
     size_t n_pages;
     uint32_t *unused; /* stack of page numbers */
     size_t n_unused;
-    size_t fresh; /* pages from here on were never used: still zero */
+    uint32_t *holders; /* (n_pages) */
+    size_t fresh;      /* pages from here on were never used: still zero */
 };
 
 /* Bytes of one head's share of a page. */
@@ -75,7 +76,8 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
     p->page_bytes = page;
     p->n_pages = pages;
     p->unused = malloc(pages * sizeof *p->unused);
-    if (!p->unused) {
+    p->holders = calloc(pages, sizeof *p->holders);
+    if (!p->unused || !p->holders) {
         kv_pool_free(p);
         return err_nomem(e, pages * sizeof *p->unused, "the KV cache");
     }
@@ -106,6 +108,7 @@ void kv_pool_free(struct kv_pool *p)
     if (p->map)
         munmap(p->map, p->map_bytes);
     free(p->unused);
+    free(p->holders);
     free(p);
 }
 
@@ -118,6 +121,102 @@ size_t kv_pool_unused(const struct kv_pool *p)
 {
     return p->n_unused;
 }
+
+size_t kv_pool_pages(const struct kv_pool *p)
+{
+    return p->n_pages;
+}
+
+/* ---- pages ---------------------------------------------------------------------------------- */
+
+/* The next unused page, which there is. */
+static uint32_t kv_page_next(struct kv_pool *p)
+{
+    uint32_t page = p->unused[--p->n_unused];
+    p->holders[page] = 1;
+    p->fresh = num_max(p->fresh, (size_t)page + 1);
+    return page;
+}
+
+bool kv_page_take(struct kv_pool *p, uint32_t *page)
+{
+    if (!p->n_unused)
+        return false;
+    *page = kv_page_next(p);
+    return true;
+}
+
+void kv_page_hold(struct kv_pool *p, uint32_t page)
+{
+    p->holders[page]++;
+}
+
+void kv_page_drop(struct kv_pool *p, uint32_t page)
+{
+    if (--p->holders[page] == 0)
+        p->unused[p->n_unused++] = page;
+}
+
+uint32_t kv_page_holders(const struct kv_pool *p, uint32_t page)
+{
+    return p->holders[page];
+}
+
+uint8_t *kv_page_data(const struct kv_pool *p, uint32_t page)
+{
+    return p->mem + page * p->page_bytes;
+}
+
+/* An unused page of zeros. Attention multiplies masked positions by zero, so they must be finite: a
+   page that another sequence used could hold its NaN. Pages leave the stack in ascending order at
+   first. */
+static uint32_t kv_page_clean(struct kv_pool *p)
+{
+    size_t fresh = p->fresh;
+    uint32_t page = kv_page_next(p);
+    if (page < fresh)
+        memset(kv_page_data(p, page), 0, p->page_bytes);
+    return page;
+}
+
+/* Makes the positions from `at` on zeros. `units` columns of 64 positions side by side … */
+static void kv_clear_columns(uint8_t *p, size_t units, size_t bytes, size_t at)
+{
+    for (size_t i = 0; i < units; i++)
+        memset(p + (i * KV_PAGE + at) * bytes, 0, (KV_PAGE - at) * bytes);
+}
+
+/* … and 64 rows. */
+static void kv_clear_rows(uint8_t *p, size_t bytes, size_t at)
+{
+    memset(p + at * bytes, 0, (KV_PAGE - at) * bytes);
+}
+
+static void kv_page_clear(const struct kv_pool *p, uint32_t page, size_t at)
+{
+    const struct kv_shape *s = &p->shape;
+    bool int8 = s->type == QUANT_Q8_0;
+    size_t bytes = int8 ? 4 : quant_by_id(s->type)->bytes;
+    struct kern_page_shape ks = kv_int8_k(s), vs = kv_int8_v(s);
+    for (size_t i = 0; i < s->n_layer * s->n_kv_head; i++) {
+        uint8_t *k = kv_page_data(p, page) + i / s->n_kv_head * p->layer_bytes +
+                     i % s->n_kv_head * p->k_bytes;
+        uint8_t *v = kv_page_data(p, page) + i / s->n_kv_head * p->layer_bytes +
+                     s->n_kv_head * p->k_bytes + i % s->n_kv_head * p->v_bytes;
+        if (int8) /* four values side by side, and the scales */
+            kv_clear_columns(k, s->d_k / 4 + kern_page_blocks(&ks), bytes, at);
+        else if (s->latent)
+            kv_clear_rows(k, s->d_k * bytes, at);
+        else
+            kv_clear_columns(k, s->d_k, bytes, at);
+        if (int8 && !s->latent)
+            kv_clear_columns(v, s->d_v / 4 + kern_page_blocks(&vs), bytes, at);
+        else if (!s->latent)
+            kv_clear_rows(v, num_round_up(s->d_v, 16) * bytes, at);
+    }
+}
+
+/* ---- sequences ------------------------------------------------------------------------------ */
 
 int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, size_t max_tokens, struct err *e)
 {
@@ -139,35 +238,76 @@ void kv_seq_release(struct kv_seq *s)
     s->page = NULL;
 }
 
-int kv_seq_reserve(struct kv_seq *s, size_t tokens, struct err *e)
+static size_t kv_pages(size_t tokens)
+{
+    return tokens / KV_PAGE + (tokens % KV_PAGE != 0);
+}
+
+/* Page i of the sequence is to be written and not its own. */
+static bool kv_seq_shared(const struct kv_seq *s, size_t i)
+{
+    return s->pool->holders[s->page[i]] > 1;
+}
+
+size_t kv_seq_need(const struct kv_seq *s, size_t from, size_t to)
+{
+    size_t want = kv_pages(to), n = want > s->n_page ? want - s->n_page : 0;
+    for (size_t i = from / KV_PAGE; from < to && i < num_min(want, s->n_page); i++)
+        n += kv_seq_shared(s, i);
+    return n;
+}
+
+int kv_seq_reserve(struct kv_seq *s, size_t from, size_t used, size_t to, struct err *e)
 {
     struct kv_pool *p = s->pool;
-    size_t want = tokens / KV_PAGE + (tokens % KV_PAGE != 0);
+    size_t want = kv_pages(to);
     if (want > s->max_page)
         return err_set(e, ERR_LIMIT, "a sequence of %zu tokens is longer than the context of %zu",
-                       tokens, s->max_page * KV_PAGE);
-    if (want > s->n_page && want - s->n_page > p->n_unused)
+                       to, s->max_page * KV_PAGE);
+    if (kv_seq_need(s, from, to) > p->n_unused)
         return err_set(e, ERR_LIMIT, "the KV cache is full (%zu pages of %d tokens)", p->n_pages,
                        KV_PAGE);
-    while (s->n_page < want) {
-        uint32_t page = p->unused[--p->n_unused];
-        /* Attention multiplies masked positions by zero, so they must be finite: a page that
-           another sequence used could hold its NaN. Pages leave the stack in ascending order at
-           first. */
-        if (page < p->fresh)
-            memset(p->mem + page * p->page_bytes, 0, p->page_bytes);
-        else
-            p->fresh = (size_t)page + 1;
-        s->page[s->n_page++] = page;
+    for (size_t i = from / KV_PAGE; from < to && i < num_min(want, s->n_page); i++) {
+        uint32_t page = s->page[i];
+        if (!kv_seq_shared(s, i))
+            continue;
+        size_t first = i * KV_PAGE, at = used > first ? num_min(used - first, KV_PAGE) : 0;
+        s->page[i] = kv_page_next(p);
+        if (at)
+            memcpy(kv_page_data(p, s->page[i]), kv_page_data(p, page), p->page_bytes);
+        if (at < KV_PAGE)
+            kv_page_clear(p, s->page[i], at);
+        kv_page_drop(p, page);
     }
+    while (s->n_page < want)
+        s->page[s->n_page++] = kv_page_clean(p);
     return 0;
 }
 
 void kv_seq_truncate(struct kv_seq *s, size_t tokens)
 {
-    size_t keep = tokens / KV_PAGE + (tokens % KV_PAGE != 0);
+    size_t keep = kv_pages(tokens);
     while (s->n_page > keep)
-        s->pool->unused[s->pool->n_unused++] = s->page[--s->n_page];
+        kv_page_drop(s->pool, s->page[--s->n_page]);
+}
+
+int kv_seq_share(struct kv_seq *s, const uint32_t *page, size_t n, struct err *e)
+{
+    if (n > s->max_page - s->n_page)
+        return err_set(e, ERR_LIMIT, "a sequence of %zu pages is longer than the context of %zu",
+                       s->n_page + n, s->max_page);
+    for (size_t i = 0; i < n; i++) {
+        kv_page_hold(s->pool, page[i]);
+        s->page[s->n_page++] = page[i];
+    }
+    return 0;
+}
+
+void kv_seq_swap(struct kv_seq *s, size_t i, uint32_t page)
+{
+    kv_page_hold(s->pool, page);
+    kv_page_drop(s->pool, s->page[i]);
+    s->page[i] = page;
 }
 
 uint8_t *kv_k(const struct kv_seq *s, size_t i, size_t layer, size_t head)

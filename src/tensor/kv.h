@@ -15,6 +15,11 @@
  * Q8_0 stands for int8 with scales per 32 to 128 values, laid out for integer products
  * (tensor/kv_int8.c).
  *
+ * Several sequences, and whoever else wants to keep one, may hold a page: it is unused again when
+ * nobody does. Sequences with the same beginning so need its memory once. A page that others hold
+ * too is not written; kv_seq_reserve gives the sequence that wants to write a copy of its own (copy
+ * on write).
+ *
  * Memory is reserved for all pages at once and touched as it is used. One thread changes pools and
  * sequences at a time.
  */
@@ -52,14 +57,32 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
 void kv_pool_free(struct kv_pool *p);
 const struct kv_shape *kv_pool_shape(const struct kv_pool *p);
 size_t kv_pool_unused(const struct kv_pool *p); /* pages */
+size_t kv_pool_pages(const struct kv_pool *p);
+
+/*
+ * Pages outside of sequences. A page taken has one holder and whatever content it had before: it is
+ * for who fills it whole. False when none is unused.
+ */
+bool kv_page_take(struct kv_pool *p, uint32_t *page);
+void kv_page_hold(struct kv_pool *p, uint32_t page); /* one more holder */
+void kv_page_drop(struct kv_pool *p, uint32_t page); /* one less */
+uint32_t kv_page_holders(const struct kv_pool *p, uint32_t page);
+uint8_t *kv_page_data(const struct kv_pool *p, uint32_t page); /* kv_page_bytes of the shape */
 
 int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, size_t max_tokens, struct err *e);
 void kv_seq_release(struct kv_seq *s); /* gives the pages back */
-/* Makes sure that positions below `tokens` have pages. ERR_LIMIT when the pool or the sequence is
- * full. */
-int kv_seq_reserve(struct kv_seq *s, size_t tokens, struct err *e);
+/* Makes sure that positions below `to` have pages, and that those from `from` on may be written:
+   pages that others hold too are copied, positions below `used` with their content. ERR_LIMIT when
+   the pool or the sequence is full; nothing has changed then. */
+int kv_seq_reserve(struct kv_seq *s, size_t from, size_t used, size_t to, struct err *e);
+/* Unused pages that kv_seq_reserve would take. */
+size_t kv_seq_need(const struct kv_seq *s, size_t from, size_t to);
 /* Gives back the pages that hold only positions ≥ tokens. */
 void kv_seq_truncate(struct kv_seq *s, size_t tokens);
+/* Holds n pages more, behind those that the sequence has. ERR_LIMIT when it is full. */
+int kv_seq_share(struct kv_seq *s, const uint32_t *page, size_t n, struct err *e);
+/* Holds `page`, whose content is the same, instead of its i-th. */
+void kv_seq_swap(struct kv_seq *s, size_t i, uint32_t page);
 
 /* Start of K or V of one head in the i-th page of a sequence. */
 uint8_t *kv_k(const struct kv_seq *s, size_t i, size_t layer, size_t head);

@@ -78,7 +78,7 @@ static struct tensor forward(struct loaded *l, const int32_t *ids, size_t at, si
 {
     struct err e = {0};
     uint32_t pos[MAX_TOKENS], want[MAX_TOKENS];
-    die(kv_seq_reserve(&l->seq, at + n, &e), &e);
+    die(kv_seq_reserve(&l->seq, at, at, at + n, &e), &e);
     for (size_t i = 0; i < n; i++) {
         pos[i] = (uint32_t)(at + i);
         want[i] = (uint32_t)i;
@@ -227,7 +227,7 @@ static void test_mtp(void **state)
         struct err e = {0};
         assert_non_null(hidden);
         kv_seq_truncate(&l.seq, 0);
-        die(kv_seq_reserve(&l.seq, n, &e), &e);
+        die(kv_seq_reserve(&l.seq, 0, 0, n, &e), &e);
         for (size_t i = 0; i < n; i++)
             pos[i] = (uint32_t)i;
         struct batch_run run = {.seq = &l.seq, .n = n};

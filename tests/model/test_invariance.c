@@ -80,7 +80,7 @@ static void run(struct loaded *l, const struct part *p, size_t n_parts)
     struct batch_run runs[4];
     size_t n = 0;
     for (size_t i = 0; i < n_parts; i++) {
-        die(kv_seq_reserve(p[i].seq, p[i].pos + p[i].n, &e), &e);
+        die(kv_seq_reserve(p[i].seq, p[i].pos, p[i].pos, p[i].pos + p[i].n, &e), &e);
         runs[i] = (struct batch_run){.seq = p[i].seq, .row = n, .n = p[i].n, .pos = p[i].pos};
         for (size_t t = 0; t < p[i].n; t++, n++) {
             ids[n] = p[i].ids[p[i].pos + t];

@@ -54,7 +54,7 @@ static void check(const char *name, bool merge, enum model_place place)
     shape.type = QUANT_F32;
     die(kv_pool_new(&kv, &shape, 1, &e), &e);
     die(kv_seq_init(&seq, kv, CTX, &e), &e);
-    die(kv_seq_reserve(&seq, TOKENS, &e), &e);
+    die(kv_seq_reserve(&seq, 0, 0, TOKENS, &e), &e);
 
     snprintf(path, sizeof path, "lora/%s/batches.safetensors", name);
     struct golden *in = golden_load(path);

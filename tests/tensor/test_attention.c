@@ -66,7 +66,7 @@ static double worst(const struct shape *s, enum quant_id type, size_t pieces)
     struct kv_shape shape = {1, s->kv_heads, s->d_k, s->d_v, type, s->latent};
     assert_int_equal(kv_pool_new(&pool, &shape, 8, &e), 0);
     assert_int_equal(kv_seq_init(&seq, pool, 512, &e), 0);
-    assert_int_equal(kv_seq_reserve(&seq, s->n, &e), 0);
+    assert_int_equal(kv_seq_reserve(&seq, 0, 0, s->n, &e), 0);
     float *q = noise(s->n * s->heads * s->d_k, 1), *k = noise(s->n * s->kv_heads * s->d_k, 2);
     float *v = noise(s->n * s->kv_heads * s->d_v, 3);
     for (size_t t = 0; s->latent && t < s->n; t++)
