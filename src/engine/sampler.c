@@ -2,6 +2,7 @@
  * Sampling: from a row of logits to a token id.
  *
  * The steps, in their order ("temp_last", the default order of llama.cpp), on logits l:
+ *   mask              l[t] = −inf where the mask forbids the token
  *   logit bias        l[t] += b; −inf forbids the token
  *   penalties         for a token that occurred n > 0 times: l = l·r if l ≤ 0 else l/r (r the
  *                     repetition penalty, CTRL, Keskar et al. 2019), then l −= n·frequency +
@@ -79,6 +80,7 @@ struct sampler {
     struct cand *cand; /* [n_vocab] */
     struct history hist;
     uint64_t drawn;
+    const uint32_t *mask; /* the caller's; NULL: all tokens may be drawn */
 };
 
 /* ---- parameters ---------------------------------------------------------------------------- */
@@ -269,6 +271,11 @@ int sampler_accept(struct sampler *s, int32_t id, struct err *e)
     return 0;
 }
 
+void sampler_mask(struct sampler *s, const uint32_t *bits)
+{
+    s->mask = bits;
+}
+
 void sampler_reset(struct sampler *s)
 {
     struct history *h = &s->hist;
@@ -310,14 +317,28 @@ static float moved(float from, double to)
     return to > FLT_MAX ? FLT_MAX : to < -FLT_MAX ? -FLT_MAX : (float)to;
 }
 
-/* The row with bias and penalties; the row itself when there are none. */
+/* Logits where the mask is set, −inf elsewhere; NaN and +inf stay wrong. */
+static void copy_masked(float *to, const float *l, size_t n, const uint32_t *mask)
+{
+    for (size_t i = 0; i < n; i += 32) {
+        uint32_t word = mask[i / 32];
+        size_t k = num_min(n - i, 32);
+        for (size_t j = 0; j < k; j++)
+            to[i + j] = (word >> j & 1) | !(l[i + j] <= FLT_MAX) ? l[i + j] : -INFINITY;
+    }
+}
+
+/* The row with mask, bias and penalties; the row itself when there are none. */
 static const float *adjusted(struct sampler *s, const float *logits)
 {
     const struct sampler_params *p = &s->par;
     const struct history *h = &s->hist;
-    if (!p->n_bias && !h->n_ids)
+    if (!p->n_bias && !h->n_ids && !s->mask)
         return logits;
-    memcpy(s->work, logits, s->n_vocab * sizeof *logits);
+    if (s->mask)
+        copy_masked(s->work, logits, s->n_vocab, s->mask);
+    else
+        memcpy(s->work, logits, s->n_vocab * sizeof *logits);
     for (size_t i = 0; i < p->n_bias; i++) {
         float *l = &s->work[p->bias[i].id];
         *l = moved(*l, (double)*l + (double)p->bias[i].bias);

@@ -1,10 +1,10 @@
 /*
  * Sampling: from a row of logits to a token id.
  *
- * Order of steps (llama.cpp's default order, "temp_last"): logit bias; penalties over the last
- * `penalty_last` tokens; top-k; typical-p; top-p; min-p; temperature; draw. Formulas: each step's
- * comment in sampler.c. The random number for the n-th token of a sequence is number n of the
- * counter-based stream of the seed, so a run repeats exactly, whatever else the engine does.
+ * Order of steps (llama.cpp's default order, "temp_last"): mask and logit bias; penalties over the
+ * last `penalty_last` tokens; top-k; typical-p; top-p; min-p; temperature; draw. Formulas: each
+ * step's comment in sampler.c. The random number for the n-th token of a sequence is number n of
+ * the counter-based stream of the seed, so a run repeats exactly, whatever else the engine does.
  *
  * Candidates are selected without sorting the vocabulary: a threshold by partial selection.
  * One sampler per sequence; not thread-safe.
@@ -50,6 +50,12 @@ void sampler_free(struct sampler *s);
 /* Tokens of the prompt and of the answer, in order: what the penalties look at. */
 int sampler_accept(struct sampler *s, int32_t id, struct err *e);
 void sampler_reset(struct sampler *s); /* forgets them; the draw counter goes on */
+
+/*
+ * From now on only tokens whose bit is set (bit id % 32 of word id / 32, for the whole vocabulary)
+ * may be drawn; NULL: all. The mask stays the caller's, who may change it between draws.
+ */
+void sampler_mask(struct sampler *s, const uint32_t *bits);
 
 /* Probabilities after all steps: fills p[n_vocab], returns how many are > 0. For tests and
  * logprobs. */

@@ -632,6 +632,58 @@ static void wrong_parameters_are_named(void **state)
     sampler_free(NULL);
 }
 
+/* A mask is the same as a bias of -inf on what it leaves out, before top-k and all the rest. */
+static void a_mask_forbids_before_all_else(void **state)
+{
+    enum { N = 150 };
+    static const int odd = 3;
+    struct sampler_bias bias[N];
+    struct sampler_params q[3];
+    float l[N], p[N], want[N];
+    uint32_t mask[(N + 31) / 32] = {0}, none[(N + 31) / 32] = {0};
+    size_t n = 0;
+    for (int i = 0; i < N; i++) {
+        l[i] = (float)(i * 37 % N) / 10;
+        if (i % odd == 1)
+            mask[i / 32] |= 1u << (i % 32);
+        else
+            bias[n++] = (struct sampler_bias){i, -INFINITY};
+    }
+    for (size_t i = 0; i < NUM_COUNT(q); i++)
+        sampler_params_init(&q[i]);
+    q[0].top_k = 5;
+    q[1].top_p = 0.7f;
+    q[1].repetition_penalty = 1.5f;
+    q[2].temperature = 0;
+    for (size_t i = 0; i < NUM_COUNT(q); i++) {
+        struct sampler *masked = make(&q[i], N);
+        q[i].bias = bias;
+        q[i].n_bias = n;
+        struct sampler *biased = make(&q[i], N);
+        sampler_mask(masked, mask);
+        for (int k = 0; k < 20; k++) {
+            int32_t a, b;
+            struct err e;
+            assert_int_equal(sampler_probs(masked, l, p), sampler_probs(biased, l, want));
+            assert_memory_equal(p, want, sizeof p);
+            assert_int_equal(sampler_next(masked, l, &a, &e), 0);
+            assert_int_equal(sampler_next(biased, l, &b, &e), 0);
+            assert_int_equal(a, b);
+            assert_int_equal(a % odd, 1);
+            sampler_accept(masked, a, &e);
+            sampler_accept(biased, b, &e);
+        }
+        struct err e = {0};
+        int32_t id;
+        sampler_mask(masked, none);
+        assert_int_equal(sampler_next(masked, l, &id, &e), ERR_FORMAT);
+        sampler_mask(masked, NULL);
+        assert_int_equal(sampler_probs(masked, l, p) > 0, 1);
+        sampler_free(masked);
+        sampler_free(biased);
+    }
+}
+
 static void every_allocation_may_fail(void **state)
 {
     struct sampler_bias bias = {1, 1};
@@ -681,6 +733,7 @@ int main(void)
         cmocka_unit_test(forbidding_everything_is_an_error),
         cmocka_unit_test(extreme_values_stay_sound),
         cmocka_unit_test(wrong_parameters_are_named),
+        cmocka_unit_test(a_mask_forbids_before_all_else),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
