@@ -114,21 +114,6 @@ static bool talk_forbids_thinking(const struct talk *t)
     return t->think == 0 && chat_thinking(engine_chat(t->engine)) == CHAT_THINK_ALWAYS;
 }
 
-/* Puts an empty thought at the end of the prompt, in place of an opened one. */
-static int talk_close_thought(const struct talk *t, struct ids *ids, bool open, struct err *e)
-{
-    const struct tokenizer *tok = engine_tokenizer(t->engine);
-    int32_t think = tokenizer_find(tok, "<think>");
-    const char *text = open ? "\n</think>\n\n" : "<think>\n\n</think>\n\n";
-    for (size_t i = ids->n; open && think >= 0 && i-- > 0 && i + 4 > ids->n;)
-        if (ids->v[i] == think) {
-            ids->n = i + 1;
-            text = "\n\n</think>\n\n";
-            break;
-        }
-    return tokenizer_encode(tok, text, strlen(text), TOKENIZER_SPECIAL, NULL, ids, e);
-}
-
 int talk_encode(const struct talk *t, struct ids *ids, bool *open, struct err *e)
 {
     json_t *request = talk_request(t);
@@ -137,7 +122,7 @@ int talk_encode(const struct talk *t, struct ids *ids, bool *open, struct err *e
     int rc = chat_encode(engine_chat(t->engine), request, ids, open, e);
     json_decref(request);
     if (!rc && talk_forbids_thinking(t)) {
-        rc = talk_close_thought(t, ids, *open, e);
+        rc = chat_close_thought(engine_chat(t->engine), ids, *open, e);
         *open = false;
     }
     return rc;

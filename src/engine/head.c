@@ -6,6 +6,7 @@
 #include "format/meta_json.h"
 #include "model/model.h"
 #include "text/chat.h"
+#include "text/fim.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,24 +81,24 @@ uint64_t head_identity(const struct source *src)
     return h;
 }
 
-/* Whether the vocabulary has one of the tokens that stand for a hole in the text. */
+/* Whether the vocabulary has tokens that stand for a hole in the text. */
 static bool head_fim(struct source *src)
 {
-    static const char *const names[] = {"<｜fim▁hole｜>", "<|fim_middle|>", "<fim_middle>",
-                                        "<fim-middle>"};
     const struct source_value *tokens = source_value(src, "tokenizer.ggml.tokens");
     struct source_value t;
     const char *text = NULL;
     size_t n = 0;
     for (uint64_t i = 0; tokens && i < tokens->count; i++)
-        for (size_t k = 0; k < NUM_COUNT(names); k++)
+        for (size_t k = 0; k < FIM_FORMS; k++) {
+            const char *hole = fim_forms[k].hole;
             if (!source_array_get(src, tokens, i, &t, NULL) && t.type == SOURCE_STRING &&
-                t.s.n == strlen(names[k]) && !memcmp(t.s.p, names[k], t.s.n))
+                t.s.n == strlen(hole) && !memcmp(t.s.p, hole, t.s.n))
                 return true;
+        }
     if (tokens || source_text(src, "tokenizer.json", &text, &n, NULL) || !text)
         return false;
-    for (size_t k = 0; k < NUM_COUNT(names); k++)
-        if (memmem(text, n, names[k], strlen(names[k])))
+    for (size_t k = 0; k < FIM_FORMS; k++)
+        if (memmem(text, n, fim_forms[k].hole, strlen(fim_forms[k].hole)))
             return true;
     return false;
 }
@@ -147,6 +148,9 @@ int engine_head_read(struct engine_head *h, const char *path, struct err *e)
         h->vocab = cfg.n_vocab;
         h->heads = cfg.n_head;
         h->kv_heads = cfg.n_kv_head;
+        size_t values =
+            cfg.kv_lora ? cfg.kv_lora + cfg.d_rope : cfg.n_kv_head * (cfg.d_head + cfg.d_v);
+        h->kv_token_bytes = (uint64_t)cfg.n_layer * values * 2;
         h->fim = head_fim(src);
         h->identity = head_identity(src);
         rc = head_chat(h, src, e);

@@ -22,10 +22,11 @@ struct engine_head {
     uint64_t bytes;        /* of all tensors in the files */
     uint64_t params;
     size_t ctx_train, d_model, layers, vocab, heads, kv_heads;
-    bool thinks, tools;  /* by the chat template */
-    bool fim;            /* the vocabulary has tokens for a hole in the text */
-    char *template_text; /* of the chat, terminated; owned */
-    uint64_t identity;   /* of names, types, shapes, samples of the tensors: engine_fingerprint */
+    uint64_t kv_token_bytes; /* of an F16 cache */
+    bool thinks, tools;      /* by the chat template */
+    bool fim;                /* the vocabulary has tokens for a hole in the text */
+    char *template_text;     /* of the chat, terminated; owned */
+    uint64_t identity; /* of names, types, shapes, samples of the tensors: engine_fingerprint */
 };
 
 /* What is no whole model that ponder can run is refused as engine_open would refuse it. */

@@ -583,3 +583,16 @@ int chat_encode(const struct chat *c, const json_t *request, struct ids *out, bo
     jinja_result_release(&r);
     return code;
 }
+
+int chat_close_thought(const struct chat *c, struct ids *ids, bool open, struct err *e)
+{
+    const char *text = open ? "\n</think>\n\n" : "<think>\n\n</think>\n\n";
+    int32_t think = tokenizer_find(c->tok, "<think>");
+    for (size_t i = ids->n; open && think >= 0 && i-- > 0 && i + 4 > ids->n;)
+        if (ids->v[i] == think) {
+            ids->n = i + 1;
+            text = "\n\n</think>\n\n";
+            break;
+        }
+    return tokenizer_encode(c->tok, text, strlen(text), TOKENIZER_SPECIAL, NULL, ids, e);
+}

@@ -49,6 +49,11 @@ enum chat_thinking {
     CHAT_THINK_SWITCH, /* a template variable turns it on or off (enable_thinking, thinking) */
 };
 enum chat_thinking chat_thinking(const struct chat *c);
+/*
+ * Keeps a model that always thinks from it (the practice for R1): puts an empty, closed block of
+ * thought at the end of an encoded prompt, in place of an opened one (`open`, from chat_encode).
+ */
+int chat_close_thought(const struct chat *c, struct ids *ids, bool open, struct err *e);
 /* Name of the variable for CHAT_THINK_SWITCH, else NULL. */
 const char *chat_thinking_variable(const struct chat *c);
 
