@@ -31,30 +31,35 @@ struct hub_opts {
 void hub_opts_init(struct hub_opts *o);
 /* Finds the models and starts the threads; loads none. */
 int hub_new(struct hub **out, const struct hub_opts *o, struct err *e);
-void hub_stop(struct hub *h); /* requests that wait or run are cancelled */
-void hub_free(struct hub *h);
+/* Ends the threads; requests that wait or run fail, and so does whoever asks from now on. */
+void hub_stop(struct hub *h);
+void hub_free(struct hub *h); /* after the last hub_put */
 
 /* ---- names ---------------------------------------------------------------------------------- */
 
 /* What is known without loading (from the file's head). Constant while the hub lives. */
 struct hub_info {
-    const char *name; /* as listed: "qwen2.5-coder-0.5b-instruct-q4_k_m:latest" without tag →
-                         ":latest" is understood too */
+    const char *name; /* as listed: of the file, "qwen2.5-coder-0.5b-instruct-q4_k_m", or the
+                         first of `served`; Ollama's API adds ":latest" */
     const char *path;
-    const char *digest;                        /* 64 hex digits: identity of the file */
+    const char *digest; /* 64 hex digits: SHA-256 over the names, types, shapes and samples of all
+                           tensors, the size and the template. No checksum: weights are not read */
     const char *arch, *file_type, *size_label; /* "qwen2", "Q4_K_M", "494.03M" */
     uint64_t bytes, params;
     double modified; /* seconds since 1970 */
-    size_t ctx_train, d_model;
+    size_t ctx_train, d_model, vocab;
     bool thinks, tools, fim; /* by its template and vocabulary; for "capabilities" */
 };
 size_t hub_count(const struct hub *h);
 const struct hub_info *hub_info(const struct hub_model *m);
 struct hub_model *hub_model(const struct hub *h, size_t i);
+/* All names that a model answers to, the listed one first; NULL after the last. */
+const char *hub_name(const struct hub_model *m, size_t i);
 
 /* A name as clients write it: with or without ":latest", case-insensitive, an alias
-   ("deepseek-reasoner", "deepseek-chat": the first reasoning model; *think becomes 1 or 0, else
-   -1), empty: ERR_USAGE. ERR_NOTFOUND names what there is. */
+   ("deepseek-reasoner", "deepseek-chat": the first reasoning model, with *think 1 or 0; where none
+   reasons, the first model; *think is -1 otherwise). Empty: ERR_USAGE. ERR_NOTFOUND names what
+   there is. */
 int hub_find(const struct hub *h, const char *name, struct hub_model **out, int *think,
              struct err *e);
 
@@ -64,26 +69,28 @@ int hub_find(const struct hub *h, const char *name, struct hub_model **out, int 
 struct hub_use {
     struct hub_model *model;
     struct engine *engine; /* info, tokenizer, chat: constant, any thread. Never step it */
-    struct sched *sched;
-    struct grammar_vocab *vocab; /* made at the first need, NULL-safe: hub_vocab */
-    double load_seconds;         /* that this use waited for loading */
+    double load_seconds;   /* that this use waited for loading */
 };
 /*
- * Calls `ready` with a use (to be given back by hub_put) or with an error: at once, in the caller's
- * thread, when the model is loaded, else later in a thread of the hub that may do work of some
- * milliseconds. `ctx` > 0 asks for at least that context: a loaded model with a smaller one and no
- * requests is loaded again (0: any).
+ * Calls `ready` with a use (the caller's, to be given back by hub_put) or with an error: at once,
+ * in the caller's thread, when the model is loaded, else later in a thread of the hub that may do
+ * work of some milliseconds. `ctx` > 0 asks for at least that context, bounded by what the model
+ * was trained for and by what the engine's options say: a loaded model with a smaller one is loaded
+ * again when its requests have ended.
  */
 void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
-             void (*ready)(void *arg, struct hub_use *u, const struct err *e), void *arg);
+             void (*ready)(void *arg, const struct hub_use *u, const struct err *e), void *arg);
 /* keep_alive: seconds, negative for ever, 0: unload now (when nobody else uses it), NAN: default.
  */
-void hub_put(struct hub_use *u, double keep_alive);
+void hub_put(const struct hub_use *u, double keep_alive);
+/* sched_submit to the scheduler of the model; ERR_CANCELLED when the server stops. */
+int hub_submit(const struct hub_use *u, const struct request_params *p, struct request **out,
+               struct err *e);
 /* Unloads when its requests have ended. False: was not loaded. */
 bool hub_unload(struct hub *h, struct hub_model *m);
-int hub_vocab(struct hub_use *u, struct grammar_vocab **out, struct err *e);
 
-/* Loaded models for /api/ps and /metrics. `expires`: seconds since 1970, INFINITY: never. */
+/* Loaded models for /api/ps and /metrics. `expires`: seconds since 1970, INFINITY: never. `bytes`:
+   of memory, as the budget counts it. */
 void hub_loaded(struct hub *h,
                 void (*fn)(void *arg, const struct hub_info *i, const struct engine_info *ei,
                            const struct sched_stats *st, double expires, uint64_t bytes),

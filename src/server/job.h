@@ -7,6 +7,9 @@
  * of them share: find and load the model, render the template, tokenize, set defaults, make the
  * grammar (formats, forced tools), submit, count for /metrics and the access log, cancel when the
  * client leaves.
+ *
+ * A job may have several inputs (a list of prompts, texts to embed): then each is a request of its
+ * own to the scheduler, and sample i of input k is number k * n + i in all events.
  */
 #ifndef PONDER_SERVER_JOB_H
 #define PONDER_SERVER_JOB_H
@@ -25,6 +28,14 @@ enum job_prompt {
     JOB_FIM,  /* prefix and suffix through the model's hole tokens */
 };
 
+/* One of several inputs: text, or ids when `ids` is set. */
+struct job_input {
+    const char *text;
+    size_t n;
+    const int32_t *ids;
+    size_t n_ids;
+};
+
 enum job_think { JOB_THINK_DEFAULT, JOB_THINK_ON, JOB_THINK_OFF };
 enum job_format { JOB_FREE, JOB_JSON, JOB_SCHEMA, JOB_REGEX, JOB_CHOICE, JOB_GBNF };
 enum job_choice { JOB_TOOL_NONE, JOB_TOOL_AUTO, JOB_TOOL_REQUIRED, JOB_TOOL_NAMED };
@@ -35,12 +46,14 @@ struct job_spec {
     json_t *messages; /* JOB_CHAT: in the template's words (role, content string, reasoning_content,
                          tool_calls with arguments as objects, tool_call_id, name) */
     json_t *tools;    /* OpenAI's shape, or NULL */
-    json_t *template_vars; /* chat_template_kwargs */
-    bool go_on;            /* the last message is the beginning of the answer */
-    const char *text, *suffix, *system;
+    json_t *template_vars;     /* chat_template_kwargs */
+    bool go_on;                /* the last message is the beginning of the answer */
+    const char *text, *suffix; /* suffix: JOB_FIM, terminated */
     size_t n_text;
     const int32_t *ids;
     size_t n_ids;
+    const struct job_input *input; /* JOB_TEXT, JOB_IDS: several instead of `text` or `ids` */
+    size_t n_input;
     enum job_think think;
     enum job_format format;
     json_t *schema;      /* JOB_SCHEMA; JOB_CHOICE: array of strings */
@@ -70,13 +83,14 @@ struct job_spec {
 void job_spec_init(struct job_spec *s);
 
 /* What an API does with what comes. Calls come one after another, from compute threads: no waiting.
-   A job has one sink for all its samples. */
+   A job has one sink for all its samples. An error of begin or event ends the job. */
 struct job_sink {
     /* The prompt is accepted and the model is there: the first bytes may go out. */
     int (*begin)(void *arg, struct job *j, struct err *e);
+    /* The scheduler's events, but REQUEST_FAILED; REQUEST_DONE once, after all inputs. */
     int (*event)(void *arg, struct job *j, const struct request_event *ev, struct err *e);
     void (*fail)(void *arg, struct job *j, const struct err *e); /* instead of REQUEST_DONE */
-    void (*free)(void *arg);
+    void (*free)(void *arg);                                     /* always the last */
 };
 
 /* Takes everything over: `spec` and what it points to must live until sink->free. Returns at once;
@@ -85,11 +99,29 @@ void job_run(struct server *s, struct http_exchange *x, const struct job_spec *s
              const struct job_sink *sink, void *arg);
 
 struct http_exchange *job_exchange(const struct job *j);
+/* From here on: NULL before the model is there (begin, and later). */
 const struct hub_use *job_use(const struct job *j);
-const struct hub_info *job_model(const struct job *j);
-const char *job_name(const struct job *j); /* as the client wrote it */
-double job_created(const struct job *j);   /* seconds since 1970 */
-size_t job_prompt_tokens(const struct job *j);
-const int32_t *job_prompt_ids(const struct job *j);
+const struct hub_info *job_model(const struct job *j); /* NULL when the name is unknown */
+const char *job_name(const struct job *j);             /* as the client wrote it */
+double job_created(const struct job *j);               /* seconds since 1970 */
+size_t job_prompt_tokens(const struct job *j);         /* of all inputs */
+const int32_t *job_prompt_ids(const struct job *j, size_t input, size_t *n);
+bool job_thinking_open(const struct job *j); /* the prompt ends inside <think> */
+
+/* ---- for readers of APIs -------------------------------------------------------------------- */
+
+/*
+ * Messages as clients of any API write them, in the template's words: content a string (parts are
+ * joined, null is ""), arguments of calls as objects, "reasoning" and "thinking" as
+ * "reasoning_content", "developer" as "system", names of calls beside the results that answer them.
+ * New reference. ERR_USAGE names what is wrong and where.
+ */
+int job_messages(const json_t *in, json_t **out, struct err *e);
+
+/* ---- who has how many jobs ------------------------------------------------------------------ */
+
+struct job_desk;
+int job_desk_new(struct job_desk **out, struct err *e);
+void job_desk_free(struct job_desk *d);
 
 #endif

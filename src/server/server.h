@@ -33,6 +33,7 @@ struct server {
     struct http *http;
     struct hub *hub;
     struct metrics *metrics;
+    struct job_desk *desk; /* job.h */
 };
 
 void server_opts_init(struct server_opts *o);

@@ -1,0 +1,323 @@
+/*
+ * Which models there are, and by what names. A model's name is that of its file without ".gguf" and
+ * without the number of its part, or that of its folder; characters that do not belong into a name
+ * become "-". Of several models with one name the later ones get "-2", "-3", ….
+ */
+#include "base/file.h"
+#include "base/num.h"
+#include "base/utf8.h"
+#include "server/hub_impl.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+static bool ends(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && !strcasecmp(s + n - m, end);
+}
+
+/* "…-00002-of-00005.gguf": *part gets 2; the length of the name before that, or 0. */
+static size_t part_of(const char *name, int *part)
+{
+    size_t n = strlen(name);
+    int of = 0, used = 0;
+    if (n < 20 || sscanf(name + n - 20, "-%5d-of-%5d.gguf%n", part, &of, &used) != 2 || used != 20)
+        return 0;
+    return n - 20;
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+static bool same_name(const char *a, size_t n, const char *b, size_t m)
+{
+    return n == m && !strncasecmp(a, b, n);
+}
+
+/* A name without ":latest". */
+static size_t bare_length(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 7 && !strcasecmp(name + n - 7, ":latest") ? n - 7 : n;
+}
+
+static struct hub_model *by_name(const struct hub *h, const char *name, size_t n)
+{
+    for (size_t i = 0; i < h->n; i++)
+        for (size_t k = 0; k < h->model[i]->n_name; k++)
+            if (same_name(h->model[i]->name[k], bare_length(h->model[i]->name[k]), name, n))
+                return h->model[i];
+    return NULL;
+}
+
+static int unknown(const struct hub *h, const char *name, struct err *e)
+{
+    char have[300] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < h->n; i++) {
+        const char *s = h->model[i]->info.name;
+        if (len + strlen(s) + 8 > sizeof have) {
+            len += (size_t)snprintf(have + len, sizeof have - len, ", …");
+            break;
+        }
+        len += (size_t)snprintf(have + len, sizeof have - len, "%s%s", i ? ", " : "", s);
+    }
+    return err_set(e, ERR_NOTFOUND, "model \"%.100s\" not found: there %s %s", name,
+                   h->n == 1 ? "is" : "are", h->n ? have : "none");
+}
+
+int hub_find(const struct hub *h, const char *name, struct hub_model **out, int *think,
+             struct err *e)
+{
+    *out = NULL;
+    *think = -1;
+    if (!name || !*name)
+        return err_set(e, ERR_USAGE, "model is required");
+    size_t n = bare_length(name);
+    *out = by_name(h, name, n);
+    if (*out)
+        return 0;
+    bool reasoner = same_name(name, n, "deepseek-reasoner", 17);
+    if (!h->n || (!reasoner && !same_name(name, n, "deepseek-chat", 13)))
+        return unknown(h, name, e);
+    *out = h->model[0];
+    for (size_t i = 0; i < h->n; i++)
+        if (h->model[i]->info.thinks) {
+            *out = h->model[i];
+            *think = reasoner;
+            break;
+        }
+    return 0;
+}
+
+size_t hub_count(const struct hub *h)
+{
+    return h->n;
+}
+
+const struct hub_info *hub_info(const struct hub_model *m)
+{
+    return &m->info;
+}
+
+struct hub_model *hub_model(const struct hub *h, size_t i)
+{
+    return h->model[i];
+}
+
+const char *hub_name(const struct hub_model *m, size_t i)
+{
+    return i < m->n_name ? m->name[i] : NULL;
+}
+
+/* ---- models --------------------------------------------------------------------------------- */
+
+void hub_model_free(struct hub_model *m)
+{
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->n_name; i++)
+        free(m->name[i]);
+    free(m->path);
+    engine_head_release(&m->head);
+    pthread_rwlock_destroy(&m->door);
+    free(m);
+}
+
+static int add_name(struct hub_model *m, const char *s, size_t n, struct err *e)
+{
+    char *name = m->n_name < HUB_NAMES ? strndup(s, n) : NULL;
+    if (!name)
+        return err_nomem(e, n, "a model's name");
+    for (char *p = name; *p; p++)
+        if ((unsigned char)*p < 0x80 && !isalnum((unsigned char)*p) && !strchr("._-:/@+", *p))
+            *p = '-';
+    for (char *p = name; !utf8_valid(name, strlen(name)) && *p; p++)
+        if ((unsigned char)*p >= 0x80)
+            *p = '-';
+    m->name[m->n_name++] = name;
+    return 0;
+}
+
+/* The name that the files give. */
+static int own_name(const struct hub *h, struct hub_model *m, struct err *e)
+{
+    char *real = realpath(m->path, NULL), text[HUB_NAME_MAX];
+    if (!real)
+        return err_errno(e, "%s", m->path);
+    const char *base = strrchr(real, '/');
+    base = base ? base + 1 : real;
+    int part;
+    size_t n = part_of(base, &part);
+    if (!n)
+        n = strlen(base) - (ends(base, ".gguf") ? 5 : 0);
+    snprintf(text, sizeof text, "%.*s", (int)num_min(n, 200), *base ? base : "model");
+    free(real);
+    n = strlen(text);
+    for (int k = 2; by_name(h, text, strlen(text)); k++)
+        snprintf(text + n, sizeof text - n, "-%d", k);
+    return add_name(m, text, strlen(text), e);
+}
+
+static void size_label(char out[16], uint64_t params)
+{
+    double p = (double)params;
+    if (p >= 1e9)
+        snprintf(out, 16, "%.1fB", p / 1e9);
+    else if (p >= 1e6)
+        snprintf(out, 16, "%.2fM", p / 1e6);
+    else
+        snprintf(out, 16, "%.2fK", p / 1e3);
+}
+
+static int names(struct hub *h, struct hub_model *m, struct err *e)
+{
+    int rc = 0;
+    if (h->n || !h->o.n_served)
+        return own_name(h, m, e);
+    for (size_t i = 0; i < h->o.n_served && !rc; i++)
+        rc = add_name(m, h->o.served[i], strlen(h->o.served[i]), e);
+    return rc;
+}
+
+static void identity(struct hub_model *m)
+{
+    const struct engine_head *head = &m->head;
+    const uint64_t facts[3] = {head->identity, head->bytes, head->params};
+    struct sha256 sum;
+    uint8_t out[SHA256_BYTES];
+    sha256_init(&sum);
+    sha256_add(&sum, facts, sizeof facts);
+    sha256_add(&sum, head->template_text, strlen(head->template_text));
+    sha256_end(&sum, out);
+    sha256_hex(out, m->digest);
+}
+
+static double modified(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) ? 0 : (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec * 1e-9;
+}
+
+static int add_model(struct hub *h, const char *path, struct err *e)
+{
+    if (h->n == HUB_MODELS)
+        return err_set(e, ERR_LIMIT, "more than %d models", HUB_MODELS);
+    struct hub_model *m = calloc(1, sizeof *m);
+    if (!m || !(m->path = strdup(path)) || pthread_rwlock_init(&m->door, NULL)) {
+        if (m)
+            free(m->path);
+        free(m);
+        return err_nomem(e, sizeof *m, "a model");
+    }
+    m->hub = h;
+    m->last = &m->first;
+    int rc = engine_head_read(&m->head, path, e);
+    if (!rc)
+        rc = names(h, m, e);
+    if (rc) {
+        hub_model_free(m);
+        return rc;
+    }
+    const struct engine_head *head = &m->head;
+    size_label(m->size_label, head->params);
+    identity(m);
+    m->info = (struct hub_info){
+        .name = m->name[0],
+        .path = m->path,
+        .digest = m->digest,
+        .arch = head->arch,
+        .file_type = head->file_type,
+        .size_label = m->size_label,
+        .bytes = head->bytes,
+        .params = head->params,
+        .modified = modified(path),
+        .ctx_train = head->ctx_train,
+        .d_model = head->d_model,
+        .vocab = head->vocab,
+        .thinks = head->thinks,
+        .tools = head->tools,
+        .fim = head->fim,
+    };
+    h->model[h->n++] = m;
+    return 0;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The entries of a folder that may be models, sorted. */
+static int list(const char *dir, char **out, size_t *n, struct err *e)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return err_errno(e, "%s", dir);
+    struct dirent *x;
+    int rc = 0;
+    while (!rc && (x = readdir(d))) {
+        char path[4096], config[4096];
+        int part = 1;
+        if (x->d_name[0] == '.' || !file_join(path, sizeof path, dir, x->d_name))
+            continue;
+        part_of(x->d_name, &part);
+        bool gguf = ends(x->d_name, ".gguf") && part == 1 && file_kind(path) == FILE_REGULAR;
+        bool folder = file_kind(path) == FILE_DIR &&
+                      file_join(config, sizeof config, path, "config.json") &&
+                      file_kind(config) == FILE_REGULAR;
+        if (!gguf && !folder)
+            continue;
+        if (*n == HUB_MODELS)
+            rc = err_set(e, ERR_LIMIT, "%s: more than %d models", dir, HUB_MODELS);
+        else if (!(out[*n] = strdup(path)))
+            rc = err_nomem(e, strlen(path), "a list of models");
+        else
+            ++*n;
+    }
+    closedir(d);
+    qsort(out, *n, sizeof *out, by_text);
+    return rc;
+}
+
+static int scan_dir(struct hub *h, struct err *e)
+{
+    size_t n = 0;
+    char **path = calloc(HUB_MODELS, sizeof *path);
+    int rc = path ? list(h->o.dir, path, &n, e) : err_nomem(e, 0, "a list of models");
+    for (size_t i = 0; i < n && !rc; i++) {
+        struct err bad;
+        bool known = false;
+        for (size_t k = 0; k < h->n; k++)
+            known |= !strcmp(h->model[k]->path, path[i]);
+        rc = known ? 0 : add_model(h, path[i], &bad);
+        if (rc == ERR_NOMEM || rc == ERR_LIMIT) {
+            if (e)
+                *e = bad;
+        } else if (rc) {
+            log_line(h->o.log, LOG_WARN, "left out: %s", bad.text);
+            rc = 0;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        free(path[i]);
+    free(path);
+    return rc;
+}
+
+int hub_scan(struct hub *h, struct err *e)
+{
+    int rc = 0;
+    h->model = calloc(HUB_MODELS, sizeof(struct hub_model *));
+    if (!h->model)
+        return err_nomem(e, 0, "a list of models");
+    for (size_t i = 0; i < h->o.n_path && !rc; i++)
+        rc = add_model(h, h->o.path[i], e);
+    return rc || !h->o.dir ? rc : scan_dir(h, e);
+}
