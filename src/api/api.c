@@ -297,14 +297,13 @@ static void api_sampling(struct sampler_params *p, const struct engine *g,
 static int api_generate(struct ponder_session *s, const struct ids *ids, bool open, bool raw,
                         struct api_run *r, struct ponder_result *out, struct err *e)
 {
-    struct generate_params p = {.max_tokens = r->g->max_tokens,
-                                .stop = r->g->stop,
-                                .n_stop = r->g->n_stop,
-                                .thinking_open = open,
-                                .raw = raw,
-                                .keep_going = api_keep_going,
-                                .emit = api_emit,
-                                .arg = r};
+    struct generate_params p = {.keep_going = api_keep_going, .emit = api_emit, .arg = r};
+    answer_params_init(&p.answer);
+    p.answer.max_tokens = r->g->max_tokens;
+    p.answer.stop = r->g->stop;
+    p.answer.n_stop = r->g->n_stop;
+    p.answer.thinking_open = open;
+    p.answer.raw = p.answer.special = raw;
     struct generate_stats st = {0};
     struct err said = {0};
     r->e = &said;

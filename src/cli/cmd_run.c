@@ -21,6 +21,7 @@ enum { RUN_INPUT_MAX = 64 << 20 };
 struct run_options {
     const char *model, *system;
     int think, hide_thinking, word_wrap, verbose, json;
+    int64_t think_budget;
     struct engine_options engine;
     struct sampling_options sampling;
 };
@@ -34,6 +35,8 @@ static const struct opt run_rows[] = {
      .help = "what the model is told before the chat"},
     {.name = "think", .kind = OPT_SWITCH, .offset = AT(think), .shown = "as the model does",
      .help = "whether the model thinks before it answers"},
+    {.name = "think-budget", .kind = OPT_INT, .arg = "N", .min = 0, .max = INT32_MAX, .shown = "as long as the model likes",
+     .offset = AT(think_budget), .help = "tokens of a thought, at most: then it is closed and the answer begins"},
     {.name = "hide-thinking", .alias = "hidethinking", .kind = OPT_FLAG, .offset = AT(hide_thinking),
      .help = "let it think, but show only the answer"},
     {.name = "word-wrap", .alias = "wordwrap", .kind = OPT_SWITCH, .offset = AT(word_wrap), .shown = "on",
@@ -98,9 +101,9 @@ static int run_prompt(const struct cli *c, int first, struct buf *out, struct er
 static int run_once(struct talk *t, const struct buf *prompt, bool json, struct err *e)
 {
     struct view v;
-    struct answer a;
+    struct talk_answer a;
     char x[32];
-    answer_init(&a);
+    talk_answer_init(&a);
     view_init(&v, &t->cli->term, t->wrap, t->hide_thinking);
     int rc = talk_ask(t, prompt->data, prompt->len, json ? NULL : &v, &a, e);
     if (json && (!rc || rc == ERR_CANCELLED)) {
@@ -118,9 +121,11 @@ static int run_once(struct talk *t, const struct buf *prompt, bool json, struct 
                 "ponder: the context of %s tokens is full and the answer was cut off: --ctx gives "
                 "more room\n",
                 term_group(x, sizeof x, engine_info(t->engine)->ctx));
+    if (!rc)
+        talk_note_loop(t, &a);
     if (!rc && t->verbose)
         talk_report(t, &a);
-    answer_release(&a);
+    talk_answer_release(&a);
     return rc;
 }
 
@@ -130,6 +135,7 @@ static int run_engine(struct cli *c, const struct run_options *o, struct engine 
     struct talk t;
     int rc = talk_init(&t, c, g, e);
     t.think = o->think;
+    t.think_budget = o->think_budget;
     t.hide_thinking = o->hide_thinking;
     t.wrap = o->word_wrap != 0;
     t.verbose = o->verbose;

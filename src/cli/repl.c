@@ -432,9 +432,9 @@ static int repl_ask(struct repl *r, const char *text, size_t n, struct err *e)
 {
     struct talk *t = r->t;
     struct view v;
-    struct answer a;
+    struct talk_answer a;
     char x[32];
-    answer_init(&a);
+    talk_answer_init(&a);
     view_init(&v, &t->cli->term, t->wrap, t->hide_thinking);
     int rc = talk_ask(t, text, n, &v, &a, e);
     if (rc == ERR_CANCELLED) {
@@ -449,9 +449,11 @@ static int repl_ask(struct repl *r, const char *text, size_t n, struct err *e)
         fprintf(stderr, "(stopped after %s tokens: max-tokens)\n",
                 term_group(x, sizeof x, a.stats.answer_tokens));
     }
+    if (!rc)
+        talk_note_loop(t, &a);
     if (!rc && t->verbose)
         talk_report(t, &a);
-    answer_release(&a);
+    talk_answer_release(&a);
     return rc;
 }
 

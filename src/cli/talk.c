@@ -27,6 +27,7 @@ int talk_init(struct talk *t, struct cli *c, struct engine *g, struct err *e)
     t->cli = c;
     t->engine = g;
     t->think = -1;
+    t->think_budget = OPT_UNSET;
     t->wrap = true;
     t->messages = json_array();
     if (!t->messages)
@@ -57,19 +58,19 @@ int talk_system(struct talk *t, const char *text, struct err *e)
     return 0;
 }
 
-void answer_init(struct answer *a)
+void talk_answer_init(struct talk_answer *a)
 {
     memset(a, 0, sizeof *a);
     buf_init(&a->content, TALK_ANSWER_MAX);
     buf_init(&a->reasoning, TALK_ANSWER_MAX);
 }
 
-void answer_release(struct answer *a)
+void talk_answer_release(struct talk_answer *a)
 {
     buf_release(&a->content);
     buf_release(&a->reasoning);
     json_decref(a->tool_calls);
-    answer_init(a);
+    talk_answer_init(a);
 }
 
 /* ---- the prompt
@@ -160,7 +161,7 @@ static int talk_check_length(const struct talk *t, size_t n, struct err *e)
 struct talk_run {
     struct talk *t;
     struct view *v;
-    struct answer *a;
+    struct talk_answer *a;
     size_t prompt; /* tokens; a thought is counted from there */
     double think_began;
     bool thinking;
@@ -229,14 +230,13 @@ static int talk_generate(struct talk_run *r, const struct ids *ids, bool open, s
 {
     struct talk *t = r->t;
     struct sampler_bias bias[OPT_LIST_MAX + 1];
-    struct generate_params p = {
-        .stop = t->sampling.stop.v,
-        .n_stop = t->sampling.stop.n,
-        .thinking_open = open,
-        .keep_going = talk_keep_going,
-        .emit = talk_emit,
-        .arg = r,
-    };
+    struct generate_params p = {.keep_going = talk_keep_going, .emit = talk_emit, .arg = r};
+    answer_params_init(&p.answer);
+    p.answer.stop = t->sampling.stop.v;
+    p.answer.n_stop = t->sampling.stop.n;
+    p.answer.thinking_open = open;
+    p.answer.think_max = t->think_budget == OPT_UNSET ? -1 : t->think_budget;
+    p.answer.think_loops = true;
     int rc = options_sampling_params(&t->sampling, t->engine, &p.sampling, bias, e);
     if (rc)
         return rc;
@@ -244,7 +244,7 @@ static int talk_generate(struct talk_run *r, const struct ids *ids, bool open, s
     if (talk_forbids_thinking(t) && think >= 0)
         bias[p.sampling.n_bias++] = (struct sampler_bias){think, -INFINITY};
     if (t->sampling.max_tokens != OPT_UNSET && t->sampling.max_tokens > 0)
-        p.max_tokens = (size_t)t->sampling.max_tokens;
+        p.answer.max_tokens = (size_t)t->sampling.max_tokens;
     r->a->seed = p.sampling.seed;
     interrupt_watch(t->cli->interrupt);
     rc = generate(t->session, ids->v, ids->n, &p, &r->a->stats, e);
@@ -257,7 +257,7 @@ static int talk_generate(struct talk_run *r, const struct ids *ids, bool open, s
     return rc;
 }
 
-static int talk_keep_answer(struct talk *t, const struct answer *a, struct err *e)
+static int talk_keep_answer(struct talk *t, const struct talk_answer *a, struct err *e)
 {
     json_t *m = talk_message("assistant", a->content.data, a->content.len, "reasoning_content",
                              &a->reasoning);
@@ -268,7 +268,7 @@ static int talk_keep_answer(struct talk *t, const struct answer *a, struct err *
     return json_array_append_new(t->messages, m) ? err_nomem(e, 0, "the conversation") : 0;
 }
 
-int talk_ask(struct talk *t, const char *prompt, size_t n, struct view *v, struct answer *a,
+int talk_ask(struct talk *t, const char *prompt, size_t n, struct view *v, struct talk_answer *a,
              struct err *e)
 {
     struct talk_run r = {.t = t, .v = v, .a = a};
@@ -305,6 +305,13 @@ int talk_ask(struct talk *t, const char *prompt, size_t n, struct view *v, struc
     return rc;
 }
 
+void talk_note_loop(const struct talk *t, const struct talk_answer *a)
+{
+    bool budget = t->think_budget != OPT_UNSET && a->think_tokens >= (size_t)t->think_budget;
+    if (a->stats.thought_cut && !budget)
+        fprintf(stderr, "ponder: note: the thought repeated itself and was closed\n");
+}
+
 /* ---- what it cost
  * -------------------------------------------------------------------------------- */
 
@@ -323,7 +330,7 @@ static double talk_bytes(const struct talk *t, const struct generate_stats *s)
     return (double)steps * ((double)i->token_bytes + mid * (double)i->kv_token_bytes);
 }
 
-void talk_report(struct talk *t, const struct answer *a)
+void talk_report(struct talk *t, const struct talk_answer *a)
 {
     const struct engine_info *i = engine_info(t->engine);
     const struct generate_stats *s = &a->stats;
@@ -359,7 +366,7 @@ void talk_report(struct talk *t, const struct answer *a)
                 term_group(x, sizeof x, drafted), 100 * (double)accepted / (double)drafted);
 }
 
-json_t *talk_json(const struct talk *t, const struct answer *a)
+json_t *talk_json(const struct talk *t, const struct talk_answer *a)
 {
     const struct engine_info *i = engine_info(t->engine);
     const struct generate_stats *s = &a->stats;
@@ -371,13 +378,13 @@ json_t *talk_json(const struct talk *t, const struct answer *a)
     uint64_t drafted, accepted;
     session_drafts(t->session, &drafted, &accepted);
     return json_pack(
-        "{so so so so ss sI s{sI sI sI sI sf sf sf sf sf sI sI}}", "model", name, "answer", content,
-        "reasoning", reasoning, "tool_calls", calls, "stop", generate_stop_name(s->stop), "seed",
-        (json_int_t)a->seed, "timings", "prompt_tokens", (json_int_t)s->prompt_tokens,
-        "reused_tokens", (json_int_t)s->reused_tokens, "answer_tokens",
-        (json_int_t)s->answer_tokens, "reasoning_tokens", (json_int_t)s->reasoning_tokens,
-        "prompt_seconds", s->prompt_seconds, "first_token_seconds", s->first_token_seconds,
-        "answer_seconds", s->answer_seconds, "prompt_tokens_per_second",
+        "{so so so so ss sb sI s{sI sI sI sI sf sf sf sf sf sI sI}}", "model", name, "answer",
+        content, "reasoning", reasoning, "tool_calls", calls, "stop", generate_stop_name(s->stop),
+        "thought_cut", s->thought_cut, "seed", (json_int_t)a->seed, "timings", "prompt_tokens",
+        (json_int_t)s->prompt_tokens, "reused_tokens", (json_int_t)s->reused_tokens,
+        "answer_tokens", (json_int_t)s->answer_tokens, "reasoning_tokens",
+        (json_int_t)s->reasoning_tokens, "prompt_seconds", s->prompt_seconds, "first_token_seconds",
+        s->first_token_seconds, "answer_seconds", s->answer_seconds, "prompt_tokens_per_second",
         talk_rate(s->prompt_tokens - num_min(s->reused_tokens, s->prompt_tokens),
                   s->prompt_seconds),
         "answer_tokens_per_second", talk_rate(s->answer_tokens, s->answer_seconds),

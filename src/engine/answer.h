@@ -29,8 +29,9 @@ struct answer_params {
     size_t n_stop_id;
     bool ignore_end;    /* end tokens do not end it */
     size_t max_tokens;  /* 0: no bound */
-    size_t min_tokens;  /* no end before; end tokens are masked */
+    size_t min_tokens;  /* no end before: end and stop tokens are masked, stop strings are text */
     bool thinking_open; /* the prompt ended inside <think> */
+    bool thinking_may;  /* the model may open a thought in front of the grammar's text */
     bool raw;           /* no parsing of tags: everything is PARSE_CONTENT */
     bool special;       /* control tokens are shown */
     int64_t

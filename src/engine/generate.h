@@ -1,13 +1,12 @@
 /*
- * Generation: from a prompt to pieces of thought and answer, with stop strings, a token limit,
- * streaming detokenization and the think/tool parser. The loop that run, bench and later servers
- * share for one sequence.
+ * Generation: from a prompt to pieces of thought and answer. The loop of one session; what becomes
+ * of its logits is engine/answer.h. Many at once are the scheduler's (engine/sched.h).
  */
 #ifndef PONDER_ENGINE_GENERATE_H
 #define PONDER_ENGINE_GENERATE_H
 
+#include "engine/answer.h"
 #include "engine/engine.h"
-#include "text/parse.h"
 
 enum generate_stop {
     GENERATE_END,       /* an end token */
@@ -19,20 +18,18 @@ enum generate_stop {
 
 struct generate_params {
     struct sampler_params sampling;
-    size_t max_tokens;       /* 0 = until the context is full */
-    const char *const *stop; /* stop strings; the text before one is emitted, the string is not */
-    size_t n_stop;
-    bool thinking_open; /* the prompt ended inside <think> */
-    bool raw;           /* no parsing: everything is PARSE_CONTENT, special tokens shown */
+    struct answer_params
+        answer; /* of answer_params_init; max_tokens 0: until the context is full */
     bool (*keep_going)(void *arg); /* asked after every token and prefill chunk; may be NULL */
     /* Pieces of text as they become certain. A non-zero return stops with that code. */
-    int (*emit)(void *arg, enum parse_event ev, const char *s, size_t n);
+    answer_emit *emit;
     void *arg;
 };
 
 struct generate_stats {
     size_t prompt_tokens, reused_tokens;    /* reused ones were still in the cache */
     size_t answer_tokens, reasoning_tokens; /* reasoning ones are among the answer tokens */
+    bool thought_cut; /* the thinking budget or the loop detector closed a thought */
     double prompt_seconds, answer_seconds, first_token_seconds;
     enum generate_stop stop;
 };

@@ -79,6 +79,8 @@ struct sampler {
     double *mass;      /* [n_blocks] block sums of exp */
     struct cand *cand; /* [n_vocab] */
     struct history hist;
+    const int32_t *forbid; /* [n_forbid] borrowed */
+    size_t n_forbid;
     uint64_t drawn;
     const uint32_t *mask; /* the caller's; NULL: all tokens may be drawn */
 };
@@ -284,6 +286,12 @@ void sampler_reset(struct sampler *s)
     h->n_ids = h->n = h->at = 0;
 }
 
+void sampler_forbid(struct sampler *s, const int32_t *ids, size_t n)
+{
+    s->forbid = ids;
+    s->n_forbid = n;
+}
+
 /* ---- passes over the row ------------------------------------------------------------------- */
 
 /* Four lanes as the compilers' portable vectors; SSE2 and NEON have them in any build. */
@@ -333,7 +341,7 @@ static const float *adjusted(struct sampler *s, const float *logits)
 {
     const struct sampler_params *p = &s->par;
     const struct history *h = &s->hist;
-    if (!p->n_bias && !h->n_ids && !s->mask)
+    if (!p->n_bias && !h->n_ids && !s->mask && !s->n_forbid)
         return logits;
     if (s->mask)
         copy_masked(s->work, logits, s->n_vocab, s->mask);
@@ -350,6 +358,8 @@ static const float *adjusted(struct sampler *s, const float *logits)
         l -= h->count[h->ids[i]] * (double)p->frequency_penalty + (double)p->presence_penalty;
         *at = moved(*at, l);
     }
+    for (size_t i = 0; i < s->n_forbid; i++)
+        s->work[s->forbid[i]] = -INFINITY;
     return s->work;
 }
 

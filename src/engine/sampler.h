@@ -56,6 +56,8 @@ void sampler_reset(struct sampler *s); /* forgets them; the draw counter goes on
  * may be drawn; NULL: all. The mask stays the caller's, who may change it between draws.
  */
 void sampler_mask(struct sampler *s, const uint32_t *bits);
+/* These tokens cannot be drawn, until another call says otherwise (n = 0: none). Not copied. */
+void sampler_forbid(struct sampler *s, const int32_t *ids, size_t n);
 
 /* Probabilities after all steps: fills p[n_vocab], returns how many are > 0. For tests and
  * logprobs. */

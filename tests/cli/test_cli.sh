@@ -591,4 +591,10 @@ run run "$model" x --template "$tmp/think.jinja" --max-tokens 8 --no-think
 exits 0 && hides 'Thinking'
 is 'thoughts are framed, hidden, left out'
 
+run run "$model" x --template "$tmp/think.jinja" --max-tokens 24 --json --think-budget 3
+exits 0 && says '"thought_cut": true'
+run run "$model" x --template "$tmp/think.jinja" --max-tokens 24 --json
+exits 0 && says '"thought_cut": false'
+is 'a thought may have a budget'
+
 echo "1..$count"

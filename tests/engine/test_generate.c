@@ -6,6 +6,7 @@
 
 #include "base/num.h"
 #include "support/fail_alloc.h"
+#include "text/grammar.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +20,7 @@
 
 /* ---- stand-ins ------------------------------------------------------------------------------- */
 
-enum { VOCAB = 300, SPECIAL = 256, END = 256, CONTROL, THINK, THINK_END, CTX = 64 };
+enum { VOCAB = 300, SPECIAL = 256, END = 256, CONTROL, THINK, THINK_END, CTX = 600 };
 
 /* Ids below 256 are bytes; above come control tokens and whatever a test defines. */
 struct tokenizer {
@@ -133,6 +134,70 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
     return id == END;
 }
 
+/* Bytes, and </think> as one token. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
+                     const uint8_t *trusted, struct ids *out, struct err *e)
+{
+    assert_int_equal(flags, TOKENIZER_SPECIAL);
+    for (size_t i = 0; i < n;) {
+        bool tag = n - i >= 8 && memcmp(text + i, "</think>", 8) == 0;
+        int rc = ids_push(out, tag ? THINK_END : (unsigned char)text[i], e);
+        if (rc)
+            return rc;
+        i += tag ? 8 : 1;
+    }
+    return 0;
+}
+
+/* A grammar of one text, of bytes; a thought may come first. */
+struct grammar {
+    const char *text;
+};
+
+struct grammar_state {
+    const char *rest;
+    bool thought;
+    uint32_t bits[VOCAB / 32 + 1];
+};
+
+int grammar_state_new(struct grammar_state **out, struct grammar *g, struct grammar_vocab *v,
+                      enum grammar_thought thought, struct err *e)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return err_nomem(e, sizeof **out, "a state");
+    (*out)->rest = g->text;
+    (*out)->thought = thought == GRAMMAR_THOUGHT_OPEN;
+    return 0;
+}
+
+void grammar_state_free(struct grammar_state *s)
+{
+    free(s);
+}
+
+int grammar_state_mask(struct grammar_state *s, const uint32_t **bits, struct err *e)
+{
+    memset(s->bits, s->thought ? 255 : 0, sizeof s->bits);
+    s->bits[(unsigned char)*s->rest / 32] |= 1u << ((unsigned char)*s->rest % 32);
+    *bits = s->bits;
+    return 0;
+}
+
+int grammar_state_accept(struct grammar_state *s, int32_t id, struct err *e)
+{
+    if (s->thought)
+        s->thought = id != THINK_END;
+    else if (id != '\n')
+        assert_int_equal(id, (unsigned char)*s->rest++);
+    return 0;
+}
+
+bool grammar_state_complete(struct grammar_state *s)
+{
+    return !*s->rest;
+}
+
 struct parser {
     bool thinking;
 };
@@ -186,7 +251,7 @@ struct bench {
     struct generate_params p;
     struct generate_stats st;
     struct err e;
-    char content[400], reasoning[400];
+    char content[800], reasoning[800];
     size_t after[CTX];                   /* characters of both after each token */
     size_t asked, stop_after, refuse_at; /* keep_going calls; emit calls */
     size_t emitted;
@@ -227,6 +292,7 @@ static void bench_init(struct bench *b)
     b->g.tok.text[THINK_END - SPECIAL] = "</think>";
     b->s.g = &b->g;
     sampler_params_init(&b->p.sampling);
+    answer_params_init(&b->p.answer);
     b->p.sampling.temperature = 0;
     b->p.emit = bench_emit;
     b->p.keep_going = bench_keep_going;
@@ -291,14 +357,14 @@ static void thoughts_are_told_apart_and_counted(void **state)
     assert_int_equal(b.st.reasoning_tokens, 4); /* with its tags */
 
     bench_init(&b);
-    b.p.thinking_open = true;
+    b.p.answer.thinking_open = true;
     bench_run(&b, script + 1, 4);
     assert_string_equal(b.reasoning, "ab");
     assert_string_equal(b.content, "c");
     assert_int_equal(b.st.reasoning_tokens, 3);
 
     bench_init(&b); /* cut off inside the thought */
-    b.p.max_tokens = 2;
+    b.p.answer.max_tokens = 2;
     bench_run(&b, script, NUM_COUNT(script));
     assert_string_equal(b.reasoning, "a");
     assert_int_equal(b.st.reasoning_tokens, 2);
@@ -360,10 +426,10 @@ static void stop_strings_may_span_tokens(void **state)
                 pos += k;
                 ends[++n] = pos;
             }
-            b.p.stop = cases[c].stop;
+            b.p.answer.stop = cases[c].stop;
             const char *first = NULL;
-            for (; b.p.n_stop < 3 && cases[c].stop[b.p.n_stop]; b.p.n_stop++) {
-                const char *at = strstr(text, cases[c].stop[b.p.n_stop]);
+            for (; b.p.answer.n_stop < 3 && cases[c].stop[b.p.answer.n_stop]; b.p.answer.n_stop++) {
+                const char *at = strstr(text, cases[c].stop[b.p.answer.n_stop]);
                 first = at && (!first || at < first) ? at : first;
             }
             bench_run(&b, script, n);
@@ -372,14 +438,14 @@ static void stop_strings_may_span_tokens(void **state)
             size_t want = first ? (size_t)(first - text) : len;
             /* a later stop string that ends in an earlier token comes first in time */
             if (strlen(b.content) != want)
-                assert_true(b.p.n_stop > 1 && strlen(b.content) > want);
+                assert_true(b.p.answer.n_stop > 1 && strlen(b.content) > want);
             else
                 assert_int_equal(memcmp(b.content, text, want), 0);
             /* After each token only a beginning of a stop string is held back (or part of a
                character, which no case but the last has). */
             for (size_t i = 1; i <= b.s.n - b.s.prompt && c + 1 < NUM_COUNT(cases); i++) {
                 size_t held = 0;
-                for (size_t k = 0; k < b.p.n_stop; k++)
+                for (size_t k = 0; k < b.p.answer.n_stop; k++)
                     for (size_t m = 1; m < strlen(cases[c].stop[k]); m++)
                         if (m > held && ends_with(text, ends[i], cases[c].stop[k], m))
                             held = m;
@@ -394,8 +460,8 @@ static void stop_strings_reach_into_thoughts_and_control_tokens(void **state)
     struct bench b;
     const char *stop = "bc";
     bench_init(&b);
-    b.p.stop = &stop;
-    b.p.n_stop = 1;
+    b.p.answer.stop = &stop;
+    b.p.answer.n_stop = 1;
     bench_run(&b, script, NUM_COUNT(script));
     assert_string_equal(b.reasoning, "a");
     assert_int_equal(b.st.stop, GENERATE_STRING);
@@ -403,8 +469,8 @@ static void stop_strings_reach_into_thoughts_and_control_tokens(void **state)
 
     bench_init(&b);
     stop = "<|control|>";
-    b.p.stop = &stop;
-    b.p.n_stop = 1;
+    b.p.answer.stop = &stop;
+    b.p.answer.n_stop = 1;
     bench_run(&b, script, NUM_COUNT(script));
     assert_string_equal(b.content, "d");
     assert_int_equal(b.st.stop, GENERATE_STRING);
@@ -414,15 +480,15 @@ static void stop_strings_reach_into_thoughts_and_control_tokens(void **state)
     assert_string_equal(b.content, "de");
 
     bench_init(&b); /* raw: everything is shown */
-    b.p.raw = true;
+    b.p.answer.raw = b.p.answer.special = true;
     bench_run(&b, script, NUM_COUNT(script));
     assert_string_equal(b.content, "<think>abc</think>d<|control|>e");
     assert_int_equal(b.st.reasoning_tokens, 0);
 
     bench_init(&b);
     static const char *const empty[] = {"x", ""};
-    b.p.stop = empty;
-    b.p.n_stop = 2;
+    b.p.answer.stop = empty;
+    b.p.answer.n_stop = 2;
     bench_run(&b, script, NUM_COUNT(script));
     assert_int_equal(b.rc, ERR_USAGE);
     assert_non_null(strstr(b.e.text, "2"));
@@ -432,7 +498,7 @@ static void answers_end_at_limits(void **state)
 {
     struct bench b;
     bench_init(&b);
-    b.p.max_tokens = 3;
+    b.p.answer.max_tokens = 3;
     bench_say(&b, "abcdef");
     assert_string_equal(b.content, "abc");
     assert_int_equal(b.st.stop, GENERATE_LENGTH);
@@ -482,8 +548,8 @@ static void the_caller_can_stop_at_any_moment(void **state)
     struct bench b;
     bench_init(&b); /* what is held back is shown as well */
     const char *stop = "bcx";
-    b.p.stop = &stop;
-    b.p.n_stop = 1;
+    b.p.answer.stop = &stop;
+    b.p.answer.n_stop = 1;
     b.stop_after = 6;
     bench_say(&b, "abcdef");
     assert_string_equal(b.content, "abc");
@@ -509,8 +575,8 @@ static void faults_of_the_session_keep_the_text(void **state)
     bench_init(&b);
     b.s.append_fails_at = 3;
     const char *stop = "cd";
-    b.p.stop = &stop;
-    b.p.n_stop = 1;
+    b.p.answer.stop = &stop;
+    b.p.answer.n_stop = 1;
     bench_say(&b, "abcx");
     assert_int_equal(b.rc, ERR_NOMEM);
     assert_string_equal(b.e.text, "no memory for the cache");
@@ -533,7 +599,7 @@ static void penalties_see_prompt_and_answer(void **state)
     struct bench b;
     bench_init(&b);
     b.p.sampling.presence_penalty = 50; /* more than the script's 10 */
-    b.p.max_tokens = 3;
+    b.p.answer.max_tokens = 3;
     bench_say(&b, "Haa");
     /* 'H' is in the prompt, the second 'a' in the answer: other tokens (byte 0, byte 1) win. */
     assert_int_equal(b.s.ids[3], 0);
@@ -547,7 +613,7 @@ static void rows_without_a_token_are_never_chosen(void **state)
     struct bench b;
     bench_init(&b);
     b.g.tok.count = 270;
-    b.p.max_tokens = 3;
+    b.p.answer.max_tokens = 3;
     bench_run(&b, script, NUM_COUNT(script));
     assert_int_equal(b.rc, 0);
     assert_int_equal(b.s.ids[3], 'a');
@@ -555,12 +621,204 @@ static void rows_without_a_token_are_never_chosen(void **state)
     assert_int_equal(b.s.ids[5], 'b');
 }
 
+/* The ids behind the prompt are these. */
+static void assert_answer(const struct bench *b, const int32_t *ids, size_t n)
+{
+    assert_int_equal(b->s.n - b->s.prompt, n);
+    assert_memory_equal(b->s.ids + b->s.prompt, ids, n * sizeof *ids);
+}
+
+static void a_budget_closes_the_thought(void **state)
+{
+    /* The model wants to think for long; where the budget forces tokens, its script goes on. */
+    static const int32_t script[] = {THINK, 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.think_max = 2;
+    bench_run(&b, script, NUM_COUNT(script));
+    static const int32_t two[] = {THINK, 'a', 'b', '\n', THINK_END, '\n', '\n', 'g', 'h'};
+    assert_int_equal(b.rc, 0);
+    assert_answer(&b, two, NUM_COUNT(two));
+    assert_true(b.st.thought_cut);
+    assert_int_equal(b.st.answer_tokens, 9);
+    assert_int_equal(b.st.reasoning_tokens, 5);
+    assert_int_equal(b.st.stop, GENERATE_END);
+
+    bench_init(&b); /* none at all, and the prompt opened it */
+    b.p.answer.think_max = 0;
+    b.p.answer.thinking_open = true;
+    bench_run(&b, script + 1, 6);
+    static const int32_t none[] = {'\n', THINK_END, '\n', '\n', 'e', 'f'};
+    assert_answer(&b, none, NUM_COUNT(none));
+    assert_true(b.st.thought_cut);
+
+    bench_init(&b); /* none, and the model opens it itself */
+    b.p.answer.think_max = 0;
+    bench_run(&b, script, 7);
+    static const int32_t own[] = {THINK, '\n', THINK_END, '\n', '\n', 'e', 'f'};
+    assert_answer(&b, own, NUM_COUNT(own));
+
+    bench_init(&b); /* a thought that ends in time is left alone */
+    static const int32_t brief[] = {THINK, 'a', 'b', THINK_END, 'c', 'd', 'e'};
+    b.p.answer.think_max = 3;
+    bench_run(&b, brief, NUM_COUNT(brief));
+    assert_answer(&b, brief, NUM_COUNT(brief));
+    assert_false(b.st.thought_cut);
+    assert_string_equal(b.content, "cde");
+
+    bench_init(&b); /* the limit of the answer holds for forced tokens too */
+    b.p.answer.think_max = 1;
+    b.p.answer.max_tokens = 3;
+    bench_run(&b, script, NUM_COUNT(script));
+    static const int32_t three[] = {THINK, 'a', '\n'};
+    assert_answer(&b, three, NUM_COUNT(three));
+    assert_int_equal(b.st.stop, GENERATE_LENGTH);
+
+    bench_init(&b); /* without parsing there are no thoughts */
+    b.p.answer.think_max = 1;
+    b.p.answer.raw = true;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_answer(&b, script, NUM_COUNT(script));
+}
+
+static void a_loop_closes_the_thought(void **state)
+{
+    static int32_t script[CTX - 20] = {THINK};
+    for (size_t i = 1; i < NUM_COUNT(script); i++)
+        script[i] = i % 2 ? 'h' : 'm';
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.think_loops = true;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_int_equal(b.rc, 0);
+    assert_true(b.st.thought_cut);
+    assert_in_range(strlen(b.reasoning), 384, 390);
+    assert_int_equal(strspn(b.reasoning, "hm"), strlen(b.reasoning) - 1); /* "\n" */
+    assert_true(strlen(b.content) > 100);                                 /* the answer may do so */
+
+    bench_init(&b);
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_false(b.st.thought_cut);
+    assert_string_equal(b.content, "");
+}
+
+static void a_grammar_rules_behind_the_thought(void **state)
+{
+    struct grammar g = {"{}"};
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.grammar = &g;
+    bench_say(&b, "Sure! Here is it");
+    assert_int_equal(b.rc, 0);
+    assert_string_equal(b.content, "{}"); /* and no word more */
+    assert_int_equal(b.st.stop, GENERATE_END);
+    assert_int_equal(b.st.answer_tokens, 2);
+
+    static const int32_t script[] = {'a', 'b', THINK_END, 'S', 'u', 'r', 'e'};
+    bench_init(&b);
+    b.p.answer.grammar = &g;
+    b.p.answer.thinking_open = true;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.reasoning, "ab");
+    assert_string_equal(b.content, "{}");
+
+    bench_init(&b); /* closed by the budget */
+    b.p.answer.grammar = &g;
+    b.p.answer.thinking_open = true;
+    b.p.answer.think_max = 1;
+    bench_run(&b, script, NUM_COUNT(script));
+    static const int32_t want[] = {'a', '\n', THINK_END, '\n', '\n', '{', '}'};
+    assert_answer(&b, want, NUM_COUNT(want));
+
+    bench_init(&b);
+    b.p.answer.grammar = &g;
+    b.p.answer.max_tokens = 1;
+    bench_say(&b, "x");
+    assert_int_equal(b.st.stop, GENERATE_LENGTH);
+}
+
+static void end_tokens_wait_for_min_tokens(void **state)
+{
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.min_tokens = 4;
+    bench_say(&b, "ab"); /* then it wants to end: token 0 is the next best */
+    static const int32_t want[] = {'a', 'b', 0, 0};
+    assert_answer(&b, want, NUM_COUNT(want));
+    assert_int_equal(b.st.stop, GENERATE_END);
+
+    static const char *const stop[] = {"b"};
+    bench_init(&b); /* stop strings wait as well */
+    b.p.answer.min_tokens = 3;
+    b.p.answer.stop = stop;
+    b.p.answer.n_stop = 1;
+    bench_say(&b, "abcdbe");
+    assert_string_equal(b.content, "abcd");
+    assert_int_equal(b.st.stop, GENERATE_STRING);
+
+    static const int32_t stop_id[] = {'b'};
+    bench_init(&b);
+    b.p.answer.min_tokens = 2;
+    b.p.answer.stop_id = stop_id;
+    b.p.answer.n_stop_id = 1;
+    bench_say(&b, "bbb");
+    static const int32_t masked[] = {0, 0};
+    assert_answer(&b, masked, NUM_COUNT(masked));
+}
+
+static void the_caller_names_what_ends_it(void **state)
+{
+    static const int32_t stop_id[] = {'x', 'c'};
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.stop_id = stop_id;
+    b.p.answer.n_stop_id = 2;
+    bench_say(&b, "abcd");
+    assert_string_equal(b.content, "ab");
+    assert_int_equal(b.st.stop, GENERATE_END);
+    assert_int_equal(b.st.answer_tokens, 2);
+
+    bench_init(&b);
+    b.p.answer.stop_id = stop_id;
+    b.p.answer.n_stop_id = 2;
+    b.p.answer.stop_shown = true;
+    bench_say(&b, "abcd");
+    assert_string_equal(b.content, "abc");
+
+    static const char *const stop[] = {"cd"};
+    bench_init(&b);
+    b.p.answer.stop = stop;
+    b.p.answer.n_stop = 1;
+    b.p.answer.stop_shown = true;
+    bench_say(&b, "abcde");
+    assert_string_equal(b.content, "abcd");
+    assert_int_equal(b.st.stop, GENERATE_STRING);
+
+    static const int32_t script[] = {'a', END, 'b'};
+    bench_init(&b);
+    b.p.answer.ignore_end = true;
+    b.p.answer.max_tokens = 3;
+    bench_run(&b, script, NUM_COUNT(script));
+    assert_string_equal(b.content, "ab"); /* hidden like every control token */
+    assert_answer(&b, script, NUM_COUNT(script));
+}
+
 static void every_allocation_may_fail(void **state)
 {
     for (size_t n = 1;; n++) {
         struct bench b;
         bench_init(&b);
+        static const char *const stop[] = {"zzz"};
+        static const int32_t stop_id[] = {7};
         b.p.sampling.presence_penalty = 0.1f;
+        b.p.answer.stop = stop;
+        b.p.answer.stop_id = stop_id;
+        b.p.answer.n_stop = b.p.answer.n_stop_id = 1;
+        b.p.answer.think_max = 9;
+        b.p.answer.think_loops = true;
+        b.p.answer.min_tokens = 2;
+        struct grammar g = {"some text that is long enough for a buffer to grow"};
+        b.p.answer.grammar = &g;
         fail_alloc_at(n);
         bench_say(&b, "some text that is long enough for a buffer to grow");
         bool failed = fail_alloc_stop();
@@ -584,6 +842,11 @@ int main(void)
         cmocka_unit_test(faults_of_the_session_keep_the_text),
         cmocka_unit_test(penalties_see_prompt_and_answer),
         cmocka_unit_test(rows_without_a_token_are_never_chosen),
+        cmocka_unit_test(a_budget_closes_the_thought),
+        cmocka_unit_test(a_loop_closes_the_thought),
+        cmocka_unit_test(a_grammar_rules_behind_the_thought),
+        cmocka_unit_test(end_tokens_wait_for_min_tokens),
+        cmocka_unit_test(the_caller_names_what_ends_it),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
