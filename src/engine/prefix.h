@@ -1,0 +1,55 @@
+/*
+ * The prefix cache: beginnings of prompts that were computed before, found instead of computed.
+ *
+ * The unit is a full page of the KV cache, 64 tokens. Because the bits of a token depend on the
+ * tokens before it alone, a page is known by its own 64 ids, the page before it and a salt; pages
+ * so form a tree, whose paths from the root are beginnings (after vLLM's automatic prefix caching).
+ * Nothing rests on hashes: ids are compared, so a collision can't show one user's text to another,
+ * and requests of different salts never share (nor can they find out, by the time it takes, what
+ * others asked).
+ *
+ * The cache holds pages beside the sessions that use them. Those that only it holds are evicted
+ * when pages are needed, the least recently used first, ends of paths before their beginnings. Who
+ * computes a page that is there already gives its own back and holds that one.
+ *
+ * Threads: all calls come from the thread that computes.
+ */
+#ifndef PONDER_ENGINE_PREFIX_H
+#define PONDER_ENGINE_PREFIX_H
+
+#include "engine/engine.h"
+
+struct prefix;
+
+/* One of an engine, at most. */
+int prefix_new(struct prefix **out, struct engine *g, struct err *e);
+void prefix_free(struct prefix *p); /* before the engine; sessions keep what they hold */
+
+/*
+ * Makes the longest beginning of ids[0..n) that is there the timeline of a session without tokens:
+ * a multiple of 64 tokens, at most n - 1, for the last one's logits are wanted. Returns how many.
+ */
+size_t prefix_attach(struct prefix *p, struct session *s, const uint64_t salt[2],
+                     const int32_t *ids, size_t n);
+/* How many it would be. */
+size_t prefix_find(struct prefix *p, const uint64_t salt[2], const int32_t *ids, size_t n);
+
+/*
+ * Takes in the full pages that a session got since the last time; its tokens all had this salt. For
+ * after every step. (The prediction layer completes a page in the step after.)
+ */
+void prefix_note(struct prefix *p, struct session *s, const uint64_t salt[2]);
+
+/* Evicts until the engine has `pages` unused pages or nothing is left to evict; returns how many
+   are unused. */
+size_t prefix_evict(struct prefix *p, size_t pages);
+/* Pages that are unused or that prefix_evict could make so. */
+size_t prefix_room(const struct prefix *p);
+
+struct prefix_stats {
+    uint64_t asked, hit; /* tokens of prefix_attach: of its prompts, found */
+    size_t pages, idle;  /* held by the cache; of these, by nobody else */
+};
+void prefix_stats(const struct prefix *p, struct prefix_stats *out);
+
+#endif
