@@ -56,6 +56,19 @@ struct keys {
     size_t n;
 };
 
+/* A call that comes in pieces (parser_stream_calls). */
+struct streamed {
+    enum {
+        CALL_WAITS,
+        CALL_RUNS,
+        CALL_WHOLE
+    } state;   /* WHOLE: it can't come in pieces, or is over */
+    size_t at; /* of hold: emitted up to here */
+    int depth;
+    struct quotes quotes;
+    bool begun; /* its name was emitted */
+};
+
 struct parser {
     enum state state;
     enum form form;
@@ -67,6 +80,8 @@ struct parser {
     struct keys keys;
     bool any_content;
     bool repeat_open; /* the prompt opened the thought: a second <think> is dropped */
+    bool stream;      /* calls come in pieces too */
+    struct streamed call;
 };
 
 typedef int emit_fn(void *arg, enum parse_event ev, const char *s, size_t n);
@@ -98,6 +113,11 @@ void parser_free(struct parser *p)
         return;
     buf_release(&p->hold);
     free(p);
+}
+
+void parser_stream_calls(struct parser *p)
+{
+    p->stream = true;
 }
 
 bool parser_thinking(const struct parser *p)
@@ -136,6 +156,7 @@ static void enter(struct parser *p, enum state s)
 {
     p->state = s;
     p->scanned = p->solid = 0;
+    p->call = (struct streamed){.state = CALL_WAITS};
 }
 
 /* Compares the held text at `at` with a tag: 1 = it is there, 0 = it is not, -1 = it may become. */
@@ -306,8 +327,8 @@ static int step_section(struct parser *p, struct sink *k, bool *wait)
         return 0;
     if (!m)
         return release(p, k, p->body);
+    enter(p, CALL);
     p->body = p->scanned = n + strlen(CALL_BEGIN);
-    p->state = CALL;
     p->form = FORM_DEEPSEEK;
     return 0;
 }
@@ -343,12 +364,16 @@ static int end_call(struct parser *p, struct sink *k, size_t end, size_t rest)
     bool ok;
     buf_init(&call, hold_max);
     const char *body = p->hold.data + p->body;
+    bool begun = p->call.begun;
     int code = p->form == FORM_HERMES ? call_tagged(&call, body, end - p->body, &ok, k->e)
                                       : call_deepseek(&call, body, end - p->body, &ok, k->e);
     if (!code && ok) {
         drop(p, rest);
         enter(p, AFTER);
         code = k->emit(k->arg, PARSE_TOOL_CALL, call.data, call.len);
+    } else if (!code && begun) { /* it has been shown as a call: it can't become text any more */
+        drop(p, rest);
+        enter(p, AFTER);
     } else if (!code) {
         code = release(p, k, rest);
     }
@@ -356,24 +381,64 @@ static int end_call(struct parser *p, struct sink *k, size_t end, size_t rest)
     return code;
 }
 
+/* What is certain of a call in front of `scanned`. */
+static int stream_call(struct parser *p, struct sink *k)
+{
+    struct streamed *c = &p->call;
+    int code = 0;
+    if (p->stream && c->state == CALL_WAITS) {
+        struct buf name;
+        buf_init(&name, hold_max);
+        int got = call_begins(p->hold.data + p->body, p->scanned - p->body,
+                              p->form == FORM_DEEPSEEK, &name, &c->at, &code, k->e);
+        c->at += p->body;
+        bool strange = p->scanned - p->body > 4096; /* so long a beginning is not read again */
+        c->state = got > 0 ? CALL_RUNS : got < 0 || strange ? CALL_WHOLE : CALL_WAITS;
+        if (got > 0 && !code) {
+            c->begun = true;
+            code = k->emit(k->arg, PARSE_CALL_NAME, name.data, name.len);
+        }
+        buf_release(&name);
+    }
+    if (code || !p->stream || c->state != CALL_RUNS)
+        return code;
+    size_t from = c->at;
+    for (; c->at < p->scanned && c->state == CALL_RUNS; c->at++) {
+        char b = p->hold.data[c->at];
+        bool was_in = c->quotes.in;
+        follow_quotes(&c->quotes, b);
+        if (!was_in)
+            c->depth += b == '{' || b == '[' ? 1 : b == '}' || b == ']' ? -1 : 0;
+        if (!c->depth)
+            c->state = CALL_WHOLE;
+    }
+    return c->at > from ? k->emit(k->arg, PARSE_CALL_ARGUMENTS, p->hold.data + from, c->at - from)
+                        : 0;
+}
+
 static int step_call(struct parser *p, struct sink *k, bool *wait)
 {
     const char *const *ends = call_ends[p->form];
+    int code;
     for (; p->scanned < p->hold.len; p->scanned++) {
         char c = p->hold.data[p->scanned];
         for (int i = 0; c == '<' && !p->quotes.in && ends[i]; i++) {
             int m = match(p, p->scanned, ends[i], k->final);
             if (m < 0) {
                 *wait = true;
-                return 0;
+                return stream_call(p, k);
             }
-            if (m > 0)
-                return end_call(p, k, p->scanned, p->scanned + (i ? 0 : strlen(ends[0])));
+            if (m > 0) {
+                code = stream_call(p, k);
+                return code ? code
+                            : end_call(p, k, p->scanned, p->scanned + (i ? 0 : strlen(ends[0])));
+            }
         }
         follow_quotes(&p->quotes, c);
     }
     *wait = !k->final;
-    return k->final ? end_call(p, k, p->hold.len, p->hold.len) : 0;
+    code = stream_call(p, k);
+    return code || !k->final ? code : end_call(p, k, p->hold.len, p->hold.len);
 }
 
 static int step_after(struct parser *p, struct sink *k, bool *wait)

@@ -17,6 +17,9 @@ enum parse_event {
     PARSE_REASONING, /* text of the thought */
     PARSE_CONTENT,   /* text of the answer */
     PARSE_TOOL_CALL, /* a complete call: a JSON object {"name": …, "arguments": {…} or string} */
+    /* Only after parser_stream_calls: a call whose beginning is certain, piece by piece. */
+    PARSE_CALL_NAME,      /* the name */
+    PARSE_CALL_ARGUMENTS, /* more of the text of its arguments, an object */
 };
 
 struct parser;
@@ -24,6 +27,13 @@ struct parser;
 /* thinking_open: the prompt ended inside <think>. */
 int parser_new(struct parser **out, bool thinking_open, struct err *e);
 void parser_free(struct parser *p);
+/*
+ * From now on calls in tags come in pieces too: PARSE_CALL_NAME when name and the beginning of the
+ * arguments are there, PARSE_CALL_ARGUMENTS as they grow, and at the end PARSE_TOOL_CALL with the
+ * same once more, whole. A call that ends in the middle has no such end. Calls in other forms
+ * (arguments before the name, bare JSON) come whole only.
+ */
+void parser_stream_calls(struct parser *p);
 
 /*
  * Feeds text; `emit` is called for each event with its text (for PARSE_TOOL_CALL the JSON text).

@@ -230,3 +230,127 @@ int call_deepseek(struct buf *out, const char *s, size_t n, bool *ok, struct err
     *ok = true;
     return write_call(out, name, k, rest, left, e);
 }
+
+/* ---- calls that are still being written ------------------------------------------------------ */
+
+struct cursor {
+    const char *s;
+    size_t n, i;
+};
+
+/* The next byte that is no white space; 0 at the end. */
+static char next(struct cursor *c)
+{
+    while (c->i < c->n && is_blank(c->s[c->i]))
+        c->i++;
+    return c->i < c->n ? c->s[c->i] : 0;
+}
+
+/* A string without escapes: 1 with its place, 0 when it is not complete, -1 when it is none. */
+static int plain_string(struct cursor *c, struct jstr *out)
+{
+    char q = next(c);
+    if (q != '"')
+        return q ? -1 : 0;
+    size_t from = c->i + 1;
+    for (size_t i = from; i < c->n; i++) {
+        if (c->s[i] == '\\' || (unsigned char)c->s[i] < 0x20)
+            return -1;
+        if (c->s[i] == '"') {
+            *out = (struct jstr){.p = c->s + from, .n = i - from};
+            c->i = i + 1;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A byte that must come next: 1, 0 at the end, -1 for another. */
+static int expect(struct cursor *c, char what)
+{
+    char b = next(c);
+    c->i += b == what;
+    return b == what ? 1 : b ? -1 : 0;
+}
+
+/* Skips "```json"; 0 when more of it may come. */
+static int skip_fence(struct cursor *c)
+{
+    static const char fence[] = "```";
+    next(c);
+    for (size_t i = 0; i < 3; i++) {
+        if (c->i + i == c->n)
+            return 0;
+        if (c->s[c->i + i] != fence[i])
+            return 1;
+    }
+    c->i += 3;
+    while (c->i < c->n && c->s[c->i] >= 'a' && c->s[c->i] <= 'z')
+        c->i++;
+    return c->i < c->n;
+}
+
+/* Members of {"name": …, "arguments": {…}}, maybe inside {"function": …}. */
+static int tagged_begins(struct cursor *c, struct jstr *name)
+{
+    int got = skip_fence(c);
+    got = got > 0 ? expect(c, '{') : got;
+    for (bool inside = false; got > 0;) {
+        struct jstr key, value;
+        got = plain_string(c, &key);
+        got = got > 0 ? expect(c, ':') : got;
+        if (got <= 0)
+            break;
+        if (is(&key, "arguments") || is(&key, "parameters"))
+            return !next(c) ? 0 : name->n && next(c) == '{' ? 1 : -1;
+        if (!inside && is(&key, "function") && next(c) == '{') {
+            inside = true;
+            got = expect(c, '{');
+            continue;
+        }
+        got = plain_string(c, &value);
+        if (got > 0 && is(&key, "name"))
+            *name = value;
+        got = got > 0 ? expect(c, ',') : got;
+    }
+    return got;
+}
+
+static int deepseek_begins(struct cursor *c, struct jstr *name)
+{
+    const char *at = memmem(c->s, c->n, sep, strlen(sep));
+    if (!at)
+        return 0;
+    size_t k = (size_t)(at - c->s);
+    const char *s = c->s;
+    c->i = k + strlen(sep);
+    if (next(c) == '{') {
+        trim(&s, &k);
+        *name = (struct jstr){.p = s, .n = k};
+        return k ? 1 : -1;
+    }
+    size_t from = c->i;
+    while (c->i < c->n && c->s[c->i] != '\n' && c->s[c->i] != '`' && c->s[c->i] != '{')
+        c->i++;
+    if (c->i == c->n)
+        return 0;
+    s = c->s + from;
+    k = c->i - from;
+    trim(&s, &k);
+    *name = (struct jstr){.p = s, .n = k};
+    int got = skip_fence(c);
+    if (got <= 0)
+        return got;
+    return !next(c) ? 0 : k && next(c) == '{' ? 1 : -1;
+}
+
+int call_begins(const char *s, size_t n, bool deepseek, struct buf *name, size_t *at, int *code,
+                struct err *e)
+{
+    struct cursor c = {.s = s, .n = n};
+    struct jstr found = {.n = 0};
+    int got = deepseek ? deepseek_begins(&c, &found) : tagged_begins(&c, &found);
+    *code = got > 0 ? buf_append(name, found.p, found.n, e) : 0;
+    *at = c.i;
+    return got;
+}

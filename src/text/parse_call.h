@@ -23,4 +23,12 @@ int call_deepseek(struct buf *out, const char *s, size_t n, bool *ok, struct err
    its length. */
 int call_bare(struct buf *out, const char *s, size_t n, size_t *used, bool *ok, struct err *e);
 
+/*
+ * The beginning of a call that is still being written. 1: `name` was appended to, *at is where the
+ * object of arguments begins; 0: not certain yet; -1: this call does not come in that order.
+ * Non-zero *code: out of memory.
+ */
+int call_begins(const char *s, size_t n, bool deepseek, struct buf *name, size_t *at, int *code,
+                struct err *e);
+
 #endif

@@ -381,6 +381,95 @@ static void every_allocation_may_fail(void **state)
     }
 }
 
+/* ---- calls in pieces ----------------------------------------------------------------------- */
+
+struct pieces {
+    char name[64], args[512];
+    size_t n_args, fragments, calls;
+};
+
+static int piece(void *arg, enum parse_event ev, const char *s, size_t n)
+{
+    struct pieces *p = arg;
+    if (ev == PARSE_CALL_NAME) {
+        assert_int_equal(p->n_args, 0);
+        snprintf(p->name, sizeof p->name, "%.*s", (int)n, s);
+    } else if (ev == PARSE_CALL_ARGUMENTS) {
+        assert_true(*p->name && n && p->n_args + n < sizeof p->args);
+        memcpy(p->args + p->n_args, s, n);
+        p->n_args += n;
+        p->fragments++;
+    } else if (ev == PARSE_TOOL_CALL) {
+        /* what came in pieces is what comes whole */
+        json_t *call = json_loadb(s, n, 0, NULL), *args = json_object_get(call, "arguments");
+        assert_non_null(args);
+        if (*p->name) {
+            json_t *mine = json_loadb(p->args, p->n_args, 0, NULL);
+            assert_string_equal(json_string_value(json_object_get(call, "name")), p->name);
+            assert_true(json_equal(args, mine));
+            json_decref(mine);
+        }
+        json_decref(call);
+        p->calls++;
+        p->name[0] = 0;
+        p->n_args = 0;
+    }
+    return 0;
+}
+
+static void feed_pieces(const char *text, size_t step, struct pieces *p)
+{
+    struct parser *parser;
+    struct err e;
+    *p = (struct pieces){.calls = 0};
+    assert_int_equal(parser_new(&parser, false, &e), 0);
+    parser_stream_calls(parser);
+    for (size_t i = 0, n = strlen(text); i < n; i += step)
+        assert_int_equal(parser_feed(parser, text + i, i + step < n ? step : n - i, piece, p, &e),
+                         0);
+    assert_int_equal(parser_finish(parser, piece, p, &e), 0);
+    parser_free(parser);
+}
+
+static void calls_come_in_pieces(void **state)
+{
+    static const char *const texts[] = {
+        "Hi <tool_call>\n{\"name\": \"f\", \"arguments\": {\"s\": \"</tool_call> } \\\" {\", "
+        "\"n\": [1, {}]}}\n</tool_call>",
+        "<tool_call>```json\n{\"name\":\"f\",\"parameters\":{\"a\":{\"b\":[]}}}\n```</tool_call>",
+        "<tool_call>{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": "
+        "{\"a\": 12345}}}</tool_call>",
+        CALLS CALL "function" SEP
+                   "f\n```json\n{\"city\": \"Paris\",\n \"x\": {}}\n```" CALL_END CALLS_END,
+        CALLS CALL "f" SEP "{\"city\": \"Paris\"}" CALL_END "\n" CALL "g" SEP
+                   "{\"a\": 1}" CALL_END CALLS_END,
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        for (size_t step = 1; step < 40; step++) {
+            struct pieces p;
+            feed_pieces(texts[i], step, &p);
+            assert_int_equal(p.calls, i == 4 ? 2 : 1);
+            if (step == 1)
+                assert_true(p.fragments > 4);
+        }
+}
+
+static void other_calls_come_whole(void **state)
+{
+    (void)state;
+    struct pieces p;
+    feed_pieces("<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>", 1, &p);
+    assert_true(p.calls == 1 && p.fragments == 0);
+    feed_pieces("<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", 1,
+                &p);
+    assert_true(p.calls == 1 && p.fragments == 0);
+    /* cut off in the middle: what was certain, and no end */
+    feed_pieces("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1, 2", 3, &p);
+    assert_int_equal(p.calls, 0);
+    assert_string_equal(p.args, "{\"a\": [1, 2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +482,8 @@ int main(void)
         cmocka_unit_test(megabytes_of_tags_are_no_trouble),
         cmocka_unit_test(bytes_that_are_not_text_are_replaced),
         cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(calls_come_in_pieces),
+        cmocka_unit_test(other_calls_come_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
