@@ -34,6 +34,7 @@ struct answer_params {
     bool thinking_may;  /* the model may open a thought in front of the grammar's text */
     bool raw;           /* no parsing of tags: everything is PARSE_CONTENT */
     bool special;       /* control tokens are shown */
+    bool stream_calls;  /* tool calls come in pieces too: parser_stream_calls */
     int64_t
         think_max;    /* tokens of a thought, then it is closed by "\n</think>\n\n"; -1: no bound */
     bool think_loops; /* a thought that repeats itself is closed the same way */

@@ -34,7 +34,7 @@ enum http_kind {
 
 struct http_route {
     const char *method; /* "GET" (HEAD comes with it), "POST", "DELETE" */
-    const char *path;   /* "/v1/models/*": a last part that may be anything, slashes too */
+    const char *path;   /* a star at the end stands for anything, slashes too */
     enum http_kind kind;
     enum http_api api;
     bool open;       /* needs no key */

@@ -50,7 +50,7 @@ struct job_spec {
     bool go_on;                /* the last message is the beginning of the answer */
     const char *text, *suffix; /* suffix: JOB_FIM, terminated */
     size_t n_text;
-    const int32_t *ids;
+    const int32_t *ids; /* JOB_IDS; JOB_CHAT: tokens that stand in front (Ollama's "context") */
     size_t n_ids;
     const struct job_input *input; /* JOB_TEXT, JOB_IDS: several instead of `text` or `ids` */
     size_t n_input;
@@ -60,10 +60,11 @@ struct job_spec {
     const char *grammar; /* JOB_REGEX, JOB_GBNF */
     enum job_choice choice;
     const char *choice_name;
-    bool parallel; /* several calls may come */
-    bool raw;      /* no parsing of thoughts and calls */
-    bool truncate; /* too long a prompt: oldest messages go (Ollama); else an error */
-    bool echo;     /* completions: the prompt's text comes first */
+    bool parallel;     /* several calls may come */
+    bool stream_calls; /* calls come in pieces too (parser_stream_calls) */
+    bool raw;          /* no parsing of thoughts and calls */
+    bool truncate;     /* too long a prompt: oldest messages go (Ollama); else an error */
+    bool echo;         /* completions: the prompt's text comes first */
     struct sampler_params
         sampling; /* NAN, or INT_MIN, where the request says nothing: the model's */
     bool seed_given;
