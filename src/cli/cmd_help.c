@@ -32,7 +32,9 @@ static int help_run(struct cli *c, const void *opts, struct err *e)
     struct buf out;
     int rc;
     if (c->n_args) {
-        k = command_find(c->args[0]);
+        k = command_words(c->n_args, c->args, &(int){0});
+        if (!k && c->n_args == 1)
+            k = command_find(c->args[0]);
         if (!k)
             return command_unknown(c->args[0], e);
     }
@@ -65,6 +67,6 @@ const struct command cmd_help = {
                 "source <(ponder help --completion bash)\n",
     .spec = {help_groups, NUM_COUNT(help_groups)},
     .opts_size = sizeof(struct help_options),
-    .max_args = 1,
+    .max_args = 2,
     .run = help_run,
 };

@@ -29,6 +29,19 @@ const struct command *command_find(const char *name)
     return NULL;
 }
 
+const struct command *command_words(int argc, char *const *argv, int *words)
+{
+    for (size_t i = 0; i < NUM_COUNT(command_rows) && argc > 1; i++) {
+        const char *name = command_rows[i]->name, *gap = strchr(name, ' ');
+        if (gap && strlen(argv[0]) == (size_t)(gap - name) &&
+            !memcmp(argv[0], name, strlen(argv[0])) && !strcmp(argv[1], gap + 1)) {
+            *words = 2;
+            return command_rows[i];
+        }
+    }
+    return NULL;
+}
+
 static const char *command_name_at(const void *arg, size_t i)
 {
     return i < NUM_COUNT(command_rows) ? command_rows[i]->name : NULL;

@@ -37,6 +37,9 @@ struct command {
 /* All commands in the order of command.def; *n says how many. */
 const struct command *const *command_all(size_t *n);
 const struct command *command_find(const char *name);
+/* The command whose name of two words ("bench serve") the arguments begin with; *words becomes 2.
+   NULL: none. */
+const struct command *command_words(int argc, char *const *argv, int *words);
 
 /* ERR_USAGE: unknown command "x"; did you mean "y"? */
 int command_unknown(const char *name, struct err *e);

@@ -46,7 +46,10 @@ static int main_run(struct cli *c, int argc, char **argv, struct err *e)
 {
     bool help = false;
     const char *word = argc > 1 ? main_command(argv[1]) : "help";
-    c->command = command_find(word);
+    int words = 1;
+    c->command = command_words(argc - 1, argv + 1, &words);
+    if (!c->command)
+        c->command = command_find(word);
     if (!c->command)
         return word[0] == '-'
                    ? err_set(e, ERR_USAGE,
@@ -55,7 +58,7 @@ static int main_run(struct cli *c, int argc, char **argv, struct err *e)
     void *opts = calloc(1, c->command->opts_size + 1);
     if (!opts)
         return err_nomem(e, c->command->opts_size, "options");
-    int skip = argc > 1 ? 2 : 1;
+    int skip = argc > 1 ? 1 + words : 1;
     c->args = argv + skip;
     int rc = opt_defaults(&c->command->spec, opts, e);
     if (!rc)

@@ -314,7 +314,7 @@ static int completion_values(struct buf *out, struct err *e)
                 const struct opt *o = &all[k]->spec.groups[g].rows[i];
                 if (o->kind != OPT_ENUM)
                     continue;
-                rc = buf_printf(out, e, "        %s,--%s) words=\"", all[k]->name, o->name);
+                rc = buf_printf(out, e, "        '%s,--%s') words=\"", all[k]->name, o->name);
                 for (const char *c = o->choices; !rc && *c; c++)
                     rc = buf_putc(out, *c == '|' ? ' ' : *c, e);
                 if (!rc)
@@ -331,14 +331,19 @@ int help_completion(struct buf *out, struct err *e)
                       "# bash completion for ponder: source <(ponder help --completion bash)\n"
                       "_ponder()\n{\n"
                       "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-                      "    local words=\"\"\n"
-                      "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
+                      "    local words=\"\" command=${COMP_WORDS[1]}\n",
                       e);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (strchr(all[i]->name, ' ')) /* a name of two words */
+            rc =
+                buf_printf(out, e, "    [ \"$command ${COMP_WORDS[2]}\" = '%s' ] && command='%s'\n",
+                           all[i]->name, all[i]->name);
+    rc = rc ? rc : buf_puts(out, "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"", e);
     for (size_t i = 0; !rc && i < n; i++)
         rc = buf_printf(out, e, "%s%s", i ? " " : "", all[i]->name);
     if (!rc)
         rc = buf_puts(out,
-                      "\"\n    else\n        case \"${COMP_WORDS[1]},$prev\" in\n"
+                      "\"\n    else\n        case \"$command,$prev\" in\n"
                       "        help,*) words=\"",
                       e);
     for (size_t i = 0; !rc && i < n; i++)
@@ -348,10 +353,9 @@ int help_completion(struct buf *out, struct err *e)
     if (!rc)
         rc = completion_values(out, e);
     if (!rc)
-        rc =
-            buf_puts(out, "        *) [ \"${cur:0:1}\" = - ] && case \"${COMP_WORDS[1]}\" in\n", e);
+        rc = buf_puts(out, "        *) [ \"${cur:0:1}\" = - ] && case \"$command\" in\n", e);
     for (size_t i = 0; !rc && i < n; i++) {
-        rc = buf_printf(out, e, "            %s) words=\"", all[i]->name);
+        rc = buf_printf(out, e, "            '%s') words=\"", all[i]->name);
         if (!rc)
             rc = completion_words(all[i], out, e);
         if (!rc)
