@@ -30,7 +30,14 @@ enum kind {
     X_CALL,
     X_CONTROL,
     X_WORDS,
-    X_UNTIL
+    X_UNTIL,
+    X_MEMBERS
+};
+
+struct gmembers {
+    struct gmember *m;
+    size_t n;
+    struct gx *more, *comma, *space; /* more: NULL = no others */
 };
 
 struct gx {
@@ -43,6 +50,7 @@ struct gx {
         struct gset *set; /* CLASS */
         struct gword *w;  /* WORDS, in order, no two the same */
         struct gx *x;     /* REP */
+        struct gmembers *members;
     };
     struct gx *then; /* UNTIL; NULL: nothing */
 };
@@ -307,6 +315,21 @@ struct gx *gx_until(struct gbuild *b, const char *s, struct gx *then, bool may_e
     return x;
 }
 
+struct gx *gx_members(struct gbuild *b, const struct gmember *m, size_t n, struct gx *more,
+                      struct gx *comma, struct gx *space)
+{
+    struct gx *x = make(b, X_MEMBERS);
+    struct gmembers *l = x ? gbuild_alloc(b, 1, sizeof *l) : NULL;
+    struct gmember *copy = l ? gbuild_alloc(b, n + 1, sizeof *copy) : NULL;
+    if (!copy)
+        return NULL;
+    if (n)
+        memcpy(copy, m, n * sizeof *m);
+    *l = (struct gmembers){copy, n, more, comma, space};
+    x->members = l;
+    return x;
+}
+
 void gxs_add(struct gbuild *b, struct gxs *l, struct gx *x)
 {
     if (l->n == l->cap) {
@@ -544,6 +567,46 @@ static uint32_t emit_rep(struct gbuild *b, const struct gx *x, uint32_t next)
     return gnode_add(b, GOP_LOOP, body, next, (uint32_t)g->n_loops++);
 }
 
+/*
+ * From the last member to the first: `key` is where a member from i on may begin, `after` is behind
+ * member i - 1. Each member is emitted once, so the size is linear, however many may be left out.
+ */
+static uint32_t emit_members(struct gbuild *b, const struct gmembers *l, uint32_t next)
+{
+    uint32_t close = emit_bytes(b, "}", 1, next), key, after, after_more = 0;
+    bool required = false; /* is one of those that follow? */
+    if (l->more) {
+        after_more = gnode_add(b, GOP_SPLIT, 0, 0, 0);
+        key = emit(b, l->more, after_more);
+        uint32_t again = emit(b, l->comma, key), end = emit(b, l->space, close);
+        branch_at(b, after_more, (uint32_t[]){again, end}, 2);
+    } else {
+        key = gedges_add(b, NULL, 0);
+    }
+    for (size_t i = l->n; i > 0 && !b->code; i--) {
+        uint32_t to[2];
+        size_t n = 0;
+        if (i == l->n && after_more) {
+            after = after_more;
+        } else {
+            if (i < l->n || l->more)
+                to[n++] = emit(b, l->comma, key);
+            if (!required)
+                to[n++] = emit(b, l->space, close);
+            after = branch(b, to, n);
+        }
+        uint32_t one = emit(b, l->m[i - 1].x, after);
+        key = l->m[i - 1].required || (i == l->n && !l->more)
+                  ? one
+                  : branch(b, (uint32_t[]){one, key}, 2);
+        required |= l->m[i - 1].required;
+    }
+    uint32_t first = key;
+    if (!required)
+        first = l->n || l->more ? branch(b, (uint32_t[]){key, close}, 2) : close;
+    return emit_bytes(b, "{", 1, emit(b, l->space, first));
+}
+
 static uint32_t emit_control(struct gbuild *b, const struct gx *x, uint32_t next)
 {
     struct grammar *g = b->g;
@@ -611,6 +674,8 @@ static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next)
         return emit_words(b, x->w, x->n, 0, next, 0);
     case X_UNTIL:
         return emit_until(b, x, next);
+    case X_MEMBERS:
+        return emit_members(b, x->members, next);
     }
     return 0;
 }

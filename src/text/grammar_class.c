@@ -92,7 +92,7 @@ struct class
     struct gbuild *b;
     const struct gset *set;
     uint32_t next;
-    uint32_t any[4]; /* any[k]: reads k continuation bytes; any[0] = next */
+    uint32_t any[4]; /* any[k]: reads k > 0 continuation bytes; 0: not made */
     uint32_t least;  /* the first character of this length: no overlong forms */
 };
 
@@ -114,6 +114,8 @@ static int cover(const struct gset *s, uint32_t lo, uint32_t hi)
 
 static uint32_t any(struct class *c, int k)
 {
+    if (k == 0)
+        return c->next;
     if (!c->any[k]) {
         struct gedge e = {0x80, 0xbf, any(c, k - 1)};
         c->any[k] = gedges_add(c->b, &e, 1);
@@ -156,7 +158,7 @@ static bool whole(uint32_t lead)
 
 uint32_t gclass_emit(struct gbuild *b, const struct gset *set, uint32_t next)
 {
-    struct class c = {.b = b, .set = set, .next = next, .any = {next}};
+    struct class c = {.b = b, .set = set, .next = next};
     struct gedge e[256];
     size_t n = 0;
     for (uint32_t i = 0; i < 0x80; i++)

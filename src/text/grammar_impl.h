@@ -193,9 +193,9 @@ struct gx *gjson_array(struct gjson *j);
 /* ---- the front ends' common parts
  * ---------------------------------------------------------------- */
 
-/* A regular expression. json: its characters are those of a JSON string's value, and it may begin
-   and end anywhere unless anchored. */
-struct gx *gregex(struct gbuild *b, const char *s, size_t n, struct gjson *json);
+/* A regular expression. json: its characters are those of a JSON string's value. whole: it
+   describes the whole text, else it may begin and end anywhere unless anchored. */
+struct gx *gregex(struct gbuild *b, const char *s, size_t n, struct gjson *json, bool whole);
 /* The schema's texts. */
 struct gx *gschema(struct gjson *j, const json_t *schema);
 /* Strings of a "format" (without the quotes); NULL without a fault when it is unknown. */
@@ -203,6 +203,14 @@ struct gx *gformat(struct gjson *j, const char *name);
 /* Integers, or with `real` decimal numbers, from lo to hi (decimal texts, NULL: none). */
 struct gx *gnumber_range(struct gjson *j, const char *lo, bool lo_open, const char *hi,
                          bool hi_open, bool real);
+/* What of a member list: its value's texts follow the key and colon. */
+struct gmember {
+    struct gx *x; /* key, colon and value */
+    bool required;
+};
+/* Members in this order, each at most once, then any number of `more` (NULL: none), with braces. */
+struct gx *gx_members(struct gbuild *b, const struct gmember *m, size_t n, struct gx *more,
+                      struct gx *comma, struct gx *space);
 
 /* ---- the vocabulary (grammar_vocab.c) -------------------------------------------------------- */
 

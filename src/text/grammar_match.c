@@ -249,6 +249,20 @@ static int push(struct gmatch *m, uint32_t entry, uint32_t node, uint32_t min, u
     return code ? code : add(m, entry, frame, e);
 }
 
+/* Whatever may follow in frame b may also follow in frame a: the same places to return to, with
+   no more rounds needed and no fewer allowed. */
+static bool covers(const struct gmatch *m, uint32_t a, uint32_t b)
+{
+    while (a != b) {
+        const struct gframe *x = &m->t.frame[a], *y = &m->t.frame[b];
+        if (!a || !b || x->node != y->node || x->min > y->min || x->max < y->max)
+            return false;
+        a = x->parent;
+        b = y->parent;
+    }
+    return true;
+}
+
 /* At a loop with so many rounds still needed and allowed. */
 static int at_loop(struct gmatch *m, uint32_t node, uint32_t min, uint32_t max, uint32_t parent,
                    struct err *e)
@@ -256,7 +270,7 @@ static int at_loop(struct gmatch *m, uint32_t node, uint32_t min, uint32_t max, 
     const struct gnode *x = &m->g->node[node];
     for (size_t i = 0; i < m->n_loops; i++) {
         const struct gframe *l = &m->loops[i];
-        if (l->node == node && l->parent == parent && l->min <= min && l->max >= max)
+        if (l->node == node && l->min <= min && l->max >= max && covers(m, l->parent, parent))
             return 0; /* all that would follow follows already */
     }
     int code = grow(&m->loops, m->n_loops + 1, &m->cap_loops, sizeof *m->loops, e);
@@ -311,11 +325,35 @@ static int expand(struct gmatch *m, struct gitem it, struct err *e)
     return code;
 }
 
+/* Drops places that others cover; where there are very many, they stay. */
+static void prune(struct gmatch *m)
+{
+    enum { FEW = 256 };
+    size_t w = 0;
+    if (m->n_done < 2 || m->n_done > FEW)
+        return;
+    for (size_t i = 0; i < m->n_done; i++) {
+        bool covered = false;
+        for (size_t k = 0; k < m->n_done && !covered; k++)
+            covered = k != i && m->done[k].node == m->done[i].node &&
+                      m->done[k].frame != m->done[i].frame &&
+                      covers(m, m->done[k].frame, m->done[i].frame);
+        m->work[w] = m->done[i];
+        w += !covered;
+    }
+    memcpy(m->done, m->work, w * sizeof *m->done);
+    m->n_done = w;
+}
+
 static int finish(struct gmatch *m, uint32_t *out, struct err *e)
 {
     int code = 0;
     while (m->n_work && !code)
         code = expand(m, m->work[--m->n_work], e);
+    if (!code)
+        code = grow(&m->work, m->n_done, &m->cap_work, sizeof *m->work, e);
+    if (!code)
+        prune(m);
     return code ? code : config_get(&m->t, m->g, m->done, m->n_done, out, e);
 }
 
