@@ -23,7 +23,7 @@ enum kind {
     X_NEVER,
     X_BYTES,
     X_CLASS,
-    X_NOT,
+    X_OTHER,
     X_SEQ,
     X_ALT,
     X_REP,
@@ -42,10 +42,10 @@ struct gmembers {
 
 struct gx {
     enum kind kind;
-    uint32_t a, b; /* REP: min, max; CALL: rule; UNTIL: may end; NOT: the byte */
+    uint32_t a, b; /* REP: min, max; CALL: rule; UNTIL: may end */
     size_t n;
     union {
-        const char *s;    /* BYTES, CONTROL, UNTIL: n bytes */
+        const char *s;    /* BYTES, CONTROL, UNTIL, OTHER: n bytes */
         struct gx **list; /* SEQ, ALT */
         struct gset *set; /* CLASS */
         struct gword *w;  /* WORDS, in order, no two the same */
@@ -55,7 +55,7 @@ struct gx {
     struct gx *then; /* UNTIL; NULL: nothing */
 };
 
-/* ---- the build ------------------------------------------------------------------------------- */
+/* ---- the build ------------------------------------------------------------------------------ */
 
 int gbuild_init(struct gbuild *b, struct err *e)
 {
@@ -217,12 +217,9 @@ struct gx *gx_chars(struct gbuild *b, const char *ranges)
     return gx_class(b, &set);
 }
 
-struct gx *gx_not_byte(struct gbuild *b, unsigned char c)
+struct gx *gx_other_byte(struct gbuild *b, const char *but, size_t n)
 {
-    struct gx *x = make(b, X_NOT);
-    if (x)
-        x->a = c;
-    return x;
+    return make_bytes(b, X_OTHER, but, n);
 }
 
 static struct gx *make_list(struct gbuild *b, enum kind kind, struct gx *const *list, size_t n)
@@ -345,8 +342,7 @@ void gxs_add(struct gbuild *b, struct gxs *l, struct gx *x)
     l->v[l->n++] = x;
 }
 
-/* ---- nodes
- * --------------------------------------------------------------------------------------- */
+/* ---- nodes ---------------------------------------------------------------------------------- */
 
 uint32_t gnode_add(struct gbuild *b, enum gop op, uint32_t x, uint32_t y, uint32_t z)
 {
@@ -444,8 +440,7 @@ static uint32_t branch(struct gbuild *b, const uint32_t *to, size_t n)
     return at;
 }
 
-/* ---- emission
- * -------------------------------------------------------------------------------------- */
+/* ---- emission ------------------------------------------------------------------------------- */
 
 static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next);
 
@@ -535,14 +530,18 @@ static uint32_t emit_until(struct gbuild *b, const struct gx *x, uint32_t next)
     return at[0];
 }
 
-static uint32_t emit_not(struct gbuild *b, unsigned char c, uint32_t next)
+static uint32_t emit_other(struct gbuild *b, const struct gx *x, uint32_t next)
 {
-    struct gedge e[2];
+    struct gedge e[256];
     size_t k = 0;
-    if (c > 0)
-        e[k++] = (struct gedge){0, (uint8_t)(c - 1), next};
-    if (c < 255)
-        e[k++] = (struct gedge){(uint8_t)(c + 1), 255, next};
+    for (unsigned c = 0; c < 256; c++) {
+        if (memchr(x->s, (int)c, x->n))
+            continue;
+        if (k && e[k - 1].hi + 1u == c)
+            e[k - 1].hi = (uint8_t)c;
+        else
+            e[k++] = (struct gedge){(uint8_t)c, (uint8_t)c, next};
+    }
     uint32_t node = gedges_add(b, e, k);
     if (node)
         b->g->node[node].flags = GF_FREE;
@@ -652,8 +651,8 @@ static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next)
         return emit_bytes(b, x->s, x->n, next);
     case X_CLASS:
         return gclass_emit(b, x->set, next);
-    case X_NOT:
-        return emit_not(b, (unsigned char)x->a, next);
+    case X_OTHER:
+        return emit_other(b, x, next);
     case X_SEQ:
         for (size_t i = x->n; i > 0; i--)
             next = emit(b, x->list[i - 1], next);
@@ -733,8 +732,7 @@ int gbuild_finish(struct gbuild *b, struct gx *x, struct grammar **out, struct e
     return 0;
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------ */
+/* ---- life ----------------------------------------------------------------------------------- */
 
 struct grammar *grammar_ref(struct grammar *g)
 {

@@ -93,8 +93,7 @@ static uint32_t rule_named(struct gbnf *p, struct gword w)
     return gbuild_rule(p->b, w.s, w.n);
 }
 
-/* ---- characters
- * --------------------------------------------------------------------------------------- */
+/* ---- characters ----------------------------------------------------------------------------- */
 
 static uint32_t hex(struct gbnf *p, int digits)
 {
@@ -189,8 +188,7 @@ static struct gx *class(struct gbnf *p)
     return gx_class(p->b, &set);
 }
 
-/* ---- rules
- * ---------------------------------------------------------------------------------------------- */
+/* ---- rules ---------------------------------------------------------------------------------- */
 
 static struct gx *alternates(struct gbnf *p, bool nested);
 

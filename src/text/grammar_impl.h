@@ -77,7 +77,7 @@ struct grammar {
     struct gmatch *match; /* one for each vocabulary, under the lock */
 };
 
-/* ---- building ------------------------------------------------------------------------------ */
+/* ---- building ------------------------------------------------------------------------------- */
 
 struct gx; /* an expression */
 
@@ -136,8 +136,8 @@ struct gx *gx_bytes(struct gbuild *b, const char *s, size_t n);
 struct gx *gx_text(struct gbuild *b, const char *s);
 /* One character of the set in UTF-8; the set is put in order. */
 struct gx *gx_class(struct gbuild *b, struct gset *set);
-struct gx *gx_chars(struct gbuild *b, const char *ranges); /* "09AFaf": ASCII pairs */
-struct gx *gx_not_byte(struct gbuild *b, unsigned char c); /* any other byte, as free text */
+struct gx *gx_chars(struct gbuild *b, const char *ranges);             /* "09AFaf": ASCII pairs */
+struct gx *gx_other_byte(struct gbuild *b, const char *but, size_t n); /* as free text */
 struct gx *gx_seq(struct gbuild *b, struct gx *const *x, size_t n);
 struct gx *gx_alt(struct gbuild *b, struct gx *const *x, size_t n);
 struct gx *gx_rep(struct gbuild *b, struct gx *x, uint32_t min, uint32_t max);
@@ -171,7 +171,7 @@ uint32_t gclass_emit(struct gbuild *b, const struct gset *set, uint32_t next);
 /* After linking: loops over bodies that may be empty, left recursion, `need`, emptiness. */
 int ganalyse(struct gbuild *b);
 
-/* ---- JSON (grammar_json.c) ------------------------------------------------------------------- */
+/* ---- JSON (grammar_json.c) ------------------------------------------------------------------ */
 
 /* The rules that JSON texts share in one build; those not asked for are not made. */
 struct gjson {
@@ -189,15 +189,16 @@ struct gx *gjson_number(struct gjson *j);
 struct gx *gjson_value(struct gjson *j);
 struct gx *gjson_object(struct gjson *j);
 struct gx *gjson_array(struct gjson *j);
+struct gword gjson_word(struct gbuild *b, const json_t *v); /* this very value, compact */
+struct gx *gjson_literal(struct gbuild *b, const json_t *v);
 
-/* ---- the front ends' common parts
- * ---------------------------------------------------------------- */
+/* ---- the front ends' common parts ----------------------------------------------------------- */
 
 /* A regular expression. json: its characters are those of a JSON string's value. whole: it
    describes the whole text, else it may begin and end anywhere unless anchored. */
 struct gx *gregex(struct gbuild *b, const char *s, size_t n, struct gjson *json, bool whole);
-/* The schema's texts. */
-struct gx *gschema(struct gjson *j, const json_t *schema);
+/* The schema's texts; with `object` only those that are objects. */
+struct gx *gschema(struct gjson *j, const json_t *schema, bool object);
 /* Strings of a "format" (without the quotes); NULL without a fault when it is unknown. */
 struct gx *gformat(struct gjson *j, const char *name);
 /* Integers, or with `real` decimal numbers, from lo to hi (decimal texts, NULL: none). */
@@ -212,7 +213,7 @@ struct gmember {
 struct gx *gx_members(struct gbuild *b, const struct gmember *m, size_t n, struct gx *more,
                       struct gx *comma, struct gx *space);
 
-/* ---- the vocabulary (grammar_vocab.c) -------------------------------------------------------- */
+/* ---- the vocabulary (grammar_vocab.c) ------------------------------------------------------- */
 
 /* A node of the trie, in the order of a depth-first walk. */
 struct gtrie {

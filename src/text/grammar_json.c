@@ -35,8 +35,7 @@ struct gx *gjson_colon(struct gjson *j)
     return GX_SEQ(b, gx_text(b, ":"), gx_opt(b, gx_text(b, " ")));
 }
 
-/* ---- strings
- * ------------------------------------------------------------------------------------- */
+/* ---- strings -------------------------------------------------------------------------------- */
 
 /* Characters that stand for themselves in a string. */
 static void plain_chars(struct gbuild *b, struct gset *set)
@@ -133,8 +132,7 @@ struct gx *gjson_class(struct gjson *j, struct gset *set)
     return n ? GX_ALT(b, raw, gx_words(b, word, n)) : raw;
 }
 
-/* ---- numbers
- * ------------------------------------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 static struct gx *digits(struct gbuild *b, uint32_t min, uint32_t max)
 {
@@ -161,8 +159,7 @@ struct gx *gjson_number(struct gjson *j)
     return GX_SEQ(b, whole(b, 16), gx_opt(b, fraction), gx_opt(b, exponent));
 }
 
-/* ---- values
- * -------------------------------------------------------------------------------------- */
+/* ---- values --------------------------------------------------------------------------------- */
 
 /* open (item ("," item)*)? close, with white space. */
 static struct gx *list(struct gjson *j, const char *open, struct gx *item, const char *close)
@@ -206,8 +203,26 @@ struct gx *gjson_value(struct gjson *j)
     return gx_call(b, rule);
 }
 
-/* ---- grammars
- * ------------------------------------------------------------------------------------ */
+struct gword gjson_word(struct gbuild *b, const json_t *v)
+{
+    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
+    size_t n = json_dumpb(v, NULL, 0, flags);
+    char *out = n ? gbuild_alloc(b, n, 1) : NULL;
+    if (!out) {
+        gbuild_fail(b, ERR_NOMEM, "no memory for a value");
+        return (struct gword){"", 0};
+    }
+    json_dumpb(v, out, n, flags);
+    return (struct gword){out, n};
+}
+
+struct gx *gjson_literal(struct gbuild *b, const json_t *v)
+{
+    struct gword w = gjson_word(b, v);
+    return gx_bytes(b, w.s, w.n);
+}
+
+/* ---- grammars ------------------------------------------------------------------------------- */
 
 int grammar_new_json(struct grammar **out, struct err *e)
 {

@@ -93,7 +93,7 @@ static void preds_release(struct preds *p)
     free(p->pred);
 }
 
-/* ---- least values ---------------------------------------------------------------------------- */
+/* ---- least values --------------------------------------------------------------------------- */
 
 struct solver {
     const struct grammar *g;
@@ -168,8 +168,7 @@ static void solve(struct solver *s, bool empty)
     }
 }
 
-/* ---- left recursion
- * ------------------------------------------------------------------------------ */
+/* ---- left recursion ------------------------------------------------------------------------- */
 
 /* Tarjan's strongly connected components over the steps that take no byte, with a stack of its own.
    A call inside a component reaches itself. */
@@ -278,8 +277,7 @@ static void check_left(struct gbuild *b, const uint16_t *empty)
     free(on);
 }
 
-/* ---- all of it
- * ------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------ */
 
 int ganalyse(struct gbuild *b)
 {

@@ -169,8 +169,7 @@ static int tables_init(struct gtables *t, const struct grammar *g, struct err *e
     return code;
 }
 
-/* ---- the closure
- * ------------------------------------------------------------------------------------ */
+/* ---- the closure ---------------------------------------------------------------------------- */
 
 static void begin(struct gmatch *m)
 {
@@ -357,8 +356,7 @@ static int finish(struct gmatch *m, uint32_t *out, struct err *e)
     return code ? code : config_get(&m->t, m->g, m->done, m->n_done, out, e);
 }
 
-/* ---- steps
- * --------------------------------------------------------------------------------------------- */
+/* ---- steps ---------------------------------------------------------------------------------- */
 
 int gmatch_start(struct gmatch *m, enum grammar_thought thought, uint32_t *out, struct err *e)
 {
@@ -457,8 +455,7 @@ int gmatch_control(struct gmatch *m, uint32_t config, size_t i, uint32_t *out, s
     return code ? code : finish(m, out, e);
 }
 
-/* ---- canonical forms
- * -------------------------------------------------------------------------------------- */
+/* ---- canonical forms ------------------------------------------------------------------------ */
 
 static uint32_t cut(uint32_t count, size_t longest)
 {

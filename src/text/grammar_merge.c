@@ -39,8 +39,7 @@ static json_t *copy_of(const json_t *v)
     return json_incref((json_t *)(uintptr_t)v);
 }
 
-/* ---- types
- * ----------------------------------------------------------------------------------------- */
+/* ---- types ---------------------------------------------------------------------------------- */
 
 static const char *const type_names[] = {"null",   "boolean", "integer", "number",
                                          "string", "array",   "object"};
@@ -72,8 +71,7 @@ static json_t *types_json(unsigned set)
     return a;
 }
 
-/* ---- keyword by keyword
- * ---------------------------------------------------------------------------------- */
+/* ---- keyword by keyword --------------------------------------------------------------------- */
 
 static double number(const json_t *v)
 {

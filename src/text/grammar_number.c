@@ -113,8 +113,7 @@ static void bump(char *s, size_t *n, int by)
     }
 }
 
-/* ---- fractions
- * ----------------------------------------------------------------------------------- */
+/* ---- fractions ------------------------------------------------------------------------------ */
 
 static struct gx *nonzero_rest(struct gbuild *b)
 {
@@ -226,8 +225,7 @@ static struct gx *real_range(struct gbuild *b, struct bounds *r)
     return gx_alt(b, l.v, l.n);
 }
 
-/* ---- bounds with signs
- * ------------------------------------------------------------------------------ */
+/* ---- bounds with signs ---------------------------------------------------------------------- */
 
 /* |text| as digits; false when it has too many of them. */
 static bool read(const char *text, struct decimal *out)

@@ -78,8 +78,7 @@ static struct gx *anything(struct re *r)
     return gx_rep(r->b, gjson_char(r->json), 0, GRAMMAR_INF);
 }
 
-/* ---- escapes and classes
- * ------------------------------------------------------------------------- */
+/* ---- escapes and classes -------------------------------------------------------------------- */
 
 static void add_all(struct gbuild *b, struct gset *set, const struct grange *v, size_t n)
 {
@@ -235,8 +234,7 @@ static struct gx *class(struct re *r)
     return of_set(r, &set);
 }
 
-/* ---- syntax
- * -------------------------------------------------------------------------------------------- */
+/* ---- syntax --------------------------------------------------------------------------------- */
 
 static struct gx *alternatives(struct re *r, bool top);
 

@@ -23,8 +23,7 @@
 
 enum { PATH_MAX_BYTES = 1 << 16, REFS_IN_A_ROW = 64 };
 
-/* ---- faults and places
- * ----------------------------------------------------------------------------- */
+/* ---- faults and places ---------------------------------------------------------------------- */
 
 struct gx *schema_fail(struct schema *s, int code, const char *key, const char *fmt, ...)
 {
@@ -66,8 +65,7 @@ static size_t enter_index(struct schema *s, const char *key, size_t i)
     return before;
 }
 
-/* ---- keywords
- * ------------------------------------------------------------------------------------------ */
+/* ---- keywords ------------------------------------------------------------------------------- */
 
 enum use { NOTE, SPEAKS, REFUSED };
 
@@ -189,8 +187,7 @@ static bool check(struct schema *s, const json_t *o, unsigned *types)
     return true;
 }
 
-/* ---- references
- * ----------------------------------------------------------------------------------------- */
+/* ---- references ----------------------------------------------------------------------------- */
 
 static int from_hex(char c)
 {
@@ -280,8 +277,7 @@ static struct gx *reference(struct schema *s, const char *ref)
     return gx_call(s->b, rule);
 }
 
-/* ---- combinations
- * ------------------------------------------------------------------------------------------ */
+/* ---- combinations --------------------------------------------------------------------------- */
 
 static json_t *without(const json_t *o, const char *key)
 {
@@ -507,9 +503,9 @@ static struct gx *listed(struct schema *s, const json_t *o)
     if (!w)
         return NULL;
     if (!values && types & type_of(one))
-        w[n++] = schema_literal(s, one);
+        w[n++] = gjson_word(s->b, one);
     json_array_foreach(values, i, v) if (types & type_of(v) && (!one || json_equal(one, v)))
-        w[n++] = schema_literal(s, v);
+        w[n++] = gjson_word(s->b, v);
     return s->b->code ? NULL : gx_words(s->b, w, n);
 }
 
@@ -593,11 +589,13 @@ struct gx *schema_compile(struct schema *s, const json_t *v)
  * ---------------------------------------------------------------------------------------------------
  */
 
-struct gx *gschema(struct gjson *j, const json_t *schema)
+struct gx *gschema(struct gjson *j, const json_t *schema, bool object)
 {
     struct schema s = {.b = j->b, .j = j, .root = schema, .known = json_object()};
     buf_init(&s.path, PATH_MAX_BYTES);
-    struct gx *x = schema_compile(&s, schema);
+    json_t *typed_object = object ? json_pack("{s:s}", "type", "object") : NULL;
+    struct gx *x = object ? compile_merged(&s, schema, typed_object) : schema_compile(&s, schema);
+    json_decref(typed_object);
     for (size_t i = 0; i < s.n_refs && !j->b->code; i++) {
         struct err lost;
         buf_clear(&s.path);
@@ -616,7 +614,7 @@ int grammar_new_schema(struct grammar **out, const json_t *schema, struct err *e
     int code = gbuild_init(&b, e);
     struct gjson j = {.b = &b};
     if (!code)
-        code = gbuild_finish(&b, gschema(&j, schema), out, e);
+        code = gbuild_finish(&b, gschema(&j, schema, false), out, e);
     if (code)
         err_ctx(e, "the schema");
     gbuild_release(&b);

@@ -58,7 +58,5 @@ struct gx *schema_number(struct schema *s, const json_t *o, bool real);
 struct gx *schema_string(struct schema *s, const json_t *o);
 struct gx *schema_array(struct schema *s, const json_t *o);
 struct gx *schema_object(struct schema *s, const json_t *o);
-/* This very value, compact. */
-struct gword schema_literal(struct schema *s, const json_t *v);
 
 #endif

@@ -11,19 +11,6 @@
 
 enum { PREFIX_MAX = 1000, DECIMAL_MAX = 400 };
 
-struct gword schema_literal(struct schema *s, const json_t *v)
-{
-    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
-    size_t n = json_dumpb(v, NULL, 0, flags);
-    char *out = n ? gbuild_alloc(s->b, n, 1) : NULL;
-    if (!out) {
-        gbuild_fail(s->b, ERR_NOMEM, "no memory for a schema");
-        return (struct gword){"", 0};
-    }
-    json_dumpb(v, out, n, flags);
-    return (struct gword){out, n};
-}
-
 /* A count; `other` when the keyword is missing. */
 static uint32_t count(struct schema *s, const json_t *o, const char *key, uint32_t other)
 {
@@ -38,8 +25,7 @@ static uint32_t count(struct schema *s, const json_t *o, const char *key, uint32
     return x >= (double)(GRAMMAR_INF - 1) ? GRAMMAR_INF - 1 : (uint32_t)x;
 }
 
-/* ---- numbers
- * --------------------------------------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 /* A number in decimal digits without exponent. false: too many of them. */
 static bool decimal(const json_t *v, char out[DECIMAL_MAX])
@@ -119,8 +105,7 @@ struct gx *schema_number(struct schema *s, const json_t *o, bool real)
     return gnumber_range(s->j, a ? lo : NULL, lo_open, b ? hi : NULL, hi_open, real);
 }
 
-/* ---- strings
- * --------------------------------------------------------------------------------------- */
+/* ---- strings -------------------------------------------------------------------------------- */
 
 static struct gx *quoted(struct schema *s, struct gx *x)
 {
@@ -165,8 +150,7 @@ struct gx *schema_string(struct schema *s, const json_t *o)
     return quoted(s, gx_rep(s->b, gjson_char(s->j), min, max));
 }
 
-/* ---- arrays
- * ---------------------------------------------------------------------------------------- */
+/* ---- arrays --------------------------------------------------------------------------------- */
 
 struct gx *schema_array(struct schema *s, const json_t *o)
 {
@@ -213,8 +197,7 @@ struct gx *schema_array(struct schema *s, const json_t *o)
     return GX_SEQ(b, gx_text(b, "["), space, tail, gx_text(b, "]"));
 }
 
-/* ---- objects
- * --------------------------------------------------------------------------------------- */
+/* ---- objects -------------------------------------------------------------------------------- */
 
 static struct gx *any_chars(struct schema *s)
 {
@@ -289,9 +272,9 @@ static struct gx *other_name(struct schema *s, const json_t *o, const char **key
 static struct gx *member(struct schema *s, const char *key, struct gx *value)
 {
     json_t *name = json_string(key);
-    struct gword w = schema_literal(s, name);
+    struct gx *literal = gjson_literal(s->b, name);
     json_decref(name);
-    return GX_SEQ(s->b, gx_bytes(s->b, w.s, w.n), gjson_colon(s->j), value);
+    return GX_SEQ(s->b, literal, gjson_colon(s->j), value);
 }
 
 struct members {

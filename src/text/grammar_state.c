@@ -23,8 +23,7 @@ struct grammar_state {
     bool ended; /* an end token was accepted */
 };
 
-/* ---- the walk
- * ------------------------------------------------------------------------------------ */
+/* ---- the walk ------------------------------------------------------------------------------- */
 
 /* Where a walk is: configurations before the bytes of a path. */
 struct walk {
@@ -170,8 +169,7 @@ int grammar_state_mask(struct grammar_state *s, const uint32_t **bits, struct er
     return code;
 }
 
-/* ---- following a text
- * --------------------------------------------------------------------------------- */
+/* ---- following a text ----------------------------------------------------------------------- */
 
 static int follow(struct gmatch *m, uint32_t *config, int32_t id, struct err *e)
 {

@@ -33,8 +33,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- a validator
- * --------------------------------------------------------------------------------- */
+/* ---- a validator ---------------------------------------------------------------------------- */
 
 static bool valid(const json_t *root, const json_t *s, const json_t *v);
 
@@ -204,8 +203,7 @@ static bool valid(const json_t *root, const json_t *s, const json_t *v)
            (!json_is_object(v) || holds_object(root, s, v));
 }
 
-/* ---- helpers
- * ------------------------------------------------------------------------------------------- */
+/* ---- helpers -------------------------------------------------------------------------------- */
 
 static json_t *parse(const char *text)
 {
@@ -227,8 +225,7 @@ static struct grammar *compile(const char *text)
     return g;
 }
 
-/* ---- walks
- * --------------------------------------------------------------------------------------------- */
+/* ---- walks ---------------------------------------------------------------------------------- */
 
 static const char *const schemas[] = {
     "true",
