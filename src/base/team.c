@@ -12,7 +12,10 @@
  *   claimer adds to `done` only after its last use of them; so they cannot change under a claimer,
  *   and the caller needs to wait for claimed chunks alone, not for workers.
  *
- * Waiting: workers look at `left` for `spin` seconds, then count themselves in `sleepers` and sleep
+ * Two stages in one region (team_run_after): chunks of the second wait for `first_done`, which the
+ * first ones raise. Chunks are claimed in order, so those that are waited for are running.
+ *
+ * Waiting: workers look at `left` for a while, then count themselves in `sleepers` and sleep
  * on `epoch`, which each region steps. Either the caller sees the sleeper and wakes it or the
  * worker sees the new epoch (both sides are sequentially consistent: Dekker). The caller waits for
  * `done` in the same way, and sleeps on `caller_asleep`.
@@ -23,7 +26,7 @@
 
 #include "base/clock.h"
 #include "base/num.h"
-#include "base/quota.h"
+#include "base/topology.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -39,13 +42,17 @@
 
 enum { LINE = 64, SPINS_PER_LOOK = 32 };
 
-/* Longer than the serial parts of a token, of which sampling is the longest (0.1 to 0.4 ms with
-   top-p over 49,000 to 152,000 tokens). With more threads than CPUs a spinning thread keeps the one
-   from running that it waits for. */
-static const double spin_seconds = 500e-6, spin_seconds_crowded = 2e-6;
-/* The other side may be waiting for this CPU; but to yield is to give a neighbour's process its
-   whole slice, some milliseconds, and most waits end before. */
-static const double spin_yield_seconds = 50e-6;
+/*
+ * How long a thread looks for what it waits for before it offers its CPU to others, and before it
+ * sleeps. The second is longer than the serial parts of a token, of which sampling is the longest
+ * (0.1 to 0.4 ms with top-p over 49,000 to 152,000 tokens). To yield is to give a neighbour's
+ * process its whole slice, some milliseconds, and most waits end before. With more threads than
+ * CPUs a spinning thread keeps the one from running that it waits for.
+ */
+struct patience {
+    double yield, sleep; /* seconds */
+};
+static const struct patience patience_alone = {50e-6, 500e-6}, patience_crowded = {0, 2e-6};
 
 typedef void team_fn(void *arg, size_t chunk, int worker);
 
@@ -63,6 +70,7 @@ struct team {
 
     _Alignas(LINE) _Atomic size_t done; /* chunks finished */
     _Atomic uint32_t caller_asleep;     /* futex word of the caller */
+    _Atomic size_t first_done;          /* of team_run_after: chunks of its first stage */
 
     _Alignas(LINE) _Atomic uint32_t epoch; /* futex word of the workers: regions so far */
     _Atomic int sleepers;
@@ -73,9 +81,17 @@ struct team {
     } range[TEAM_MAX];                      /* of team_run_near: one for each worker */
 
     int threads; /* with the caller */
-    double spin;
-    bool crowded; /* more threads than CPUs */
+    struct patience patience;
+    uint64_t regions;
     struct worker workers[TEAM_MAX];
+
+    enum team_pin pin;
+    const struct topology *topology; /* of a pinned team, else NULL */
+    size_t place[TEAM_MAX];          /* of each thread: index into its processors */
+    size_t set_cpus;                 /* that the sets below have room for */
+    cpu_set_t *set, *before;         /* to bind with; where the caller might run before */
+    pthread_t caller;                /* whom we bound as worker 0 */
+    bool bound;
 };
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
@@ -132,9 +148,9 @@ static bool spin_more(const struct team *t, struct spin *s)
     double now = clock_seconds();
     if (s->start == 0)
         s->start = now;
-    if (now - s->start >= (t->crowded ? 0 : spin_yield_seconds))
+    if (now - s->start >= t->patience.yield)
         sched_yield();
-    return now - s->start <= t->spin;
+    return now - s->start <= t->patience.sleep;
 }
 
 /* Spins until there is a chunk to claim (true) or time is up (false). */
@@ -184,13 +200,92 @@ static void wait_done(struct team *t, size_t chunks)
     atomic_store(&t->caller_asleep, 0);
 }
 
+/* ---- binding --------------------------------------------------------------------------------- */
+
+/* Where thread `worker` may run, into t->set: its processor, or those of its node. */
+static void pin_set(struct team *t, int worker)
+{
+    const struct topology *o = t->topology;
+    const struct topology_cpu *own = &o->cpu[t->place[worker]];
+    size_t bytes = CPU_ALLOC_SIZE(t->set_cpus);
+    CPU_ZERO_S(bytes, t->set);
+    for (size_t i = 0; i < o->n; i++)
+        if (&o->cpu[i] == own || (t->pin == TEAM_PIN_NODE && o->cpu[i].node == own->node))
+            CPU_SET_S(o->cpu[i].os, bytes, t->set);
+}
+
+/*
+ * Binds whoever calls a region as worker 0; the thread that made the team may not be the one that
+ * computes. That it fails is no harm: the thread stays where it was.
+ */
+static void pin_caller(struct team *t)
+{
+    size_t bytes = CPU_ALLOC_SIZE(t->set_cpus);
+    if (!t->topology || (t->bound && pthread_equal(t->caller, pthread_self())))
+        return;
+    t->caller = pthread_self();
+    t->bound = pthread_getaffinity_np(t->caller, bytes, t->before) == 0;
+    pin_set(t, 0);
+    if (t->bound)
+        pthread_setaffinity_np(t->caller, bytes, t->set);
+}
+
+static void pin_release(struct team *t)
+{
+    if (t->bound && pthread_equal(t->caller, pthread_self()))
+        pthread_setaffinity_np(t->caller, CPU_ALLOC_SIZE(t->set_cpus), t->before);
+    if (t->set)
+        CPU_FREE(t->set);
+    if (t->before)
+        CPU_FREE(t->before);
+}
+
+static int pin_init(struct team *t, const struct topology *o, enum team_pin pin, struct err *e)
+{
+    if (pin == TEAM_PIN_NONE)
+        return 0;
+    if (pin == TEAM_PIN_CPU && (size_t)t->threads > o->n)
+        return err_set(e, ERR_USAGE,
+                       "%d threads cannot be bound to a processor each: this process may use %zu",
+                       t->threads, o->n);
+    t->pin = pin;
+    t->topology = o;
+    t->set_cpus = 1024;
+    for (size_t i = 0; i < o->n; i++)
+        t->set_cpus = num_max(t->set_cpus, o->cpu[i].os + 1);
+    topology_places(o, (size_t)t->threads, t->place);
+    for (size_t i = o->n; i < (size_t)t->threads; i++)
+        t->place[i] = t->place[i - o->n];
+    t->set = CPU_ALLOC(t->set_cpus);
+    t->before = CPU_ALLOC(t->set_cpus);
+    if (!t->set || !t->before)
+        return err_nomem(e, CPU_ALLOC_SIZE(t->set_cpus), "binding threads");
+    return 0;
+}
+
+static int pin_worker(struct team *t, int worker, struct err *e)
+{
+    if (!t->topology)
+        return 0;
+    pin_set(t, worker);
+    int no = pthread_setaffinity_np(t->workers[worker].thread, CPU_ALLOC_SIZE(t->set_cpus), t->set);
+    errno = no;
+    return no ? err_errno(e, "thread %d cannot be bound to processor %u", worker + 1,
+                          t->topology->cpu[t->place[worker]].os)
+              : 0;
+}
+
+/* ---- regions --------------------------------------------------------------------------------- */
+
 void team_run(struct team *t, team_fn *fn, void *arg, size_t chunks)
 {
+    pin_caller(t);
     if (t->threads == 1 || chunks <= 1) {
         for (size_t i = 0; i < chunks; i++)
             fn(arg, i, 0);
         return;
     }
+    t->regions++;
     t->fn = fn;
     t->arg = arg;
     t->chunks = chunks;
@@ -205,14 +300,19 @@ void team_run(struct team *t, team_fn *fn, void *arg, size_t chunks)
 
 struct near {
     struct team *team;
-    team_fn *fn;
-    void *arg;
-    size_t chunks;
+    struct team_work work;
 };
 
 static size_t near_begin(const struct near *n, size_t range)
 {
-    return n->chunks * range / (size_t)n->team->threads;
+    return n->work.chunks * range / (size_t)n->team->threads;
+}
+
+static void near_init(const struct near *n)
+{
+    for (int r = 0; r < n->team->threads; r++)
+        atomic_store_explicit(&n->team->range[r].next, near_begin(n, (size_t)r),
+                              memory_order_relaxed);
 }
 
 /*
@@ -227,7 +327,7 @@ static void near_chunk(void *arg, size_t ticket, int worker)
          k++, r = r + 1 < n->team->threads ? r + 1 : 0) {
         size_t i = atomic_fetch_add_explicit(&n->team->range[r].next, 1, memory_order_relaxed);
         if (i < near_begin(n, (size_t)r + 1)) {
-            n->fn(n->arg, i, worker);
+            n->work.fn(n->work.arg, i, worker);
             return;
         }
     }
@@ -235,45 +335,66 @@ static void near_chunk(void *arg, size_t ticket, int worker)
 
 void team_run_near(struct team *t, team_fn *fn, void *arg, size_t chunks)
 {
-    struct near n = {t, fn, arg, chunks};
+    struct near n = {t, {fn, arg, chunks, true}};
     if (t->threads == 1 || chunks <= 1) {
         team_run(t, fn, arg, chunks);
         return;
     }
-    for (int r = 0; r < t->threads; r++)
-        atomic_store_explicit(&t->range[r].next, near_begin(&n, (size_t)r), memory_order_relaxed);
+    near_init(&n);
     team_run(t, near_chunk, &n, chunks);
 }
 
-/* CPUs that this process may run on, at least 1. */
-static int allowed_cpus(void)
+struct after {
+    struct team *team;
+    struct team_work first;
+    struct near then;
+};
+
+static void after_chunk(void *arg, size_t chunk, int worker)
 {
-    for (size_t n = 1024; n <= 1 << 18; n *= 4) {
-        cpu_set_t *set = CPU_ALLOC(n);
-        if (!set)
-            return 1;
-        size_t bytes = CPU_ALLOC_SIZE(n);
-        int rc = sched_getaffinity(0, bytes, set), no = errno;
-        int count = rc == 0 ? CPU_COUNT_S(bytes, set) : 0;
-        CPU_FREE(set);
-        if (rc == 0)
-            return count > 0 ? count : 1;
-        if (no != EINVAL) /* EINVAL: the machine has more CPUs than the set */
-            break;
+    struct after *a = arg;
+    struct team *t = a->team;
+    if (chunk < a->first.chunks) {
+        a->first.fn(a->first.arg, chunk, worker);
+        atomic_fetch_add_explicit(&t->first_done, 1, memory_order_release);
+        return;
     }
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n < INT_MAX ? (int)n : 1;
+    struct spin s = {0};
+    while (atomic_load_explicit(&t->first_done, memory_order_acquire) < a->first.chunks)
+        spin_more(t, &s);
+    if (a->then.work.near)
+        near_chunk(&a->then, 0, worker);
+    else
+        a->then.work.fn(a->then.work.arg, chunk - a->first.chunks, worker);
 }
 
-int team_default_threads(void)
+void team_run_after(struct team *t, const struct team_work *first, const struct team_work *then)
 {
-    int n = allowed_cpus();
-    double quota = quota_cpus("");
-    /* A part of a CPU counts as one: less would leave some of the quota unused. */
-    if (quota > 0 && quota < n)
-        n = (int)quota + (quota > (int)quota);
-    return n < 1 ? 1 : n > TEAM_MAX ? TEAM_MAX : n;
+    struct after a = {t, *first, {t, *then}};
+    if (t->threads == 1 || first->chunks <= 1) {
+        team_run(t, first->fn, first->arg, first->chunks);
+        (then->near ? team_run_near : team_run)(t, then->fn, then->arg, then->chunks);
+        return;
+    }
+    near_init(&a.then);
+    atomic_store_explicit(&t->first_done, 0, memory_order_relaxed);
+    team_run(t, after_chunk, &a, first->chunks + then->chunks);
 }
+
+uint64_t team_regions(const struct team *t)
+{
+    return t->regions;
+}
+
+const char *team_pin_name(enum team_pin pin)
+{
+    static const char *const names[] = {[TEAM_PIN_NONE] = "not bound",
+                                        [TEAM_PIN_NODE] = "bound to their memory nodes",
+                                        [TEAM_PIN_CPU] = "bound to a processor each"};
+    return names[pin];
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void stop_workers(struct team *t, int last)
 {
@@ -284,40 +405,55 @@ static void stop_workers(struct team *t, int last)
         pthread_join(t->workers[i].thread, NULL);
 }
 
-int team_new(struct team **out, int threads, struct err *e)
+int team_new_on(struct team **out, int threads, const struct topology *o, enum team_pin pin,
+                struct err *e)
 {
     *out = NULL;
-    int sensible = team_default_threads();
+    int most = (int)num_min(topology_most(o), INT_MAX);
     if (threads == 0)
-        threads = sensible;
+        threads = (int)num_min(topology_threads(o), TEAM_MAX);
     if (threads < 1 || threads > TEAM_MAX)
         return err_set(e, ERR_USAGE, "%d threads: from 1 to %d make sense", threads, TEAM_MAX);
     struct team *t = aligned_alloc(LINE, num_round_up(sizeof *t, LINE));
     if (!t)
         return err_nomem(e, sizeof *t, "the thread team");
     *t = (struct team){.threads = threads,
-                       .crowded = threads > sensible,
-                       .spin = threads > sensible ? spin_seconds_crowded : spin_seconds};
+                       .patience = threads > most ? patience_crowded : patience_alone};
+    int rc = pin_init(t, o, pin, e), no = 0, i = 1;
     /* Signals are the main thread's business. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int no = 0, i = 1;
-    for (; i < threads; i++) {
+    for (; i < threads && !rc; i++) {
         t->workers[i] = (struct worker){.team = t, .index = i};
         no = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]);
-        if (no)
+        errno = no;
+        if (no) {
+            rc = err_errno(e, "thread %d of %d cannot be started", i + 1, threads);
             break;
+        }
+        rc = pin_worker(t, i, e);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (no) {
+    if (rc) {
         stop_workers(t, i);
+        pin_release(t);
         free(t);
-        errno = no;
-        return err_errno(e, "thread %d of %d cannot be started", i + 1, threads);
+        return rc;
     }
     *out = t;
     return 0;
+}
+
+int team_new(struct team **out, int threads, struct err *e)
+{
+    struct topology *o;
+    *out = NULL;
+    int rc = topology_new(&o, e);
+    if (!rc)
+        rc = team_new_on(out, threads, o, TEAM_PIN_NONE, e);
+    topology_free(o);
+    return rc;
 }
 
 void team_free(struct team *t)
@@ -325,6 +461,7 @@ void team_free(struct team *t)
     if (!t)
         return;
     stop_workers(t, t->threads);
+    pin_release(t);
     free(t);
 }
 

@@ -160,6 +160,8 @@ static json_t *bench_json_row(const struct bench_result *r)
         "samples", samples, "bytes_per_second", bench_json_known(r->bytes * bench_passes(r)),
         "ops_per_second", bench_ops(r), "arithmetic", bench_math(r), "read_share",
         bench_json_known(bench_read_share(r)), "ops_share", bench_json_known(bench_ops_share(r)));
+    if (o)
+        json_object_set_new(o, "regions", json_real(r->regions));
     for (int k = 0; o && k < PEAK_KIND_COUNT; k++) {
         char name[64];
         snprintf(name, sizeof name, "machine_%s_%s_per_second", peak_name((enum peak_kind)k),

@@ -16,6 +16,7 @@ struct bench_result {
     size_t samples;
     double bytes;                  /* read by one pass over `tokens`; 0 for prefill */
     double ops[ENGINE_MATH_COUNT]; /* of the linear layers in one pass, two per multiply-add */
+    double regions;                /* parallel ones of one pass */
     double limit[PEAK_KIND_COUNT]; /* of the machine, a second; 0 = not known */
 };
 

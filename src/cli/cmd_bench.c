@@ -66,7 +66,7 @@ static const struct opt bench_rows[] = {
      .help = "sequences that decode together, like 1,8,32"},
     {.name = "repeat", .brief = 'r', .kind = OPT_INT, .arg = "N", .min = 1, .max = BENCH_REPEAT_MAX, .value = "5", .offset = AT(repeat),
      .help = "how often each is measured"},
-    {.name = "threads", .brief = 't', .kind = OPT_STRING, .arg = "LIST", .shown = "all processors that this process may use",
+    {.name = "threads", .brief = 't', .kind = OPT_STRING, .arg = "LIST", .shown = "one for each core that this process may use",
      .env = "PONDER_THREADS", .offset = AT(threads), .help = "compute threads, also several like 1,2,4"},
     {.name = "markdown", .kind = OPT_FLAG, .offset = AT(markdown), .help = "print a Markdown table"},
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json), .help = "print one JSON object, with every sample"},
@@ -267,12 +267,14 @@ static int bench_measure(struct bench *b, const struct bench_test *t, struct err
         bench_probe(b, r.limit);
     if (!rc)
         rc = bench_pass(b, t, num_min(t->tokens, t->decode ? 4 : BENCH_CTX_MIN), &took, e);
+    uint64_t regions = engine_regions(b->g);
     for (size_t k = 0; !rc && k < repeat; k++) {
         rc = bench_pass(b, t, t->tokens, &took, e);
         r.rate[k] = (double)(t->tokens * t->sequences) / took;
         b->done += t->tokens * t->sequences;
         progress_update(&b->bar, b->done);
     }
+    r.regions = (double)(engine_regions(b->g) - regions) / (double)repeat;
     if (!rc)
         bench_probe(b, r.limit);
     qsort(r.rate, repeat, sizeof *r.rate, bench_order);
@@ -287,27 +289,28 @@ static int bench_measure(struct bench *b, const struct bench_test *t, struct err
 static int bench_describe(struct bench *b, struct err *e)
 {
     const struct engine_info *i = engine_info(b->g);
-    char size[32], params[32], cpu[128];
+    char size[32], params[32], cpu[128], where[160];
     if (b->model)
         return 0;
     cpu_model_name(cpu, sizeof cpu);
+    topology_describe(i->topology, where, sizeof where);
     struct buf name;
     buf_init(&name, 1024);
     int rc = term_clean(&name, i->name, strlen(i->name), true, e);
     if (!rc)
-        snprintf(b->head, sizeof b->head, "%s, %s, %s parameters, %s; %s, %s", name.data,
-                 i->file_type, term_group(params, sizeof params, i->params),
+        snprintf(b->head, sizeof b->head, "%s, %s, %s parameters, %s; %s, %s; threads %s on %s",
+                 name.data, i->file_type, term_group(params, sizeof params, i->params),
                  progress_bytes(size, sizeof size, (double)i->weight_bytes), cpu,
-                 cpu_isa_name(i->isa));
+                 cpu_isa_name(i->isa), team_pin_name(i->pin), where);
     buf_release(&name);
     if (rc)
         return rc;
-    b->model = json_pack("{so ss ss sI sI sI ss so ss}", "name",
-                         meta_json_string(i->name, strlen(i->name)), "architecture", i->arch,
-                         "type", i->file_type, "parameters", (json_int_t)i->params, "weight_bytes",
-                         (json_int_t)i->weight_bytes, "token_bytes", (json_int_t)i->token_bytes,
-                         "isa", cpu_isa_name(i->isa), "cpu", meta_json_string(cpu, strlen(cpu)),
-                         "kv_type", quant_by_id(i->kv_type)->name);
+    b->model = json_pack(
+        "{so ss ss sI sI sI ss so ss ss ss}", "name", meta_json_string(i->name, strlen(i->name)),
+        "architecture", i->arch, "type", i->file_type, "parameters", (json_int_t)i->params,
+        "weight_bytes", (json_int_t)i->weight_bytes, "token_bytes", (json_int_t)i->token_bytes,
+        "isa", cpu_isa_name(i->isa), "cpu", meta_json_string(cpu, strlen(cpu)), "kv_type",
+        quant_by_id(i->kv_type)->name, "topology", where, "pin", team_pin_name(i->pin));
     return b->model ? 0 : err_nomem(e, 0, "the report");
 }
 
@@ -321,6 +324,13 @@ static int bench_sessions(struct bench *b, struct err *e)
     for (size_t i = 0; i < b->ctx + b->parallel.most; i++)
         b->ids[i] = (int32_t)(rng_u32(&rng) % engine_info(b->g)->vocab);
     return rc;
+}
+
+static int bench_machine(struct bench *b, struct err *e)
+{
+    const struct engine_info *i = engine_info(b->g);
+    struct machine_spec s = {i->threads, i->topology, i->pin, i->isa};
+    return machine_new(&b->machine, &s, e);
 }
 
 static int bench_engine(struct bench *b, const char *path, size_t threads, struct err *e)
@@ -339,7 +349,7 @@ static int bench_engine(struct bench *b, const char *path, size_t threads, struc
     if (!rc)
         rc = bench_describe(b, e);
     if (!rc)
-        rc = machine_new(&b->machine, engine_info(b->g)->threads, engine_info(b->g)->isa, e);
+        rc = bench_machine(b, e);
     if (!rc)
         rc = bench_sessions(b, e);
     if (!rc)

@@ -42,7 +42,7 @@ static const struct opt eval_rows[] = {
     {.name = "kl", .alias = "kl-divergence", .kind = OPT_STRING, .arg = "FILE", .offset = AT(kl),
      .help = "hold the model against saved logits; the text, --ctx and --stride are in the file"},
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json), .help = "print one JSON object"},
-    {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = 256, .shown = "all processors that this process may use",
+    {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = 256, .shown = "one for each core that this process may use",
      .env = "PONDER_THREADS", .offset = AT(threads), .help = "compute threads; the figures are the same for any number"},
 };
 // clang-format on

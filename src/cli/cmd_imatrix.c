@@ -39,7 +39,7 @@ static const struct opt imatrix_rows[] = {
      .help = "write the file after every N chunks as well as at the end; 0 = at the end only"},
     {.name = "process-output", .alias = "head", .kind = OPT_FLAG, .offset = AT(head),
      .help = "also collect for the output head, which costs time and is rarely quantized hard"},
-    {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = 256, .shown = "all processors that this process may use",
+    {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = 256, .shown = "one for each core that this process may use",
      .env = "PONDER_THREADS", .offset = AT(threads), .help = "compute threads; the result is the same for any number"},
 };
 // clang-format on

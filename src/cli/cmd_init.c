@@ -31,7 +31,7 @@ static const struct opt init_rows[] = {
     {.name = "std", .kind = OPT_FLOAT, .arg = "X", .min = 1e-6, .max = 10, .shown = "initializer_range of the configuration, or 0.02", .offset = AT(deviation),
      .help = "standard deviation of the weights"},
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX,
-     .shown = "all processors that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
+     .shown = "one for each core that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
      .help = "compute threads; the result is the same for any number"},
 };
 // clang-format on

@@ -44,7 +44,7 @@ const struct opt convert_files_rows[CONVERT_FILES_N] = {
      .help = "replace OUT when it is there"},
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json), .help = "print one JSON object"},
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX,
-     .shown = "all processors that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
+     .shown = "one for each core that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
      .help = "compute threads; the result is the same for any number"},
 };
 // clang-format on

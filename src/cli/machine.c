@@ -128,14 +128,14 @@ double machine_measure(struct machine *m, enum peak_kind kind, double seconds)
     return machine_products(m, kind, seconds);
 }
 
-int machine_new(struct machine **out, int threads, enum cpu_isa isa, struct err *e)
+int machine_new(struct machine **out, const struct machine_spec *s, struct err *e)
 {
     *out = NULL;
     struct machine *m = calloc(1, sizeof *m);
     if (!m)
         return err_nomem(e, sizeof *m, "measuring the machine");
-    m->isa = isa;
-    int rc = team_new(&m->team, threads, e);
+    m->isa = s->isa;
+    int rc = team_new_on(&m->team, s->threads, s->topology, s->pin, e);
     if (rc)
         machine_free(m);
     else
@@ -153,12 +153,11 @@ void machine_free(struct machine *m)
     free(m);
 }
 
-double machine_bandwidth(int threads, double seconds)
+double machine_bandwidth(const struct machine_spec *s, double seconds)
 {
     struct machine *m;
     struct err e = {0};
-    double v =
-        machine_new(&m, threads, cpu_best(), &e) ? 0 : machine_measure(m, PEAK_READ, seconds);
+    double v = machine_new(&m, s, &e) ? 0 : machine_measure(m, PEAK_READ, seconds);
     machine_free(m);
     return v;
 }

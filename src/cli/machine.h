@@ -4,13 +4,21 @@
 
 #include "base/cpu.h"
 #include "base/err.h"
+#include "base/team.h"
 #include "kernels/peak.h"
 
 struct machine;
 
-/* A measurer with a team of `threads` threads, for kernels of `isa`. The threads sleep between
-   measurements. */
-int machine_new(struct machine **out, int threads, enum cpu_isa isa, struct err *e);
+/* Who measures: as many threads as an engine has, where it has them, for its kernels. */
+struct machine_spec {
+    int threads;
+    const struct topology *topology; /* outlives the machine */
+    enum team_pin pin;
+    enum cpu_isa isa;
+};
+
+/* The threads sleep between measurements. */
+int machine_new(struct machine **out, const struct machine_spec *s, struct err *e);
 void machine_free(struct machine *m);
 
 /*
@@ -21,6 +29,6 @@ void machine_free(struct machine *m);
 double machine_measure(struct machine *m, enum peak_kind kind, double seconds);
 
 /* Reading memory alone, for who needs one figure. */
-double machine_bandwidth(int threads, double seconds);
+double machine_bandwidth(const struct machine_spec *s, double seconds);
 
 #endif

@@ -17,7 +17,7 @@ enum { OPTIONS_TEMPLATE_MAX = 16 << 20 };
 // clang-format off
 const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX,
-     .shown = "all processors that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
+     .shown = "one for each core that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
      .help = "compute threads; the result is the same for any number"},
     {.name = "ctx", .brief = 'c', .alias = "ctx-size num-ctx", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30,
      .shown = "what the model was trained for, within limits", .env = "PONDER_CTX", .offset = AT(ctx),
@@ -44,6 +44,9 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
      .help = "LoRA adapter: a PEFT folder or a GGUF file"},
     {.name = "lora-merge", .kind = OPT_FLAG, .offset = AT(lora_merge),
      .help = "add the adapter to the weights at load, as F32, instead of to every product"},
+    {.name = "pin", .kind = OPT_ENUM, .arg = "HOW", .choices = "auto|none|node|cpu", .value = "auto",
+     .env = "PONDER_PIN", .offset = AT(pin),
+     .help = "bind threads to memory nodes or to a processor each, which is for a machine (or taskset mask) of our own; auto binds to nodes where there are several"},
     {.name = "isa", .kind = OPT_ENUM, .arg = "NAME", .choices = "auto|scalar|avx2|avx512|avx512vnni", .value = "auto",
      .env = "PONDER_ISA", .offset = AT(isa),
      .help = "use only these instructions; the result is the same for any"},
@@ -130,6 +133,10 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.adapter_merge = u->lora_merge > 0;
     if (u->weights && strcmp(u->weights, "auto") != 0)
         o.place = !strcmp(u->weights, "packed") ? ENGINE_PACKED : ENGINE_MAPPED;
+    o.pin = !strcmp(u->pin, "none")   ? TEAM_PIN_NONE
+            : !strcmp(u->pin, "node") ? TEAM_PIN_NODE
+            : !strcmp(u->pin, "cpu")  ? TEAM_PIN_CPU
+                                      : ENGINE_PIN_AUTO;
     if (cpu_isa_parse(&o.isa, u->isa, e))
         return err_ctx(e, "--isa");
     if (u->template_file) {

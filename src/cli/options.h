@@ -8,13 +8,14 @@
 
 struct engine_options {
     int64_t threads, ctx, batch;
-    const char *isa, *kv_type, *weights, *activations, *draft, *lora, *mla, *template_file, *log;
+    const char *pin, *isa, *kv_type, *weights, *activations, *draft, *lora, *mla, *template_file,
+        *log;
     int lora_merge;
 };
 
 /* The first OPTIONS_OWN_N rows are --threads and --ctx: commands with their own meaning of these
    leave them out. */
-enum { OPTIONS_OWN_N = 2, OPTIONS_ENGINE_N = 13, OPTIONS_SAMPLING_N = 13 };
+enum { OPTIONS_OWN_N = 2, OPTIONS_ENGINE_N = 14, OPTIONS_SAMPLING_N = 13 };
 extern const struct opt options_engine[OPTIONS_ENGINE_N];
 
 struct sampling_options {

@@ -338,7 +338,8 @@ void talk_report(struct talk *t, const struct talk_answer *a)
     size_t computed = s->prompt_tokens - num_min(s->reused_tokens, s->prompt_tokens);
     double bytes = talk_bytes(t, s), rate = s->answer_seconds > 0 ? bytes / s->answer_seconds : 0;
     if (rate > 0 && !t->bandwidth)
-        t->bandwidth = machine_bandwidth(i->threads, 0.2);
+        t->bandwidth = machine_bandwidth(
+            &(struct machine_spec){i->threads, i->topology, i->pin, cpu_best()}, 0.2);
     fprintf(stderr, "prompt   %6s tokens in %.2f s %7.4g tok/s",
             term_group(x, sizeof x, s->prompt_tokens), s->prompt_seconds,
             talk_rate(computed, s->prompt_seconds));
@@ -356,6 +357,9 @@ void talk_report(struct talk *t, const struct talk_answer *a)
             progress_bytes(x, sizeof x, (double)i->weight_bytes),
             progress_bytes(y, sizeof y, (double)i->kv_token_bytes * (double)i->ctx),
             term_group(z, sizeof z, i->ctx));
+    char where[160];
+    topology_describe(i->topology, where, sizeof where);
+    fprintf(stderr, "threads  %d on %s, %s\n", i->threads, where, team_pin_name(i->pin));
     if (i->mapped_bytes)
         fprintf(stderr, "mapped   %s of weights stay in the files and are read when used\n",
                 progress_bytes(x, sizeof x, (double)i->mapped_bytes));

@@ -209,6 +209,27 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     return rc ? rc : engine_plan(g, e);
 }
 
+static int engine_team(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    int rc = topology_new(&g->topology, e);
+    if (rc)
+        return rc;
+    g->info.pin = o->pin != ENGINE_PIN_AUTO ? (enum team_pin)o->pin
+                  : g->topology->nodes > 1  ? TEAM_PIN_NODE
+                                            : TEAM_PIN_NONE;
+    if ((rc = team_new_on(&g->team, o->threads, g->topology, g->info.pin, e)))
+        return rc;
+    g->info.threads = team_threads(g->team);
+    g->info.topology = g->topology;
+    if (o->log) {
+        char where[160];
+        topology_describe(g->topology, where, sizeof where);
+        log_line(o->log, LOG_INFO, "%d thread%s on %s, %s", g->info.threads,
+                 g->info.threads == 1 ? "" : "s", where, team_pin_name(g->info.pin));
+    }
+    return 0;
+}
+
 int engine_open(struct engine **out, const char *path, const struct engine_opts *o, struct err *e)
 {
     *out = NULL;
@@ -223,10 +244,9 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     if (o->act == ENGINE_ACT_F32)
         kern_float(&g->kern);
     g->info.isa = o->isa;
-    int rc = team_new(&g->team, o->threads, e);
+    int rc = engine_team(g, o, e);
     if (rc)
         goto out;
-    g->info.threads = team_threads(g->team);
     op_ctx_init(&g->ops, &g->kern, g->team);
     if ((rc = source_open(&g->src, path, e)))
         goto out;
@@ -284,12 +304,18 @@ void engine_free(struct engine *g)
     tokenizer_free(g->tok);
     source_free(g->src);
     team_free(g->team);
+    topology_free(g->topology);
     free(g);
 }
 
 const struct engine_info *engine_info(const struct engine *g)
 {
     return &g->info;
+}
+
+uint64_t engine_regions(const struct engine *g)
+{
+    return team_regions(g->team);
 }
 
 struct source *engine_source(struct engine *g)

@@ -15,6 +15,8 @@
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/team.h"
+#include "base/topology.h"
 #include "engine/sampler.h"
 #include "quant/quant.h"
 #include "text/chat.h"
@@ -51,11 +53,16 @@ enum engine_math {
     ENGINE_MATH_COUNT,
 };
 
+/* Threads stay on the memory node where they began when the machine has several, else they go
+   wherever the process may. */
+#define ENGINE_PIN_AUTO (-1)
+
 /* F16; Q8_0 for latents when products read int8. */
 #define ENGINE_KV_AUTO QUANT_ID_MAX
 
 struct engine_opts {
-    int threads;      /* 0 = as many as the machine allows */
+    int threads;      /* 0 = as many as there are cores for this process */
+    int pin;          /* an enum team_pin or ENGINE_PIN_AUTO; TEAM_PIN_NONE by default */
     enum cpu_isa isa; /* from cpu_isa_parse */
     size_t ctx;       /* tokens of a session; 0 = what the model was trained for, at most ctx_max */
     size_t ctx_max;   /* bound on the default; 0 = 4096 × 8 or what memory allows */
@@ -106,12 +113,15 @@ struct engine_info {
     size_t cache;      /* tokens that all sessions hold together, at most */
     size_t step, want; /* of engine_step: tokens, and rows of logits, at most */
     int threads;
+    enum team_pin pin;
+    const struct topology *topology; /* where they run; the engine's */
     enum cpu_isa isa;
     enum quant_id kv_type;
     bool r1_family; /* recommended sampling differs: temperature 0.6, top-p 0.95 */
 };
 
 const struct engine_info *engine_info(const struct engine *g);
+uint64_t engine_regions(const struct engine *g); /* parallel regions so far */
 struct source *engine_source(struct engine *g);
 const struct tokenizer *engine_tokenizer(const struct engine *g);
 const struct chat *engine_chat(const struct engine *g); /* NULL without a tokenizer */

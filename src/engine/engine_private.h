@@ -20,6 +20,7 @@ struct engine_step {
 
 struct engine {
     struct kern kern;
+    struct topology *topology;
     struct team *team;
     struct op_ctx ops;
     struct source *src;

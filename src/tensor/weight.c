@@ -342,7 +342,7 @@ static int pending_settle(struct weight_pending *p, const struct kern *k, struct
             return err_nomem(e, bytes, w->name);
     }
     atomic_store(&p->store->budget, INT64_MAX);
-    team_run(team, settle_chunk, &j, (w->rows + per - 1) / per);
+    team_run_near(team, settle_chunk, &j, (w->rows + per - 1) / per);
     free(j.made);
     return weight_store_check(p->store, e);
 }
