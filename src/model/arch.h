@@ -126,7 +126,7 @@ struct model_arch {
     bool mtp;                            /* may have a prediction layer */
     bool gguf_rope_half;                 /* order of rotated rows in GGUF files */
     bool hf_rope_pairs;                  /* the same in Hugging Face files: half as a rule */
-    /* x (n, d_model) normed → (n, d_model) */
+    /* x (n, d_model) → x + what its norm gives, (n, d_model) */
     struct tensor (*attention)(const struct model *m, struct op_ctx *c, const struct model_block *l,
                                size_t layer, struct tensor x, struct tensor rope,
                                const struct batch *b);
@@ -157,7 +157,7 @@ struct tensor model_gqa(const struct model *m, struct op_ctx *c, const struct mo
                         size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
 struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct model_block *l,
                         size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
-/* The feed-forward part of a layer, dense or experts: x (n, d_model) normed → (n, d_model). */
+/* The same of the feed-forward part, dense or experts. */
 struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct model_block *l,
                         size_t layer, struct tensor x);
 /* One block: x (n, d_model) → (n, d_model). */

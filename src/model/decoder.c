@@ -29,12 +29,9 @@ struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_
                                   struct tensor x, struct tensor rope, const struct batch *b)
 {
     const struct model_block *l = &m->block[layer];
-    float eps = (float)m->cfg.rms_eps;
     size_t scope = op_begin(c);
-    struct tensor h = op_rmsnorm(c, x, &l->attn_norm, eps);
-    x = op_add(c, x, m->cfg.arch->attention(m, c, l, layer, h, rope, b));
-    h = op_rmsnorm(c, x, &l->ffn_norm, eps);
-    x = op_add(c, x, model_ffn(m, c, l, layer, h));
+    x = m->cfg.arch->attention(m, c, l, layer, x, rope, b);
+    x = model_ffn(m, c, l, layer, x);
     op_end(c, scope);
     return x;
 }

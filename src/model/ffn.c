@@ -50,12 +50,15 @@ static struct tensor ffn_experts(const struct model *m, struct op_ctx *c,
                             .norm = f->expert_norm,
                             .scale = (float)f->expert_scale,
                             .bias = f->router_bias ? &l->router_bias : NULL};
-    struct routing r = op_route(c, op_linear(c, x, &l->router, NULL), &a);
-    struct tensor y = op_moe(c, x, &r, l->gate_exps, l->up_exps, l->down_exps, f->n_expert);
+    struct norm_input in = {x, &l->ffn_norm, (float)f->rms_eps};
+    const struct weight *router = &l->router;
+    struct tensor logits, h = op_norm_linears(c, &in, true, 1, &router, NULL, &logits);
+    struct routing r = op_route(c, logits, &a);
+    struct tensor y = op_moe(c, h, &r, l->gate_exps, l->up_exps, l->down_exps, f->n_expert);
     if (!f->n_shared)
-        return y;
-    struct tensor h = op_swiglu(c, x, &l->gate_shared, &l->up_shared);
-    return op_add(c, y, op_linear(c, h, &l->down_shared, NULL));
+        return op_add(c, x, y);
+    struct tensor shared = op_swiglu(c, h, &l->gate_shared, &l->up_shared);
+    return op_linear_add_both(c, x, y, shared, &l->down_shared);
 }
 
 struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct model_block *l,
@@ -63,5 +66,6 @@ struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct mo
 {
     if (layer >= m->cfg.n_dense)
         return ffn_experts(m, c, l, x);
-    return op_linear(c, op_swiglu(c, x, &l->gate, &l->up), &l->down, NULL);
+    struct norm_input in = {x, &l->ffn_norm, (float)m->cfg.rms_eps};
+    return op_ffn(c, &in, &l->gate, &l->up, &l->down);
 }

@@ -30,20 +30,19 @@ struct tensor model_gqa(const struct model *m, struct op_ctx *c, const struct mo
     const struct model_config *f = &m->cfg;
     const struct weight *w[] = {&l->q, &l->k, &l->v};
     const struct weight *bias[] = {given(&l->q_bias), given(&l->k_bias), given(&l->v_bias)};
+    struct norm_input in = {x, &l->attn_norm, (float)f->rms_eps};
     struct tensor y[3]; /* q (n, n_head × d_head), k and v (n, n_kv_head × d_head) */
-    op_linears(c, x, 3, w, bias, y);
-    if (given(&l->q_norm))
-        y[0] = op_head_norm(c, y[0], f->n_head, &l->q_norm, (float)f->rms_eps);
-    if (given(&l->k_norm))
-        y[1] = op_head_norm(c, y[1], f->n_kv_head, &l->k_norm, (float)f->rms_eps);
-    y[0] = op_rope(c, y[0], f->n_head, 0, rope, f->rope_half);
-    y[1] = op_rope(c, y[1], f->n_kv_head, 0, rope, f->rope_half);
+    op_norm_linears(c, &in, false, 3, w, bias, y);
     struct attention_args a = {.layer = layer,
                                .n_head = f->n_head,
                                .n_kv_head = f->n_kv_head,
                                .d_k = f->d_head,
                                .d_v = f->d_v,
-                               .scale = f->attn_scale};
-    struct tensor o = op_attention(c, y[0], y[1], y[2], &a, b);
-    return op_linear(c, o, &l->o, given(&l->o_bias));
+                               .scale = f->attn_scale,
+                               .rope = rope,
+                               .half = f->rope_half,
+                               .eps = (float)f->rms_eps,
+                               .q_norm = given(&l->q_norm),
+                               .k_norm = given(&l->k_norm)};
+    return op_attention_add(c, x, y[0], y[1], y[2], &a, b, &l->o, given(&l->o_bias));
 }

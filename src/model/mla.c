@@ -52,17 +52,19 @@ struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct mo
     const struct model_config *f = &m->cfg;
     /* One region for what reads x: the query (or its bottleneck) and the latents. */
     const struct weight *w[] = {f->q_lora ? &l->q_a : &l->q, &l->kv_a};
+    struct norm_input in = {x, &l->attn_norm, (float)f->rms_eps};
     struct tensor y[2];
-    op_linears(c, x, 2, w, NULL, y);
+    op_norm_linears(c, &in, false, 2, w, NULL, y);
     struct tensor q = y[0]; /* (n, n_head × (d_nope + d_rope)) */
     if (f->q_lora) {
-        q = op_rmsnorm(c, q, &l->q_a_norm, (float)f->rms_eps);
-        q = op_linear(c, q, &l->q_b, NULL);
+        in = (struct norm_input){q, &l->q_a_norm, (float)f->rms_eps};
+        op_norm_linears(c, &in, false, 1, (const struct weight *[]){&l->q_b}, NULL, &q);
     }
-    q = op_rope(c, q, f->n_head, f->d_nope, rope, f->rope_half);
-    /* (n, kv_lora + d_rope) */
-    struct tensor latent = op_latent(c, y[1], &l->kv_a_norm, (float)f->rms_eps, rope, f->rope_half);
     if (mla_expands(f, b)) {
+        q = op_rope(c, q, f->n_head, f->d_nope, rope, f->rope_half);
+        /* (n, kv_lora + d_rope) */
+        struct tensor latent =
+            op_latent(c, y[1], &l->kv_a_norm, (float)f->rms_eps, rope, f->rope_half);
         struct mla_args form = {.layer = layer,
                                 .n_head = f->n_head,
                                 .d_nope = f->d_nope,
@@ -72,16 +74,21 @@ struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct mo
                                 .scale = f->attn_scale,
                                 .k_up = l->k_up,
                                 .v_b = l->v_b};
-        return op_linear(c, op_attention_expanded(c, q, latent, &form, b), &l->o, NULL);
+        return op_linear_add(c, x, op_attention_expanded(c, q, latent, &form, b), &l->o, NULL);
     }
-    q = op_linear_heads(c, q, f->n_head, l->k_b); /* (n, n_head × (kv_lora + d_rope)) */
+    /* (n, n_head × (kv_lora + d_rope)) */
+    q = op_linear_heads(c, q, f->n_head, l->k_b, rope, f->rope_half);
     struct attention_args a = {.layer = layer,
                                .n_head = f->n_head,
                                .n_kv_head = 1,
                                .d_k = f->kv_lora + f->d_rope,
                                .d_v = f->kv_lora,
-                               .scale = f->attn_scale};
-    struct tensor o = op_attention(c, q, latent, (struct tensor){0}, &a, b);
-    o = op_linear_heads(c, o, f->n_head, l->v_b); /* (n, n_head × d_v) */
-    return op_linear(c, o, &l->o, NULL);
+                               .scale = f->attn_scale,
+                               .rope = rope,
+                               .half = f->rope_half,
+                               .eps = (float)f->rms_eps,
+                               .latent_norm = &l->kv_a_norm};
+    struct tensor none = {0}, o = op_attention(c, q, y[1], none, &a, b);
+    o = op_linear_heads(c, o, f->n_head, l->v_b, none, false); /* (n, n_head × d_v) */
+    return op_linear_add(c, x, o, &l->o, NULL);
 }

@@ -13,13 +13,20 @@
  * Columns of the two small matrix products of a page (scores = K q, whose rows are positions, and
  * o = Vᵀ p, whose rows are value elements) are queries of heads that share a KV head: a slice.
  * Prompts: a task is a slice of about 64 columns, which walks the pages. Decoding: few queries,
- * many pages, so a task is a slice and a stretch, and leaves (m, l, o); the fold runs afterwards in
- * the same order. Slices are cut smaller while stretches are fewer than threads want.
+ * many pages, so a task is a slice and a stretch, and leaves (m, l, o). Slices are cut smaller
+ * while stretches are fewer than threads want. Tasks of the same rows of the result (a *unit*: a
+ * block of queries of a prompt, or a run that decodes) are counted: whoever finishes the last of
+ * them folds what stretches left, in ascending order, and prepares the rows for the product that
+ * reads them.
+ *
+ * All of it is one region: its first stage norms, rotates and stores keys and values.
  */
 #include "base/num.h"
 #include "tensor/attention_impl.h"
+#include "tensor/linear_impl.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -37,13 +44,17 @@ struct attn_job {
     const struct batch *b;
     struct tensor q, k, v, out;
     const struct kv_shape *shape;
-    size_t group;   /* query heads of a KV head */
-    size_t dv_pad;  /* row of V in elements (float types) */
-    size_t *task0;  /* (n_runs + 1) first task of each run */
-    size_t *part0;  /* (n_runs + 1) first column of results of each run, over its stretches */
-    float *part;    /* results of stretches: (columns, d_v + 2), those of a slice by attn_part */
-    float *scratch; /* per worker */
-    size_t scratch_floats;
+    size_t group;  /* query heads of a KV head */
+    size_t dv_pad; /* row of V in elements (float types) */
+    size_t *task0; /* (n_runs + 1) first task of each run */
+    size_t *part0; /* (n_runs + 1) first column of results of each run, over its stretches */
+    float *part;   /* results of stretches: (columns, d_v + 2), those of a slice by attn_part */
+    size_t *unit0; /* (n_runs) first unit of each run */
+    _Atomic uint32_t *left;   /* (units) tasks that are not finished */
+    const struct linear_x *x; /* NULL, or where the result goes in `forms` */
+    unsigned forms;
+    float *scratch; /* per worker: a slice's, then what rounding leaves of a row */
+    size_t scratch_floats, rest;
 };
 
 /* Queries [t0, t1) of a run and heads [g0, g1) of a KV head: column (t − t0) × (g1 − g0) + g − g0.
@@ -108,6 +119,28 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
                      dv);
 }
 
+/* What the arguments want done with row `row` of q and k. */
+static void attn_turn(const struct attn_job *j, size_t row)
+{
+    const struct attention_args *a = j->a;
+    const struct kern *kern = j->c->kern;
+    const float *cs = a->rope.data + row * a->rope.cols;
+    float *q = j->q.data + row * j->q.cols, *k = j->k.data + row * j->k.cols;
+    if (a->latent_norm) {
+        kern->rmsnorm(k, k, a->latent_norm->vec, a->latent_norm->cols, a->eps);
+        kern->rope(k + a->latent_norm->cols, cs, a->rope.cols, a->half);
+        return;
+    }
+    for (size_t h = 0; h < a->n_head + a->n_kv_head; h++) {
+        bool key = h >= a->n_head;
+        float *x = key ? k + (h - a->n_head) * a->d_k : q + h * a->d_k;
+        const struct weight *norm = key ? a->k_norm : a->q_norm;
+        if (norm)
+            kern->rmsnorm(x, x, norm->vec, a->d_k, a->eps);
+        kern->rope(x, cs, a->rope.cols, a->half);
+    }
+}
+
 static void attn_store_chunk(void *arg, size_t chunk, int worker)
 {
     (void)worker;
@@ -117,10 +150,20 @@ static void attn_store_chunk(void *arg, size_t chunk, int worker)
         const struct batch_run *r = &j->b->runs[i];
         size_t t0 = lo > r->row ? lo - r->row : 0;
         size_t t1 = hi > r->row ? num_min(r->n, hi - r->row) : 0;
-        for (size_t t = t0; t < t1; t++)
+        for (size_t t = t0; t < t1; t++) {
+            if (j->a->rope.cols)
+                attn_turn(j, r->row + t);
             for (size_t h = 0; h < j->a->n_kv_head; h++)
                 attn_store_one(j, r, t, h);
+        }
     }
+}
+
+/* Storing, in one piece where waking others is not worth it. */
+static struct team_work attn_store_work(struct attn_job *j)
+{
+    size_t n = j->b->n <= ATTN_ALONE ? 1 : (j->b->n + ATTN_STORE - 1) / ATTN_STORE;
+    return (struct team_work){attn_store_chunk, j, n, false};
 }
 
 void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct attention_args *a,
@@ -129,10 +172,8 @@ void attn_store(struct op_ctx *c, struct tensor k, struct tensor v, const struct
     struct attn_job j = {
         .c = c, .a = a, .b = b, .k = k, .v = v, .shape = kv_pool_shape(b->runs[0].seq->pool)};
     j.dv_pad = num_round_up(a->d_v, 16);
-    if (b->n <= ATTN_ALONE)
-        attn_store_chunk(&j, 0, 0);
-    else
-        team_run(c->team, attn_store_chunk, &j, (b->n + ATTN_STORE - 1) / ATTN_STORE);
+    struct team_work w = attn_store_work(&j);
+    team_run(c->team, w.fn, w.arg, w.chunks);
 }
 
 /* ---- one page -------------------------------------------------------------------------------- */
@@ -218,6 +259,16 @@ static size_t attn_stretches(size_t tokens)
     return (attn_pages(tokens) + ATTN_STRETCH - 1) / ATTN_STRETCH;
 }
 
+/* A page of an E4M3 cache as halves; of other types as it is. `n`: its values that are read. */
+static const void *attn_floats(const struct attn_job *j, const uint8_t *page, size_t n,
+                               struct attn_work *w)
+{
+    if (j->shape->type != QUANT_E4M3)
+        return page;
+    j->c->kern->e4m3_to_f16(w->half, page, n);
+    return w->half;
+}
+
 /* Scores of the gathered columns with the first `seen` positions of a page, into w->s. */
 static void attn_scores(const struct attn_job *j, const uint8_t *page, const uint8_t *ahead,
                         size_t seen, size_t cols, struct attn_work *w)
@@ -227,60 +278,26 @@ static void attn_scores(const struct attn_job *j, const uint8_t *page, const uin
     enum kern_float f = attn_float(j->shape->type);
     if (attn_int8(j)) {
         kv_int8_scores(kern, &w->cols, page, ahead, w->s);
-        return;
+    } else if (j->shape->latent) { /* by position */
+        kern->dots[f](&(struct kern_dots){attn_floats(j, page, seen * dk, w), ahead, dk, seen, dk,
+                                          w->q, dk, cols, w->s, KV_PAGE});
+    } else {
+        kern->tile[f](&(struct kern_tile){attn_floats(j, page, KV_PAGE * dk, w), ahead, 16, KV_PAGE,
+                                          seen, dk, w->q, dk, cols, w->s, KV_PAGE});
     }
-    if (j->shape->type == QUANT_E4M3) {
-        kern->e4m3_to_f16(w->half, page, (j->shape->latent ? seen : KV_PAGE) * dk);
-        page = (const uint8_t *)w->half;
-    }
-    if (j->shape->latent) {
-        kern->dots[f](&(struct kern_dots){.w = page,
-                                          .ahead = ahead,
-                                          .step = dk,
-                                          .rows = seen,
-                                          .k = dk,
-                                          .x = w->q,
-                                          .ldx = dk,
-                                          .cols = cols,
-                                          .y = w->s,
-                                          .ldy = KV_PAGE});
-        return;
-    }
-    struct kern_tile tile = {.w = page,
-                             .ahead = ahead,
-                             .panel_step = 16,
-                             .k_step = KV_PAGE,
-                             .rows = seen,
-                             .k = dk,
-                             .x = w->q,
-                             .ldx = dk,
-                             .cols = cols,
-                             .y = w->s,
-                             .ldy = KV_PAGE};
-    kern->tile[f](&tile);
 }
 
 /* Values of the page by the weights in w->s, into o. */
 static void attn_values(const struct attn_job *j, const uint8_t *page, const uint8_t *ahead,
                         size_t seen, size_t cols, struct attn_work *w, float *o)
 {
-    size_t dv = j->a->d_v, step = j->shape->latent ? j->a->d_k : j->dv_pad;
-    if (j->shape->type == QUANT_E4M3) {
-        if (!j->shape->latent) /* those are there from attn_scores */
-            j->c->kern->e4m3_to_f16(w->half, page, seen * step);
-        page = (const uint8_t *)w->half;
-    }
-    j->c->kern->tile[attn_float(j->shape->type)](&(struct kern_tile){.w = page,
-                                                                     .ahead = ahead,
-                                                                     .panel_step = 16,
-                                                                     .k_step = step,
-                                                                     .rows = dv,
-                                                                     .k = seen,
-                                                                     .x = w->s,
-                                                                     .ldx = KV_PAGE,
-                                                                     .cols = cols,
-                                                                     .y = o,
-                                                                     .ldy = dv});
+    bool latent = j->shape->latent;
+    size_t dv = j->a->d_v, step = latent ? j->a->d_k : j->dv_pad;
+    /* The latents of an E4M3 cache are there from attn_scores. */
+    const void *v =
+        latent && j->shape->type == QUANT_E4M3 ? w->half : attn_floats(j, page, seen * step, w);
+    j->c->kern->tile[attn_float(j->shape->type)](
+        &(struct kern_tile){v, ahead, 16, step, dv, seen, w->s, KV_PAGE, cols, o, dv});
 }
 
 /*
@@ -394,11 +411,16 @@ static size_t attn_queries(const struct attn_job *j, const struct batch_run *r)
     return attn_split(r) ? r->n : num_max(1, ATTN_COLS / j->group);
 }
 
+/* Parts of the result that a run's tasks make together: the run, or a block of its queries. */
+static size_t attn_units(const struct attn_job *j, const struct batch_run *r)
+{
+    return attn_split(r) ? 1 : (r->n + attn_queries(j, r) - 1) / attn_queries(j, r);
+}
+
 /* Tasks of a run: for each stretch or block of queries, each KV head, each cut of its heads. */
 static size_t attn_tasks(const struct attn_job *j, const struct batch_run *r)
 {
-    size_t outer = attn_split(r) ? attn_stretches(r->pos + r->n)
-                                 : (r->n + attn_queries(j, r) - 1) / attn_queries(j, r);
+    size_t outer = attn_split(r) ? attn_stretches(r->pos + r->n) : attn_units(j, r);
     return outer * j->a->n_kv_head * attn_cuts(j, r);
 }
 
@@ -432,6 +454,35 @@ static const uint8_t *attn_next(const struct attn_job *j, const struct batch_run
     return kv_k(r->seq, task / slices * ATTN_STRETCH, j->a->layer, task % slices / attn_cuts(j, r));
 }
 
+/* Folds what the tasks of a split run left for slice i. */
+static void attn_finish(const struct attn_job *j, const struct batch_run *r, size_t i, float *f)
+{
+    struct attn_slice s = attn_slice_at(j, r, 0, i);
+    size_t cols = attn_slice_cols(&s), dv = j->a->d_v;
+    float *sum = attn_part(j, &s, 0);
+    for (size_t p = 1; p < attn_stretches(r->pos + r->n); p++) {
+        const float *part = attn_part(j, &s, p);
+        attn_fold(j->c->kern, f, cols, dv, sum, sum + cols, sum + 2 * cols, part, part + cols,
+                  part + 2 * cols);
+    }
+    attn_write(j, &s, sum + 2 * cols, sum + cols);
+}
+
+/* A task of the unit is done; the last one ends it. */
+static void attn_unit(const struct attn_job *j, const struct attn_slice *s, size_t unit, float *mem)
+{
+    const struct batch_run *r = s->r;
+    if (atomic_fetch_sub_explicit(&j->left[j->unit0[r - j->b->runs] + unit], 1,
+                                  memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; attn_split(r) && i < j->a->n_kv_head * attn_cuts(j, r); i++)
+        attn_finish(j, r, i, mem);
+    size_t row = r->row + s->t0;
+    if (j->x)
+        linear_fill(j->c->kern, j->x, j->forms, j->out.data + row * j->out.cols, j->out.cols, row,
+                    s->t1 - s->t0, 0, j->out.cols, mem + j->rest);
+}
+
 static void attn_task(void *arg, size_t chunk, int worker)
 {
     const struct attn_job *j = arg;
@@ -451,6 +502,7 @@ static void attn_task(void *arg, size_t chunk, int worker)
         w.l = w.m + cols;
         w.acc = w.l + cols;
         attn_stretch(j, &s, outer, attn_next(j, r, chunk - j->task0[run]), &w);
+        attn_unit(j, &s, 0, mem);
         return;
     }
     /* Later blocks see more pages: taking them first lets the threads finish together. */
@@ -469,64 +521,103 @@ static void attn_task(void *arg, size_t chunk, int worker)
         attn_fold(j->c->kern, w.f, cols, dv, w.sm, w.sl, w.sum, w.m, w.l, w.acc);
     }
     attn_write(j, &s, w.sum, w.sl);
+    attn_unit(j, &s, outer, mem);
 }
 
-/* Folds what the tasks of split run `run` left for slice i. */
-static void attn_finish(const struct attn_job *j, size_t run, size_t i, int worker)
+/* The whole job, its result in j->out; in a dry run its memory. */
+static void attn_run(struct op_ctx *c, struct attn_job *j)
 {
-    const struct batch_run *r = &j->b->runs[run];
-    struct attn_slice s = attn_slice_at(j, r, 0, i);
-    size_t cols = attn_slice_cols(&s), dv = j->a->d_v;
-    float *sum = attn_part(j, &s, 0), *f = j->scratch + (size_t)worker * j->scratch_floats;
-    for (size_t p = 1; p < attn_stretches(r->pos + r->n); p++) {
-        const float *part = attn_part(j, &s, p);
-        attn_fold(j->c->kern, f, cols, dv, sum, sum + cols, sum + 2 * cols, part, part + cols,
-                  part + 2 * cols);
+    const struct attention_args *a = j->a;
+    const struct batch *b = j->b;
+    size_t parts = 0, cols = 0, units = 0;
+    j->c = c;
+    j->group = a->n_head / a->n_kv_head;
+    j->dv_pad = num_round_up(a->d_v, 16);
+    j->task0 = op_alloc(c, (b->n_runs + 1) * sizeof(size_t));
+    j->part0 = op_alloc(c, (b->n_runs + 1) * sizeof(size_t));
+    j->unit0 = op_alloc(c, b->n_runs * sizeof(size_t));
+    for (size_t i = 0; i < b->n_runs; i++) {
+        const struct batch_run *r = &b->runs[i];
+        cols = num_max(cols, num_min(r->n, attn_queries(j, r)) * j->group);
+        if (!c->dry) {
+            j->part0[i] = parts;
+            j->unit0[i] = units;
+        }
+        parts += attn_split(r) ? attn_stretches(r->pos + r->n) * a->n_head * r->n : 0;
+        units += attn_units(j, r);
     }
-    attn_write(j, &s, sum + 2 * cols, sum + cols);
+    j->part = op_alloc(c, parts * (a->d_v + 2) * sizeof(float));
+    j->left = op_alloc(c, units * sizeof *j->left);
+    j->rest = attn_work_floats(a, cols);
+    j->scratch_floats = j->rest + (c->fine ? num_round_up(j->out.cols, 16) : 0);
+    j->scratch = op_alloc(c, j->scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
+    if (c->dry)
+        return;
+    j->shape = kv_pool_shape(b->runs[0].seq->pool);
+    j->task0[0] = 0;
+    for (size_t i = 0; i < b->n_runs; i++) {
+        size_t tasks = attn_tasks(j, &b->runs[i]), n = attn_units(j, &b->runs[i]);
+        j->task0[i + 1] = j->task0[i] + tasks;
+        for (size_t u = 0; u < n; u++)
+            atomic_init(&j->left[j->unit0[i] + u], (uint32_t)(tasks / n));
+    }
+    struct team_work store = attn_store_work(j), tasks = {attn_task, j, j->task0[b->n_runs], false};
+    team_run_after(c->team, &store, &tasks);
+}
+
+/* With a tape, norms and turns are ops of their own. */
+static void attn_apart(struct op_ctx *c, struct tensor *q, struct tensor *k,
+                       const struct attention_args *a)
+{
+    if (a->latent_norm) {
+        *k = op_latent(c, *k, a->latent_norm, a->eps, a->rope, a->half);
+        return;
+    }
+    if (a->q_norm)
+        *q = op_head_norm(c, *q, a->n_head, a->q_norm, a->eps);
+    if (a->k_norm)
+        *k = op_head_norm(c, *k, a->n_kv_head, a->k_norm, a->eps);
+    *q = op_rope(c, *q, a->n_head, 0, a->rope, a->half);
+    *k = op_rope(c, *k, a->n_kv_head, 0, a->rope, a->half);
 }
 
 struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
                            const struct attention_args *a, const struct batch *b)
 {
+    struct attention_args plain = *a;
+    if (a->rope.cols && c->tape) {
+        attn_apart(c, &q, &k, a);
+        plain.rope.cols = 0;
+    }
     struct tensor out = op_tensor(c, q.rows, a->n_head * a->d_v);
-    struct attn_job j = {.c = c,
-                         .a = a,
-                         .b = b,
-                         .q = q,
-                         .k = k,
-                         .v = v,
-                         .out = out,
-                         .group = a->n_head / a->n_kv_head,
-                         .dv_pad = num_round_up(a->d_v, 16)};
-    size_t mark = c->used, parts = 0, cols = 0;
-    j.task0 = op_alloc(c, (b->n_runs + 1) * sizeof(size_t));
-    j.part0 = op_alloc(c, (b->n_runs + 1) * sizeof(size_t));
-    for (size_t i = 0; i < b->n_runs; i++) {
-        const struct batch_run *r = &b->runs[i];
-        cols = num_max(cols, num_min(r->n, attn_queries(&j, r)) * j.group);
-        if (!c->dry)
-            j.part0[i] = parts;
-        parts += attn_split(r) ? attn_stretches(r->pos + r->n) * a->n_head * r->n : 0;
-    }
-    j.part = op_alloc(c, parts * (a->d_v + 2) * sizeof(float));
-    j.scratch_floats = attn_work_floats(a, cols);
-    j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
-    if (c->dry) {
-        c->used = mark;
-        return out;
-    }
-    j.shape = kv_pool_shape(b->runs[0].seq->pool);
-    attn_store(c, k, v, a, b);
-    j.task0[0] = 0;
-    for (size_t i = 0; i < b->n_runs; i++)
-        j.task0[i + 1] = j.task0[i] + attn_tasks(&j, &b->runs[i]);
-    team_run(c->team, attn_task, &j, j.task0[b->n_runs]);
-    for (size_t i = 0; i < b->n_runs; i++)
-        for (size_t s = 0; attn_split(&b->runs[i]) && s < a->n_kv_head * attn_cuts(&j, &b->runs[i]);
-             s++)
-            attn_finish(&j, i, s, 0);
-    op_record(c, &(struct op_record){.kind = OP_ATTENTION, .out = out, .in = {q, k, v}});
+    size_t mark = c->used;
+    attn_run(c, &(struct attn_job){.a = &plain, .b = b, .q = q, .k = k, .v = v, .out = out});
+    if (!c->dry)
+        op_record(c, &(struct op_record){.kind = OP_ATTENTION, .out = out, .in = {q, k, v}});
     c->used = mark;
     return out;
+}
+
+struct tensor op_attention_add(struct op_ctx *c, struct tensor x, struct tensor q, struct tensor k,
+                               struct tensor v, const struct attention_args *a,
+                               const struct batch *b, const struct weight *w,
+                               const struct weight *bias)
+{
+    size_t mark = c->used, apart = mark;
+    if (!linear_fuses(c, 1, &w) || c->dry) {
+        struct tensor y = op_linear_add(c, x, op_attention(c, q, k, v, a, b), w, bias);
+        if (!linear_fuses(c, 1, &w))
+            return y;
+        apart = c->used;
+        c->used = mark;
+    }
+    struct linear_x in;
+    struct attn_job j = {.a = a, .b = b, .q = q, .k = k, .v = v, .x = &in};
+    j.out = op_tensor(c, q.rows, a->n_head * a->d_v);
+    j.forms = linear_form(c->kern, w, c->fine);
+    linear_place(c, &in, j.out.data, j.out.cols, j.out.cols, j.out.rows, j.forms);
+    attn_run(c, &j);
+    linear_sum(c, &in, NULL, w, bias, x, NULL);
+    c->used = num_max(mark, apart);
+    return x;
 }

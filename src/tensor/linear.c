@@ -20,6 +20,8 @@ enum {
     LINEAR_ROWS_MAX = 256, /* rows a chunk at most; a multiple of 16 */
     LINEAR_PAIRS = 32,     /* columns whose pairs are computed together */
     LINEAR_FEW = 8,        /* columns up to which memory is the limit, not arithmetic */
+    LINEAR_COLS = 96,      /* columns of a product that is not kept: they stay in cache */
+    FFN_ROWS = 256,        /* of gate and of up: a chunk that quantizes what it makes */
     SWIGLU_ROWS = 32,      /* of gate and of up: a chunk of op_swiglu with many columns */
 };
 
@@ -129,93 +131,11 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
     }
 }
 
-struct prepare_job {
-    const struct kern *kern;
-    struct kern_x *x;
-    const float *data;
-    size_t ldx, cols, per; /* columns of the input, and of a chunk */
-    enum kern_act form;
-    float *rest; /* (threads, k) for pairs; NULL: one column each */
-};
-
-static void prepare_quantize(const struct prepare_job *j, const float *data, size_t ldx,
-                             size_t col0, size_t cols)
-{
-    if (j->form == KERN_ACT_Q32)
-        j->kern->quantize_q32(j->x, data, ldx, col0, cols);
-    else if (j->form == KERN_ACT_Q256)
-        j->kern->quantize_q256(j->x, data, ldx, col0, cols);
-    else
-        j->kern->quantize_bf16(j->x, data, ldx, col0, cols);
-}
-
-/* What the int8 column `col` leaves of x. */
-static void prepare_rest(const struct prepare_job *j, const float *x, size_t col, float *rest)
-{
-    size_t scaled = j->form == KERN_ACT_Q32 ? 1 : 8; /* blocks of 32 that share a scale */
-    for (size_t b = 0; b * 32 < j->x->k; b++) {
-        const int8_t *q = j->x->q + (b * j->x->cols + col) * 32;
-        float d = j->x->d[b / scaled * j->x->cols + col];
-        size_t n = num_min(32, j->x->k - b * 32);
-        for (size_t i = 0; i < n; i++)
-            rest[b * 32 + i] = x[b * 32 + i] - d * (float)q[i];
-    }
-}
-
-/* As pairs: column 2c is column c of the input in int8, column 2c + 1 what rounding left of it. */
-static void prepare_chunk(void *arg, size_t chunk, int worker)
-{
-    const struct prepare_job *j = arg;
-    size_t c0 = chunk * j->per, n = num_min(j->per, j->cols - c0);
-    if (!j->rest) {
-        prepare_quantize(j, j->data, j->ldx, c0, n);
-        return;
-    }
-    float *rest = j->rest + (size_t)worker * j->x->k;
-    for (size_t c = c0; c < c0 + n; c++) {
-        const float *x = j->data + c * j->ldx;
-        prepare_quantize(j, x, 0, 2 * c, 1);
-        prepare_rest(j, x, 2 * c, rest);
-        prepare_quantize(j, rest, 0, 2 * c + 1, 1);
-    }
-}
-
-void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, size_t ldx, size_t k,
-                    size_t cols, unsigned forms)
-{
-    memset(x, 0, sizeof *x);
-    x->fine = x->floats = c->fine;
-    x->form[KERN_ACT_F32 - 1] = (struct kern_x){.k = k, .cols = cols, .f = data, .ldf = ldx};
-    for (int form = KERN_ACT_Q32; form <= KERN_ACT_BF16; form++) {
-        if (!(forms & 1u << form))
-            continue;
-        size_t wide = c->fine ? 2 * cols : cols;
-        void *mem = op_alloc(c, kern_x_bytes((enum kern_act)form, k, wide));
-        size_t mark = c->used;
-        struct prepare_job j = {.kern = c->kern,
-                                .x = &x->form[form - 1],
-                                .data = data,
-                                .ldx = ldx,
-                                .cols = cols,
-                                .per = cols,
-                                .form = (enum kern_act)form};
-        if (c->fine)
-            j.rest = op_alloc(c, (size_t)team_threads(c->team) * k * sizeof(float));
-        c->used = mark;
-        if (c->dry || cols == 0) /* 0: a chunk of a prompt whose logits nobody wants */
-            continue;
-        kern_x_place(j.x, j.form, k, wide, mem);
-        if (cols * k >= 32768)
-            j.per = num_max(1, cols / ((size_t)team_threads(c->team) * 4));
-        team_run(c->team, prepare_chunk, &j, (cols + j.per - 1) / j.per);
-    }
-}
-
 /* With few columns chunks are larger: what a kernel fetches ahead of a chunk's end belongs to
    another thread. */
 size_t linear_rows_chunk(const struct op_ctx *c, size_t rows, size_t cols)
 {
-    size_t per = rows / ((size_t)team_threads(c->team) * (cols <= LINEAR_FEW ? 4 : 8));
+    size_t per = rows / ((size_t)team_threads(c->team) * (cols <= LINEAR_FEW ? 4 : 16));
     per = num_round_up(num_max(per, 1), 2 * KERN_ROWS);
     return num_min(per, LINEAR_ROWS_MAX);
 }
@@ -227,9 +147,11 @@ struct linear_mat {
     const struct weight *w;
     const struct linear_x *x;
     const float *bias; /* (rows) or NULL */
-    float *y;
-    size_t ldy;
-    size_t chunk0; /* number of the matrix's first chunk */
+    float *y;          /* the product, or NULL when it goes nowhere but into `sum` */
+    size_t ldy;        /* of y, sum and total */
+    float *sum;        /* sum += product, or NULL */
+    float *total;      /* then total += sum, or NULL */
+    size_t chunk0;     /* number of the matrix's first chunk */
 };
 
 struct linear_job {
@@ -237,7 +159,7 @@ struct linear_job {
     size_t cols, rows_chunk, n;
     struct linear_mat *mat;
     float *scratch;
-    size_t scratch_floats; /* of one worker */
+    size_t scratch_floats, products; /* of one worker; where products begin that are not kept */
 };
 
 static void linear_chunk(void *arg, size_t chunk, int worker)
@@ -250,16 +172,33 @@ static void linear_chunk(void *arg, size_t chunk, int worker)
     }
     const struct linear_mat *m = &j->mat[lo];
     size_t r0 = (chunk - m->chunk0) * j->rows_chunk;
-    size_t r1 = num_min(m->w->rows, r0 + j->rows_chunk);
-    linear_rows(j->kern, m->x, 0, j->cols, m->w, r0, r1, m->y + r0, m->ldy,
-                j->scratch + (size_t)worker * j->scratch_floats);
-    if (m->bias)
-        for (size_t c = 0; c < j->cols; c++)
-            j->kern->add(m->y + c * m->ldy + r0, m->bias + r0, r1 - r0);
+    size_t r1 = num_min(m->w->rows, r0 + j->rows_chunk), rows = r1 - r0;
+    float *scratch = j->scratch + (size_t)worker * j->scratch_floats;
+    if (m->y) {
+        linear_rows(j->kern, m->x, 0, j->cols, m->w, r0, r1, m->y + r0, m->ldy, scratch);
+        for (size_t c = 0; c < j->cols && m->bias; c++)
+            j->kern->add(m->y + c * m->ldy + r0, m->bias + r0, rows);
+        return;
+    }
+    float *part = scratch + j->products;
+    size_t blocks = (j->cols + LINEAR_COLS - 1) / LINEAR_COLS;
+    for (size_t c0 = 0, n; c0 < j->cols; c0 += n, blocks--) {
+        n = (j->cols - c0) / blocks;
+        linear_rows(j->kern, m->x, c0, n, m->w, r0, r1, part, rows, scratch);
+        for (size_t c = 0; c < n; c++) {
+            float *sum = m->sum + (c0 + c) * m->ldy + r0;
+            if (m->bias)
+                j->kern->add(part + c * rows, m->bias + r0, rows);
+            j->kern->add(sum, part + c * rows, rows);
+            if (m->total)
+                j->kern->add(m->total + (c0 + c) * m->ldy + r0, sum, rows);
+        }
+    }
 }
 
-/* Runs all matrices of the job as one region. In a dry run `mat` has no memory: `w` gives them. */
-static void linear_run(struct op_ctx *c, struct linear_job *j)
+/* Runs all matrices of the job as one region, after `first` (may be NULL). In a dry run `mat` may
+   have no memory. */
+static void linear_run(struct op_ctx *c, struct linear_job *j, const struct team_work *first)
 {
     j->scratch = op_alloc(c, j->scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
     if (c->dry || !j->cols)
@@ -272,7 +211,8 @@ static void linear_run(struct op_ctx *c, struct linear_job *j)
         j->mat[i].chunk0 = chunks;
         chunks += (j->mat[i].w->rows + j->rows_chunk - 1) / j->rows_chunk;
     }
-    team_run_near(c->team, linear_chunk, j, chunks);
+    struct team_work products = {linear_chunk, j, chunks, true};
+    team_run_after(c->team, first ? first : &(struct team_work){0}, &products);
 }
 
 /* y += scale × b (a x), for a weight with an adapter. */
@@ -301,13 +241,33 @@ static struct tensor linear_ordered(struct op_ctx *c, struct tensor x, const uin
     return y;
 }
 
+bool linear_fuses(const struct op_ctx *c, size_t count, const struct weight *const w[])
+{
+    bool plain = !c->tape;
+    for (size_t i = 0; i < count; i++)
+        plain = plain && !w[i]->lora && !w[i]->order;
+    return plain;
+}
+
+/* What `count` products of one input need of it, and their scratch. */
+static unsigned linear_needs(const struct op_ctx *c, size_t count, const struct weight *const w[],
+                             size_t *scratch)
+{
+    unsigned forms = 0;
+    for (size_t i = 0; i < count; i++) {
+        forms |= w[i]->order ? 0 : linear_form(c->kern, w[i], c->fine);
+        *scratch = num_max(*scratch, linear_scratch(c->kern, w[i]));
+    }
+    return forms;
+}
+
 void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct weight *const w[],
                 const struct weight *const b[], struct tensor y[])
 {
     struct linear_mat mat[OP_LINEARS];
     struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = count, .mat = mat};
     struct linear_x in, own[OP_LINEARS];
-    unsigned forms = 0;
+    struct fill_job fill = {.in = x, .forms = linear_needs(c, count, w, &j.scratch_floats)};
     for (size_t i = 0; i < count; i++) {
         y[i] = op_tensor(c, x.rows, w[i]->rows);
         mat[i] = (struct linear_mat){.w = w[i],
@@ -315,19 +275,19 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
                                      .bias = b && b[i] ? b[i]->vec : NULL,
                                      .y = y[i].data,
                                      .ldy = y[i].cols};
-        forms |= w[i]->order ? 0 : linear_form(c->kern, w[i], c->fine);
-        j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, w[i]));
     }
     size_t mark = c->used;
-    linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows, forms);
+    struct team_work first = linear_fill_work(c, &fill, &in);
     for (size_t i = 0; i < count; i++) {
         if (!w[i]->order)
             continue;
         struct tensor z = linear_ordered(c, x, w[i]->order);
-        linear_prepare(c, &own[i], z.data, z.cols, z.cols, z.rows,
-                       linear_form(c->kern, w[i], c->fine));
+        struct fill_job other = {.in = z, .forms = linear_form(c->kern, w[i], c->fine)};
+        struct team_work work = linear_fill_work(c, &other, &own[i]);
+        if (!c->dry)
+            team_run(c->team, work.fn, work.arg, work.chunks);
     }
-    linear_run(c, &j);
+    linear_run(c, &j, &first);
     for (size_t i = 0; i < count && !c->dry && x.rows; i++)
         op_record(c, &(struct op_record){
                          .kind = OP_LINEAR, .out = y[i], .in = {x}, .w = {w[i], b ? b[i] : NULL}});
@@ -344,54 +304,201 @@ struct tensor op_linear(struct op_ctx *c, struct tensor x, const struct weight *
     return y;
 }
 
+/*
+ * A dry run takes both ways of a fused op, for a tape may be attached later: it counts what the one
+ * or the other takes while it runs (peak), and the more of what they leave in use.
+ */
+static struct tensor norm_linears_apart(struct op_ctx *c, const struct norm_input *in, size_t count,
+                                        const struct weight *const w[],
+                                        const struct weight *const b[], struct tensor y[])
+{
+    struct tensor h = op_rmsnorm(c, in->x, in->norm, in->eps);
+    op_linears(c, h, count, w, b, y);
+    return h;
+}
+
+struct tensor op_norm_linears(struct op_ctx *c, const struct norm_input *in, bool keep,
+                              size_t count, const struct weight *const w[],
+                              const struct weight *const b[], struct tensor y[])
+{
+    size_t mark = c->used, apart = mark;
+    if (!linear_fuses(c, count, w) || c->dry) {
+        struct tensor h = norm_linears_apart(c, in, count, w, b, y);
+        if (!linear_fuses(c, count, w))
+            return h;
+        apart = c->used;
+        c->used = mark;
+    }
+    struct linear_mat mat[OP_LINEARS];
+    struct linear_job j = {.kern = c->kern, .cols = in->x.rows, .n = count, .mat = mat};
+    struct linear_x prepared;
+    struct fill_job fill = {.in = in->x,
+                            .norm = in->norm->vec,
+                            .eps = in->eps,
+                            .forms = linear_needs(c, count, w, &j.scratch_floats)};
+    struct tensor h = {NULL, in->x.rows, in->x.cols};
+    if (keep || fill.forms & 1u << KERN_ACT_F32)
+        h = op_tensor(c, h.rows, h.cols);
+    fill.keep = h.data;
+    for (size_t i = 0; i < count; i++) {
+        y[i] = op_tensor(c, in->x.rows, w[i]->rows);
+        mat[i] = (struct linear_mat){.w = w[i],
+                                     .x = &prepared,
+                                     .bias = b && b[i] ? b[i]->vec : NULL,
+                                     .y = y[i].data,
+                                     .ldy = y[i].cols};
+    }
+    size_t work = c->used;
+    struct team_work first = linear_fill_work(c, &fill, &prepared);
+    linear_run(c, &j, &first);
+    c->used = work;
+    c->used = num_max(c->used, apart);
+    return h;
+}
+
+void linear_sum(struct op_ctx *c, const struct linear_x *x, const struct team_work *first,
+                const struct weight *w, const struct weight *b, struct tensor sum,
+                const struct tensor *total)
+{
+    struct linear_mat mat = {.w = w,
+                             .x = x,
+                             .bias = b ? b->vec : NULL,
+                             .ldy = sum.cols,
+                             .sum = sum.data,
+                             .total = total ? total->data : NULL};
+    struct linear_job j = {.kern = c->kern, .cols = sum.rows, .n = 1, .mat = &mat};
+    j.products = num_round_up(linear_scratch(c->kern, w), 16);
+    j.scratch_floats = j.products + (size_t)LINEAR_COLS * LINEAR_ROWS_MAX;
+    linear_run(c, &j, first);
+}
+
+/* sum + (x Wᵀ + b), and total + that. */
+static struct tensor linear_add_apart(struct op_ctx *c, struct tensor sum, struct tensor x,
+                                      const struct weight *w, const struct weight *b,
+                                      const struct tensor *total)
+{
+    sum = op_add(c, sum, op_linear(c, x, w, b));
+    return total ? op_add(c, *total, sum) : sum;
+}
+
+static struct tensor linear_add(struct op_ctx *c, struct tensor sum, struct tensor x,
+                                const struct weight *w, const struct weight *b,
+                                const struct tensor *total)
+{
+    size_t mark = c->used, apart = mark;
+    if (!linear_fuses(c, 1, &w) || c->dry) {
+        struct tensor y = linear_add_apart(c, sum, x, w, b, total);
+        if (!linear_fuses(c, 1, &w))
+            return y;
+        apart = c->used;
+        c->used = mark;
+    }
+    struct linear_x in;
+    struct fill_job fill = {.in = x, .forms = linear_form(c->kern, w, c->fine)};
+    struct team_work first = linear_fill_work(c, &fill, &in);
+    linear_sum(c, &in, &first, w, b, sum, total);
+    c->used = mark;
+    c->used = num_max(c->used, apart);
+    return total ? *total : sum;
+}
+
+struct tensor op_linear_add(struct op_ctx *c, struct tensor sum, struct tensor x,
+                            const struct weight *w, const struct weight *b)
+{
+    return linear_add(c, sum, x, w, b, NULL);
+}
+
+struct tensor op_linear_add_both(struct op_ctx *c, struct tensor total, struct tensor sum,
+                                 struct tensor x, const struct weight *w)
+{
+    return linear_add(c, sum, x, w, NULL, &total);
+}
+
+/* Each head's part of the rows: prepared for its matrix, and what is carried over. */
+struct heads_job {
+    const struct kern *kern;
+    struct tensor x, y, rope; /* rope.data NULL: carried over as it is */
+    bool half;
+    size_t heads, in, out, k, more;
+    const struct weight *w;
+    struct linear_x *xs;
+    unsigned *forms;    /* (heads) */
+    size_t per, blocks; /* rows of a chunk; chunks of a head */
+    float *scratch;
+    size_t scratch_floats;
+};
+
+static void heads_chunk(void *arg, size_t chunk, int worker)
+{
+    const struct heads_job *j = arg;
+    size_t h = chunk / j->blocks, t0 = chunk % j->blocks * j->per;
+    size_t n = num_min(j->per, j->x.rows - t0);
+    linear_fill(j->kern, &j->xs[h], j->forms[h], j->x.data + t0 * j->x.cols + h * j->in, j->x.cols,
+                t0, n, 0, j->k, j->scratch + (size_t)worker * j->scratch_floats);
+    for (size_t t = t0; t < t0 + n && j->more; t++) {
+        float *y = j->y.data + t * j->y.cols + h * j->out + j->out - j->more;
+        memcpy(y, j->x.data + t * j->x.cols + h * j->in + j->k, j->more * sizeof *y);
+        if (j->rope.data)
+            j->kern->rope(y, j->rope.data + t * j->rope.cols, j->rope.cols, j->half);
+    }
+}
+
 struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
-                              const struct weight *w)
+                              const struct weight *w, struct tensor rope, bool half)
 {
     size_t in = x.cols / heads, more = in - w->cols, out = w->rows + more;
+    if (rope.cols && (c->tape || c->dry)) {
+        x = op_rope(c, x, heads, w->cols, rope, half);
+        rope = (struct tensor){0};
+    }
     struct tensor y = op_tensor(c, x.rows, heads * out);
     size_t mark = c->used;
     struct linear_mat *mat = op_alloc(c, heads * sizeof *mat);
     struct linear_x *xs = op_alloc(c, heads * sizeof *xs), dry;
+    unsigned *forms = op_alloc(c, heads * sizeof *forms);
     struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = heads, .mat = mat};
     for (size_t h = 0; h < heads; h++) {
+        unsigned form = linear_form(c->kern, &w[h], c->fine);
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
-        linear_prepare(c, c->dry ? &dry : &xs[h], c->dry ? NULL : x.data + h * in, x.cols, w->cols,
-                       x.rows, linear_form(c->kern, &w[h], c->fine));
+        linear_place(c, c->dry ? &dry : &xs[h], c->dry ? NULL : x.data + h * in, x.cols, w->cols,
+                     x.rows, form);
         if (c->dry)
             continue;
+        forms[h] = form;
         mat[h] = (struct linear_mat){.w = &w[h], .x = &xs[h], .y = y.data + h * out, .ldy = y.cols};
-        for (size_t t = 0; t < x.rows && more; t++)
-            memcpy(y.data + t * y.cols + h * out + w->rows, x.data + t * x.cols + h * in + w->cols,
-                   more * sizeof(float));
     }
-    linear_run(c, &j);
+    struct heads_job p = {.kern = c->kern,
+                          .x = x,
+                          .y = y,
+                          .rope = rope,
+                          .half = half,
+                          .heads = heads,
+                          .in = in,
+                          .out = out,
+                          .k = w->cols,
+                          .more = more,
+                          .w = w,
+                          .xs = xs,
+                          .forms = forms,
+                          .per = x.rows};
+    /* Together they are one input, which is cut by heads first. */
+    if (linear_fill_columns(c, x.cols, x.rows) < x.rows)
+        p.per = num_min(x.rows, LINEAR_COLS);
+    p.blocks = x.rows ? (x.rows + p.per - 1) / p.per : 0;
+    p.scratch_floats = c->fine ? num_round_up(w->cols, 16) : 0;
+    p.scratch = op_alloc(c, p.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
+    struct team_work first = {heads_chunk, &p, p.blocks * heads, false};
+    if (p.per == x.rows && linear_fill_columns(c, x.cols, x.rows) >= x.rows) {
+        for (size_t i = 0; i < first.chunks && !c->dry; i++) /* not worth waking anybody */
+            heads_chunk(&p, i, 0);
+        first.chunks = 0;
+    }
+    linear_run(c, &j, &first);
     if (!c->dry && x.rows)
         op_record(c, &(struct op_record){
                          .kind = OP_LINEAR_HEADS, .out = y, .in = {x}, .w = {w}, .heads = heads});
     c->used = mark;
     return y;
-}
-
-struct swiglu_job {
-    const struct kern *kern;
-    const struct linear_x *x;
-    size_t cols, rows_chunk;
-    const struct weight *gate, *up;
-    struct tensor y;
-    float *scratch;
-    size_t scratch_floats;
-};
-
-static void swiglu_chunk(void *arg, size_t chunk, int worker)
-{
-    const struct swiglu_job *j = arg;
-    size_t per = j->rows_chunk, r0 = chunk * per, r1 = num_min(j->gate->rows, r0 + per);
-    float *g = j->scratch + (size_t)worker * j->scratch_floats;
-    float *u = g + j->cols * per, *tmp = u + j->cols * per;
-    linear_rows(j->kern, j->x, 0, j->cols, j->gate, r0, r1, g, per, tmp);
-    linear_rows(j->kern, j->x, 0, j->cols, j->up, r0, r1, u, per, tmp);
-    for (size_t c = 0; c < j->cols; c++)
-        j->kern->swiglu(j->y.data + c * j->y.cols + r0, g + c * per, u + c * per, r1 - r0);
 }
 
 struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
@@ -402,18 +509,54 @@ struct tensor op_linear_each(struct op_ctx *c, struct tensor x, size_t heads,
     struct linear_mat *mat = op_alloc(c, heads * sizeof *mat);
     struct linear_job j = {.kern = c->kern, .cols = x.rows, .n = heads, .mat = mat};
     struct linear_x in;
-    unsigned forms = 0;
+    struct fill_job fill = {.in = x};
     for (size_t h = 0; h < heads; h++) {
-        forms |= linear_form(c->kern, &w[h], c->fine);
+        fill.forms |= linear_form(c->kern, &w[h], c->fine);
         j.scratch_floats = num_max(j.scratch_floats, linear_scratch(c->kern, &w[h]));
         if (!c->dry)
             mat[h] =
                 (struct linear_mat){.w = &w[h], .x = &in, .y = y.data + h * w->rows, .ldy = y.cols};
     }
-    linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows, forms);
-    linear_run(c, &j);
+    struct team_work first = linear_fill_work(c, &fill, &in);
+    linear_run(c, &j, &first);
     c->used = mark;
     return y;
+}
+
+/*
+ * silu(x Wgᵀ) ⊙ (x Wuᵀ). With many columns a chunk is some rows of both matrices times a block of
+ * columns, and can leave its values as the next product reads them: floats of a prompt's hidden
+ * layer, which do not fit into any cache, are never written. The blocks of some rows follow one
+ * another, so that their weights are in cache. With fewer columns a chunk has all of them.
+ */
+struct swiglu_job {
+    const struct kern *kern;
+    const struct linear_x *x;
+    size_t cols, rows_chunk, blocks; /* blocks of columns */
+    const struct weight *gate, *up;
+    struct tensor y;             /* data NULL: nobody wants floats */
+    const struct linear_x *made; /* NULL, or where forms go */
+    unsigned forms;
+    float *scratch;
+    size_t scratch_floats;
+};
+
+static void swiglu_chunk(void *arg, size_t chunk, int worker)
+{
+    const struct swiglu_job *j = arg;
+    size_t per = j->rows_chunk, r0 = chunk / j->blocks * per, r1 = num_min(j->gate->rows, r0 + per);
+    size_t block = chunk % j->blocks, rows = r1 - r0;
+    size_t c0 = j->cols * block / j->blocks, cols = j->cols * (block + 1) / j->blocks - c0;
+    float *g = j->scratch + (size_t)worker * j->scratch_floats;
+    float *u = g + cols * per, *tmp = u + cols * per;
+    linear_rows(j->kern, j->x, c0, cols, j->gate, r0, r1, g, per, tmp);
+    linear_rows(j->kern, j->x, c0, cols, j->up, r0, r1, u, per, tmp);
+    for (size_t c = 0; c < cols; c++) {
+        float *y = j->y.data ? j->y.data + (c0 + c) * j->y.cols + r0 : g + c * per;
+        j->kern->swiglu(y, g + c * per, u + c * per, rows);
+    }
+    if (j->made)
+        linear_fill(j->kern, j->made, j->forms, g, per, c0, cols, r0, rows, u);
 }
 
 /* With adapters, or inputs in an order of their own, the two products are made whole before they
@@ -435,35 +578,93 @@ static struct tensor swiglu_apart(struct op_ctx *c, struct tensor x, const struc
     return y;
 }
 
+/* Scratch for the job and its region, which `first` leads. */
+static void swiglu_run(struct op_ctx *c, struct swiglu_job *j, const struct team_work *first)
+{
+    j->kern = c->kern;
+    j->rows_chunk = j->made ? FFN_ROWS : SWIGLU_ROWS;
+    j->blocks = j->made ? (j->cols + LINEAR_COLS - 1) / LINEAR_COLS : 1;
+    if (j->cols <= LINEAR_FEW)
+        j->rows_chunk = linear_rows_chunk(c, j->gate->rows, j->cols);
+    /* Never less than fewer columns take: a dry run plans with the most. */
+    size_t most = num_max(j->cols * SWIGLU_ROWS, num_min(j->cols, (size_t)LINEAR_COLS) *
+                                                     num_max(FFN_ROWS, LINEAR_ROWS_MAX));
+    j->scratch_floats =
+        2 * most + num_max(linear_scratch(c->kern, j->gate), linear_scratch(c->kern, j->up));
+    j->scratch_floats = num_round_up(j->scratch_floats, 16);
+    j->scratch = op_alloc(c, j->scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
+    if (c->dry || !j->cols)
+        return;
+    size_t chunks = (j->gate->rows + j->rows_chunk - 1) / j->rows_chunk * j->blocks;
+    team_run_after(c->team, first, &(struct team_work){swiglu_chunk, j, chunks, true});
+}
+
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up)
 {
     if (gate->lora || up->lora || gate->order || up->order)
         return swiglu_apart(c, x, gate, up);
     struct linear_x in;
-    struct swiglu_job j = {.kern = c->kern,
-                           .x = &in,
-                           .cols = x.rows,
-                           .rows_chunk = SWIGLU_ROWS,
-                           .gate = gate,
-                           .up = up,
-                           .y = op_tensor(c, x.rows, gate->rows)};
-    size_t mark = c->used;
-    linear_prepare(c, &in, x.data, x.cols, x.cols, x.rows,
-                   linear_form(c->kern, gate, c->fine) | linear_form(c->kern, up, c->fine));
-    if (x.rows <= LINEAR_FEW)
-        j.rows_chunk = linear_rows_chunk(c, gate->rows, x.rows);
-    /* Never less than fewer columns take: a dry run plans with the most. */
-    j.scratch_floats =
-        2 * num_max(x.rows * SWIGLU_ROWS, num_min(x.rows, LINEAR_FEW) * LINEAR_ROWS_MAX) +
-        num_max(linear_scratch(c->kern, gate), linear_scratch(c->kern, up));
-    j.scratch_floats = num_round_up(j.scratch_floats, 16);
-    j.scratch = op_alloc(c, j.scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
-    if (!c->dry && x.rows) {
-        team_run_near(c->team, swiglu_chunk, &j, (gate->rows + j.rows_chunk - 1) / j.rows_chunk);
+    struct swiglu_job j = {
+        .x = &in, .cols = x.rows, .gate = gate, .up = up, .y = op_tensor(c, x.rows, gate->rows)};
+    size_t mark = c->used, unused = 0;
+    struct fill_job fill = {.in = x};
+    fill.forms = linear_needs(c, 2, (const struct weight *[]){gate, up}, &unused);
+    struct team_work first = linear_fill_work(c, &fill, &in);
+    swiglu_run(c, &j, &first);
+    if (!c->dry && x.rows)
         op_record(c,
                   &(struct op_record){.kind = OP_SWIGLU, .out = j.y, .in = {x}, .w = {gate, up}});
-    }
     c->used = mark;
     return j.y;
+}
+
+static struct tensor ffn_apart(struct op_ctx *c, const struct norm_input *in,
+                               const struct weight *gate, const struct weight *up,
+                               const struct weight *down)
+{
+    struct tensor h = op_rmsnorm(c, in->x, in->norm, in->eps);
+    return op_add(c, in->x, op_linear(c, op_swiglu(c, h, gate, up), down, NULL));
+}
+
+struct tensor op_ffn(struct op_ctx *c, const struct norm_input *in, const struct weight *gate,
+                     const struct weight *up, const struct weight *down)
+{
+    const struct weight *w[] = {gate, up, down};
+    size_t mark = c->used, apart = mark, unused = 0;
+    if (!linear_fuses(c, 3, w) || c->dry) {
+        struct tensor y = ffn_apart(c, in, gate, up, down);
+        if (!linear_fuses(c, 3, w))
+            return y;
+        apart = c->used;
+        c->used = mark;
+    }
+    struct linear_x prepared, hidden;
+    struct fill_job fill = {.in = in->x, .norm = in->norm->vec, .eps = in->eps};
+    fill.forms = linear_needs(c, 2, w, &unused);
+    if (fill.forms & 1u << KERN_ACT_F32)
+        fill.keep = op_tensor(c, in->x.rows, in->x.cols).data;
+    struct team_work first = linear_fill_work(c, &fill, &prepared), then = {0};
+    struct swiglu_job j = {.x = &prepared,
+                           .cols = in->x.rows,
+                           .gate = gate,
+                           .up = up,
+                           .y = {NULL, in->x.rows, gate->rows}};
+    j.forms = linear_form(c->kern, down, c->fine);
+    /* Floats: where `down` reads them, or where there are too few columns to cut. */
+    bool floats = j.forms & 1u << KERN_ACT_F32 || in->x.rows <= LINEAR_COLS;
+    struct fill_job second = {.forms = j.forms};
+    if (floats || c->dry) {
+        j.y = op_tensor(c, floats ? in->x.rows : LINEAR_COLS, gate->rows);
+        second.in = j.y;
+        then = linear_fill_work(c, &second, &hidden);
+    }
+    if (!floats || c->dry) {
+        linear_place(c, &hidden, NULL, 0, gate->rows, in->x.rows, j.forms);
+        j.made = &hidden;
+    }
+    swiglu_run(c, &j, &first);
+    linear_sum(c, &hidden, &then, down, NULL, in->x, NULL);
+    c->used = num_max(mark, apart);
+    return in->x;
 }

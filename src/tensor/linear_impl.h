@@ -24,12 +24,55 @@ enum kern_act linear_act(const struct kern *k, const struct weight *w, bool floa
 unsigned linear_form(const struct kern *k, const struct weight *w, bool floats);
 
 /*
- * Prepares `cols` columns of k values, column c at data + c × ldx, in the forms whose bits are set.
- * Memory comes from the context. Runs on the team when there is much of it. Also to be called in a
- * dry run.
+ * Gives `cols` columns of k values their places in the forms whose bits are set; floats are column
+ * c at data + c × ldx. Memory comes from the context. Also to be called in a dry run.
  */
-void linear_prepare(struct op_ctx *c, struct linear_x *x, const float *data, size_t ldx, size_t k,
-                    size_t cols, unsigned forms);
+void linear_place(struct op_ctx *c, struct linear_x *x, const float *data, size_t ldx, size_t k,
+                  size_t cols, unsigned forms);
+
+/*
+ * Fills values [k0, k0 + n) of columns [col0, col0 + cols) of placed forms, value k0 of column
+ * col0 + i at data + i × ldx. k0 is a multiple of 256, and so is n unless it ends the columns.
+ * `rest`: n floats, where columns come in pairs (`fine`). Any thread.
+ */
+void linear_fill(const struct kern *kern, const struct linear_x *x, unsigned forms,
+                 const float *data, size_t ldx, size_t col0, size_t cols, size_t k0, size_t n,
+                 float *rest);
+
+/* Columns of a chunk of filling: all, when waking others is not worth it. */
+size_t linear_fill_columns(const struct op_ctx *c, size_t k, size_t cols);
+
+/*
+ * An input that is made on the way to its products: rows, or their norms. linear_fill_work places
+ * `in` and readies the rest; the work is run by whoever reads the input, as the first stage of its
+ * region. With 0 chunks there is nothing to do.
+ */
+struct fill_job {
+    const struct kern *kern;
+    const struct linear_x *x;
+    unsigned forms;
+    struct tensor in;
+    const float *norm; /* (k), or NULL: as they are */
+    float eps;
+    float *keep;                 /* (rows, k) where the norms are wanted as floats, or NULL */
+    size_t per;                  /* columns of a chunk */
+    float *scratch;              /* per worker: what rounding leaves, then norms */
+    size_t scratch_floats, rest; /* of a worker; of its first part */
+};
+
+struct team_work linear_fill_work(struct op_ctx *c, struct fill_job *j, struct linear_x *x);
+
+/* Whether an op of these products may be fused: no tape sees what is inside of it, and its parts
+   are plain products. A fused op in a dry run takes both ways, since a tape may come later. */
+bool linear_fuses(const struct op_ctx *c, size_t count, const struct weight *const w[]);
+
+/*
+ * sum += x Wᵀ + b, then total += sum (both may be NULL); x is ready (then `first` is NULL), or what
+ * `first` fills in the same region. Its scratch stays taken.
+ */
+void linear_sum(struct op_ctx *c, const struct linear_x *x, const struct team_work *first,
+                const struct weight *w, const struct weight *b, struct tensor sum,
+                const struct tensor *total);
 
 /* Scratch that linear_rows needs of one worker for this weight, in floats; a multiple of 16. */
 size_t linear_scratch(const struct kern *k, const struct weight *w);

@@ -4,7 +4,7 @@
  * Tokens are sorted by expert (a stable counting sort): a *slot* is one token at one of its
  * experts, and the slots of an expert, a *group*, lie together. So each expert is one product of
  * its weights with all of its columns, and its weights are read from memory once however many
- * tokens came to it. Regions of the team:
+ * tokens came to it. Two regions of the team, of two stages each:
  *   input     each slot's row in the forms that products read
  *   gate|up   a chunk is some rows of one expert: both products, then SwiGLU, into the slot's row
  *   hidden    each slot's d_ff values in the forms that products read
@@ -163,7 +163,7 @@ static void prepare_chunk(void *arg, size_t chunk, int worker)
     }
 }
 
-static void moe_prepare(struct op_ctx *c, struct moe_job *j, bool hidden)
+static struct team_work moe_prepare(struct op_ctx *c, struct moe_job *j, bool hidden)
 {
     bool once = !hidden && j->x.rows == 1;
     uint8_t *mem = hidden ? j->h_mem : j->x_mem;
@@ -186,7 +186,8 @@ static void moe_prepare(struct op_ctx *c, struct moe_job *j, bool hidden)
     j->prepare_per = j->prepare_n;
     if (j->prepare_n * (hidden ? j->d_ff : j->d) >= MOE_SERIAL)
         j->prepare_per = num_max(1, j->prepare_n / ((size_t)team_threads(c->team) * 4));
-    team_run(c->team, prepare_chunk, j, (j->prepare_n + j->prepare_per - 1) / j->prepare_per);
+    return (struct team_work){prepare_chunk, j,
+                              (j->prepare_n + j->prepare_per - 1) / j->prepare_per, false};
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
@@ -248,12 +249,14 @@ static void moe_watch(struct op_ctx *c, const struct moe_job *j)
 
 static void moe_piece(struct op_ctx *c, struct moe_job *j)
 {
-    moe_prepare(c, j, false);
-    team_run_near(c->team, gate_chunk, j, j->n_groups * j->gate_chunks);
+    struct team_work input = moe_prepare(c, j, false);
+    struct team_work gate = {gate_chunk, j, j->n_groups * j->gate_chunks, true};
+    team_run_after(c->team, &input, &gate);
     if (c->tape && !c->tape->keep)
         moe_watch(c, j);
-    moe_prepare(c, j, true);
-    team_run_near(c->team, down_chunk, j, (j->d + j->down_rows - 1) / j->down_rows);
+    struct team_work hidden = moe_prepare(c, j, true);
+    struct team_work down = {down_chunk, j, (j->d + j->down_rows - 1) / j->down_rows, true};
+    team_run_after(c->team, &hidden, &down);
 }
 
 /* Memory for pieces of up to `tokens` tokens. All counts depend on shapes and types alone. */

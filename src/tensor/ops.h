@@ -165,12 +165,42 @@ void op_linears(struct op_ctx *c, struct tensor x, size_t count, const struct we
                 const struct weight *const b[], struct tensor y[]);
 
 /*
+ * Fused ops: what some of the others do one after the other, bit by bit, in fewer regions and fewer
+ * passes over activations. With a tape they are those others, so that it sees each.
+ */
+
+/* Rows of x, each over its root mean square, times `norm`. */
+struct norm_input {
+    struct tensor x;
+    const struct weight *norm;
+    float eps;
+};
+
+/* op_rmsnorm and op_linears. Returns the norms; without `keep` they may have no data. */
+struct tensor op_norm_linears(struct op_ctx *c, const struct norm_input *in, bool keep,
+                              size_t count, const struct weight *const w[],
+                              const struct weight *const b[], struct tensor y[]);
+
+/* op_add of `sum` and op_linear of x. */
+struct tensor op_linear_add(struct op_ctx *c, struct tensor sum, struct tensor x,
+                            const struct weight *w, const struct weight *b);
+
+/* op_add of `total` and that. */
+struct tensor op_linear_add_both(struct op_ctx *c, struct tensor total, struct tensor sum,
+                                 struct tensor x, const struct weight *w);
+
+/* The feed-forward part: x + down (silu(gate h) ⊙ up h), h = norm of x. */
+struct tensor op_ffn(struct op_ctx *c, const struct norm_input *in, const struct weight *gate,
+                     const struct weight *up, const struct weight *down);
+
+/*
  * A matrix of its own for each head, over the first w->cols values of the head; what the head has
  * beyond them is carried over behind the product. x (n, heads × (w->cols + more)), w: `heads`
- * weights of one shape → (n, heads × (w->rows + more)).
+ * weights of one shape → (n, heads × (w->rows + more)). With a table `rope` (of `more` values) what
+ * is carried over is rotated, as by op_rope; without (cols = 0) it is not.
  */
 struct tensor op_linear_heads(struct op_ctx *c, struct tensor x, size_t heads,
-                              const struct weight *w);
+                              const struct weight *w, struct tensor rope, bool half);
 
 /* Matrices of many heads with one input: x (n, w->cols) → (n, heads × w->rows). Inside of other
  * ops: no tape sees it. */
@@ -230,6 +260,13 @@ struct tensor op_latent(struct op_ctx *c, struct tensor x, const struct weight *
 struct attention_args {
     size_t layer, n_head, n_kv_head, d_k, d_v;
     float scale; /* of the scores, 1/sqrt(d_k) as a rule */
+
+    /* What becomes of q and k first, when `rope` has columns: op_head_norm of both where there are
+       weights, op_rope of both from value 0 on; or, with `latent_norm`, op_latent of k alone. */
+    struct tensor rope;
+    bool half;
+    float eps;
+    const struct weight *q_norm, *k_norm, *latent_norm;
 };
 
 /*
@@ -239,6 +276,12 @@ struct attention_args {
  */
 struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, struct tensor v,
                            const struct attention_args *a, const struct batch *b);
+
+/* Fused: op_add of x and op_linear of what op_attention gives. */
+struct tensor op_attention_add(struct op_ctx *c, struct tensor x, struct tensor q, struct tensor k,
+                               struct tensor v, const struct attention_args *a,
+                               const struct batch *b, const struct weight *w,
+                               const struct weight *bias);
 
 struct mla_args {
     size_t layer, n_head, d_nope, d_rope, d_v, kv_lora;

@@ -313,7 +313,7 @@ static void test_heads(void **state)
     struct tensor x = op_tensor(&f.c, TOKENS, 3 * WIDE);
     for (size_t i = 0; i < TOKENS * 3 * WIDE; i++)
         x.data[i] = (float)((i * 7919) % 1000) / 500 - 1;
-    struct tensor y = op_linear_heads(&f.c, x, 3, w);
+    struct tensor y = op_linear_heads(&f.c, x, 3, w, (struct tensor){0}, false);
     assert_int_equal(y.cols, 3 * OUT);
     for (size_t h = 0; h < 3; h++) {
         struct tensor one = op_tensor(&f.c, TOKENS, COLS);
