@@ -92,7 +92,8 @@ void http_keep(struct http_exchange *x);
 void http_drop(struct http_exchange *x);
 
 /* Called once, from another thread, when the client has left before the answer was complete; at
-   once when it has already. */
+   once when it has already. With NULL: takes it back; when this returns, `gone` does not run and
+   will not be called. */
 void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg);
 
 /* A header of the answer, before it begins. */
@@ -123,6 +124,9 @@ enum http_stream {
 int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e);
 int http_write(struct http_exchange *x, const char *data, size_t n, struct err *e);
 void http_end(struct http_exchange *x);
+
+/* For the access log: what the request is about (the model), between path and status. */
+void http_about(struct http_exchange *x, const char *what);
 
 /* For the access log, at the end of the line: "prompt 812 (768 cached)  answer 341 …". */
 void http_note(struct http_exchange *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -513,14 +513,14 @@ void hub_stop(struct hub *h)
         pthread_mutex_lock(&h->lock);
     }
     pthread_mutex_unlock(&h->lock);
-    if (h->has_loader)
-        pthread_join(h->loader, NULL);
     pthread_mutex_lock(&h->beat);
     h->ending = true;
     pthread_cond_broadcast(&h->work);
     pthread_mutex_unlock(&h->beat);
     if (h->has_computer)
         pthread_join(h->computer, NULL);
+    if (h->has_loader)
+        pthread_join(h->loader, NULL);
     h->has_loader = h->has_computer = false;
     for (size_t i = 0; i < h->n; i++)
         hub_close_sched(h->model[i]);

@@ -48,8 +48,8 @@ struct job_spec {
     json_t *tools;    /* OpenAI's shape, or NULL */
     json_t *template_vars;     /* chat_template_kwargs */
     bool go_on;                /* the last message is the beginning of the answer */
-    const char *text, *suffix; /* suffix: JOB_FIM, terminated */
-    size_t n_text;
+    const char *text, *suffix; /* suffix: JOB_FIM */
+    size_t n_text, n_suffix;
     const int32_t *ids; /* JOB_IDS; JOB_CHAT: tokens that stand in front (Ollama's "context") */
     size_t n_ids;
     const struct job_input *input; /* JOB_TEXT, JOB_IDS: several instead of `text` or `ids` */
@@ -69,6 +69,8 @@ struct job_spec {
         sampling; /* NAN, or INT_MIN, where the request says nothing: the model's */
     bool seed_given;
     size_t n, max_tokens, min_tokens, ctx;
+    size_t
+        prompt_max; /* with `truncate`: no more tokens of the prompt than these, the last ones; 0 */
     int64_t think_max; /* -1: the server's default; -2: none */
     const char *const *stop;
     size_t n_stop;

@@ -221,7 +221,7 @@ static void read_generate(struct fields *f, struct ollama_request *r)
     size_t n_system = 0;
     p->text = "";
     field_string(f, "prompt", &p->text, &p->n_text, TEXT_MAX);
-    field_string(f, "suffix", &p->suffix, NULL, TEXT_MAX);
+    field_string(f, "suffix", &p->suffix, &p->n_suffix, TEXT_MAX);
     field_string(f, "system", &system, &n_system, TEXT_MAX);
     field_bool(f, "raw", &p->raw);
     field_ids(f, "context", &r->context, &p->n_ids, CONTEXT_MAX, INT32_MAX);
