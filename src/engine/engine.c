@@ -34,7 +34,7 @@ size_t engine_dry(struct engine *g, const struct batch *batch)
     float state = 0; /* its place is enough: nothing is computed */
     dry.dry = true;
     dry.used = dry.peak = 0;
-    b.hidden = g->mtp ? &state : NULL;
+    b.hidden = g->mtp || batch->hidden ? &state : NULL;
     model_forward(g->model, &dry, &b);
     dry.used = 0;
     if (g->mtp)

@@ -201,6 +201,8 @@ struct session_part {
     const int32_t *ids;
     size_t n, want;
     const float *logits; /* out: (want, vocab), valid until the engine computes again; else NULL */
+    bool show;           /* the last layer's normed states are wanted too: */
+    const float *states; /* out: (n, d_model), valid as long; else NULL */
 };
 
 /*

@@ -13,7 +13,7 @@ struct engine_step {
     int32_t *ids;
     uint32_t *pos, *want;
     struct batch_run *runs;
-    float *hidden;         /* (rows, d_model), with the prediction layer */
+    float *hidden;         /* (rows, d_model), with the prediction layer or for who wants states */
     struct session **lent; /* (rows) whose logits are in scratch */
     size_t n_lent;
 };

@@ -841,7 +841,7 @@ int sampler_next(struct sampler *s, const float *logits, int32_t *id, struct err
     return 0;
 }
 
-double sampler_logprob(const float *logits, size_t n_vocab, int32_t id)
+double sampler_logsum(const float *logits, size_t n_vocab)
 {
     float max = -INFINITY;
     for (size_t i = 0; i < n_vocab; i++)
@@ -851,5 +851,10 @@ double sampler_logprob(const float *logits, size_t n_vocab, int32_t id)
     double sum = 0;
     for (size_t i = 0; i < n_vocab; i++)
         sum += exp((double)logits[i] - (double)max);
-    return (double)logits[id] - (double)max - log(sum);
+    return (double)max + log(sum);
+}
+
+double sampler_logprob(const float *logits, size_t n_vocab, int32_t id)
+{
+    return (double)logits[id] - sampler_logsum(logits, n_vocab);
 }

@@ -66,6 +66,8 @@ size_t sampler_probs(struct sampler *s, const float *logits, float *p);
 /* Draws the next token. ERR_FORMAT when logits hold NaN or everything is forbidden. */
 int sampler_next(struct sampler *s, const float *logits, int32_t *id, struct err *e);
 
+/* log of the sum of exp over the raw logits, in double precision; NAN when all are forbidden. */
+double sampler_logsum(const float *logits, size_t n_vocab);
 /* log softmax of the raw logits at one id, in double precision. */
 double sampler_logprob(const float *logits, size_t n_vocab, int32_t id);
 

@@ -27,7 +27,8 @@ struct sched;
 struct request;
 
 struct sched_opts {
-    size_t seqs;         /* sequences that compute at the same time, at most; 0 = 32 */
+    size_t seqs;         /* sequences that compute at the same time, at most; 0 = 32. Not more than
+                            the engine gives logits for in a step (engine_opts.want) */
     size_t budget;       /* tokens of a step, at most; 0 = the engine's */
     size_t queue;        /* requests that wait, at most; 0 = 512 */
     double step_seconds; /* aim for steps while others decode; 0 = 0.15 */
@@ -81,9 +82,10 @@ enum request_event_kind {
     REQUEST_STARTED,  /* admitted: computing begins */
     REQUEST_PROGRESS, /* a piece of the prompt is done: `done` of `total` tokens */
     REQUEST_PROMPT,   /* the prompt is done; with prompt_logprobs: `info` for its tokens from the
-                         second on */
+                         second on, `ids` too */
     REQUEST_PIECE,    /* text, or with logprobs tokens whose text is held back (n = 0) */
-    REQUEST_SAMPLE,   /* a sample ended: `end`, `stop`, `stop_id`, `stats` of this sample */
+    REQUEST_SAMPLE,   /* a sample ended: `end`, `stop`, `stop_id`, `thought_cut`, `stats` of this
+                         sample; `ids` that no piece had, since their text came to nothing */
     REQUEST_EMBEDDED, /* `vector` */
     REQUEST_DONE,     /* the last event, when all samples have ended; `stats` of all together */
     REQUEST_FAILED,   /* the last event instead: `error` */
@@ -96,7 +98,9 @@ struct request_event {
     enum parse_event piece;
     const char *text;
     size_t n;
-    const int32_t *ids; /* (n_info) tokens of this piece; info the same with logprobs, else NULL */
+    const int32_t *ids; /* (n_info) tokens of this piece and, without logprobs, those before it
+                           whose text was held back; `info` the same with logprobs, else NULL. Of
+                           several pieces of one token the first has it */
     const struct token_info *info;
     size_t n_info;
     size_t done, total;

@@ -6,6 +6,9 @@
  * at one session at a time. A step may hold single tokens of some sessions and pieces of others'
  * prompts; the bits are those of sessions alone (tests/model/test_invariance.c).
  *
+ * States of tokens (for embeddings) are what the prediction layer reads too: with them the last
+ * norm is taken of all rows before those whose logits are wanted are selected, the same bits.
+ *
  * A step is added to all of its sessions or, when one has no room, to none. Logits stay where the
  * head wrote them until something else needs the scratch: a session that steps again, as all do in
  * turn, never copies its own (0.6 MB for a vocabulary of 152,000).
@@ -92,14 +95,11 @@ static int step_scratch(struct engine *g, const struct batch *b, struct err *e)
 static struct batch step_gather(struct engine *g, const struct session_part *part, size_t n)
 {
     struct engine_step *t = &g->step;
-    struct batch b = {.ids = t->ids,
-                      .pos = t->pos,
-                      .want = t->want,
-                      .hidden = t->hidden,
-                      .runs = t->runs,
-                      .n_runs = n};
+    struct batch b = {.ids = t->ids, .pos = t->pos, .want = t->want, .runs = t->runs, .n_runs = n};
+    bool show = false;
     for (size_t k = 0; k < n; k++) {
         const struct session_part *p = &part[k];
+        show |= p->show;
         t->runs[k] = (struct batch_run){.seq = &p->s->seq, .row = b.n, .n = p->n, .pos = p->s->n};
         for (size_t i = 0; i < p->n; i++)
             t->pos[b.n + i] = (uint32_t)(p->s->n + i);
@@ -109,10 +109,9 @@ static struct batch step_gather(struct engine *g, const struct session_part *par
             memcpy(t->ids + b.n, p->ids, p->n * sizeof *t->ids);
         b.n += p->n;
     }
-    if (n == 1) {
+    if (n == 1)
         b.ids = part->ids;
-        b.hidden = part->s->hidden;
-    }
+    b.hidden = g->mtp && n == 1 ? part->s->hidden : g->mtp || show ? t->hidden : NULL;
     return b;
 }
 
@@ -125,6 +124,7 @@ static void step_scatter(struct engine *g, struct session_part *part, size_t n, 
         struct session_part *p = &part[k];
         struct session *s = p->s;
         p->logits = p->want ? y.data + row * y.cols : NULL;
+        p->states = p->show ? b->hidden + g->step.runs[k].row * d : NULL;
         row += p->want;
         s->logits = p->want ? y.data + (row - 1) * y.cols : NULL;
         if (p->want)
@@ -138,14 +138,30 @@ static void step_scatter(struct engine *g, struct session_part *part, size_t n, 
     }
 }
 
+/* Memory for states, when somebody wants them for the first time. */
+static int step_states(struct engine *g, const struct session_part *part, size_t n, bool *show,
+                       struct err *e)
+{
+    size_t d = model_config(g->model)->d_model;
+    *show = false;
+    for (size_t k = 0; k < n; k++)
+        *show |= part[k].show;
+    if (!*show || g->step.hidden)
+        return 0;
+    g->step.hidden = calloc(g->step.rows, d * sizeof *g->step.hidden);
+    return g->step.hidden ? 0 : err_nomem(e, g->step.rows * d * sizeof *g->step.hidden, "states");
+}
+
 int engine_forward(struct engine *g, struct session_part *part, size_t n, struct tensor *y,
                    struct err *e)
 {
-    int rc = step_reserve(part, n, e);
+    bool show;
+    int rc = step_states(g, part, n, &show, e);
+    rc = rc ? rc : step_reserve(part, n, e);
     if (rc)
         return rc;
     struct batch b = step_gather(g, part, n);
-    if (n > 1 && (rc = step_scratch(g, &b, e)))
+    if ((n > 1 || show) && (rc = step_scratch(g, &b, e)))
         return rc;
     for (size_t k = 0; k < n; k++) {
         part[k].s->logits = NULL;
