@@ -4,22 +4,25 @@
  * Which of the arguments is the model: with --model none of them; else the first one when it names
  * a model; else, when PONDER_MODEL is set, none.
  */
+#include "base/file.h"
 #include "base/num.h"
 #include "cli/command.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
 #include "cli/repl.h"
 #include "cli/talk.h"
+#include "format/jsonin.h"
+#include "text/grammar.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { RUN_INPUT_MAX = 64 << 20 };
+enum { RUN_INPUT_MAX = 64 << 20, RUN_GRAMMAR_MAX = 16 << 20 };
 
 struct run_options {
-    const char *model, *system;
+    const char *model, *system, *format, *grammar;
     int think, hide_thinking, word_wrap, verbose, json;
     int64_t think_budget;
     struct engine_options engine;
@@ -43,6 +46,10 @@ static const struct opt run_rows[] = {
      .help = "break lines between words on a terminal"},
     {.name = "verbose", .brief = 'v', .kind = OPT_FLAG, .offset = AT(verbose), .env = "PONDER_VERBOSE",
      .help = "tell at the end what it cost: speed, share of the memory bandwidth, memory"},
+    {.name = "format", .kind = OPT_STRING, .arg = "json|SCHEMA", .offset = AT(format),
+     .help = "hold the answer to JSON: any object, or a JSON schema (a file, or its text)"},
+    {.name = "grammar", .alias = "grammar-file", .kind = OPT_STRING, .arg = "FILE", .offset = AT(grammar),
+     .help = "hold the answer to a grammar in llama.cpp's notation (GBNF)"},
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json),
      .help = "print one JSON object with answer, reasoning, tool calls, timings and why it stopped"},
 };
@@ -98,6 +105,46 @@ static int run_prompt(const struct cli *c, int first, struct buf *out, struct er
     return rc;
 }
 
+/* A schema from a file, or as it is when it begins with a brace. */
+static int run_schema(struct grammar **out, const char *text, struct err *e)
+{
+    static const struct jsonin_limits limits = {
+        .depth = 256, .containers = 1 << 20, .values = 1 << 22};
+    struct buf file;
+    json_t *schema = NULL;
+    buf_init(&file, RUN_GRAMMAR_MAX);
+    bool inside = *text == '{';
+    int rc = inside ? buf_puts(&file, text, e) : file_read(&file, text, e);
+    if (!rc) {
+        rc = jsonin_object(&schema, file.data, file.len, &limits, false, e);
+        rc = rc ? rc : grammar_new_schema(out, schema, e);
+        if (rc)
+            err_ctx(e, "--format %.200s", inside ? "" : text);
+    }
+    json_decref(schema);
+    buf_release(&file);
+    return rc;
+}
+
+/* What answers are held to; NULL: nothing. */
+static int run_grammar(struct grammar **out, const struct run_options *o, struct err *e)
+{
+    struct buf file;
+    *out = NULL;
+    if (o->format && o->grammar)
+        return err_set(e, ERR_USAGE, "--format and --grammar exclude each other");
+    if (o->format)
+        return strcmp(o->format, "json") ? run_schema(out, o->format, e) : grammar_new_json(out, e);
+    if (!o->grammar)
+        return 0;
+    buf_init(&file, RUN_GRAMMAR_MAX);
+    int rc = file_read(&file, o->grammar, e);
+    if (!rc && (rc = grammar_new_gbnf(out, file.data, file.len, e)))
+        err_ctx(e, "%.300s", o->grammar);
+    buf_release(&file);
+    return rc;
+}
+
 static int run_once(struct talk *t, const struct buf *prompt, bool json, struct err *e)
 {
     struct view v;
@@ -130,7 +177,7 @@ static int run_once(struct talk *t, const struct buf *prompt, bool json, struct 
 }
 
 static int run_engine(struct cli *c, const struct run_options *o, struct engine *g,
-                      const struct buf *prompt, bool chat, struct err *e)
+                      struct grammar *grammar, const struct buf *prompt, bool chat, struct err *e)
 {
     struct talk t;
     int rc = talk_init(&t, c, g, e);
@@ -140,6 +187,7 @@ static int run_engine(struct cli *c, const struct run_options *o, struct engine 
     t.wrap = o->word_wrap != 0;
     t.verbose = o->verbose;
     t.sampling = o->sampling;
+    t.grammar = grammar;
     if (!rc)
         rc = talk_system(&t, o->system, e);
     if (!rc && o->think >= 0 && chat_thinking(engine_chat(g)) == CHAT_THINK_NONE)
@@ -159,10 +207,12 @@ static int run_run(struct cli *c, const void *opts, struct err *e)
     struct engine_request r = {
         .path = path, .o = &o->engine, .log = &log, .kv_type = ENGINE_KV_AUTO};
     struct engine *g = NULL;
+    struct grammar *grammar = NULL;
     struct buf prompt;
     int first = 0;
     buf_init(&prompt, RUN_INPUT_MAX);
-    int rc = run_model(c, o, path, &first, e);
+    int rc = run_grammar(&grammar, o, e);
+    rc = rc ? rc : run_model(c, o, path, &first, e);
     bool chat = c->n_args <= first && c->term.in_tty && c->term.out_tty;
     if (!rc && chat && o->json)
         rc = err_set(e, ERR_USAGE, "--json needs a prompt");
@@ -178,7 +228,8 @@ static int run_run(struct cli *c, const void *opts, struct err *e)
                      "the weights",
                      path);
     if (!rc)
-        rc = run_engine(c, o, g, &prompt, chat, e);
+        rc = run_engine(c, o, g, grammar, &prompt, chat, e);
+    grammar_unref(grammar);
     engine_free(g);
     buf_release(&r.template_text);
     buf_release(&prompt);
@@ -204,6 +255,8 @@ const struct command cmd_run = {
                 "ponder run model.gguf\n"
                 "# about a file\n"
                 "ponder run model.gguf \"What does this do?\" < main.c\n"
+                "# a form that a program can read\n"
+                "ponder run --format schema.json model.gguf \"Who wrote Emma?\"\n"
                 "# for a script\n"
                 "ponder run --json --temperature 0 model.gguf \"2+2?\" | jq -r .answer\n",
     .spec = {run_groups, NUM_COUNT(run_groups)},

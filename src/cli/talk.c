@@ -237,6 +237,9 @@ static int talk_generate(struct talk_run *r, const struct ids *ids, bool open, s
     p.answer.thinking_open = open;
     p.answer.think_max = t->think_budget == OPT_UNSET ? -1 : t->think_budget;
     p.answer.think_loops = true;
+    p.answer.grammar = t->grammar;
+    p.answer.thinking_may =
+        t->think != 0 && chat_thinking(engine_chat(t->engine)) != CHAT_THINK_NONE;
     int rc = options_sampling_params(&t->sampling, t->engine, &p.sampling, bias, e);
     if (rc)
         return rc;

@@ -21,6 +21,7 @@ struct talk {
     int think;               /* -1 as the model does, 0 without, 1 with thoughts */
     int64_t think_budget;    /* tokens of a thought; OPT_UNSET: as many as the model likes */
     struct sampling_options sampling;
+    struct grammar *grammar; /* of answers, or NULL; not owned */
     bool verbose, hide_thinking, wrap, interactive;
     double bandwidth; /* bytes a second that the machine reads; 0 = not measured yet */
 };

@@ -104,6 +104,8 @@ static int answer_thoughts(struct answer *a, struct err *e)
     int rc = parser_new(&a->parser, p->thinking_open, e);
     if (!rc && p->stream_calls)
         parser_stream_calls(a->parser);
+    if (!rc && p->grammar && !grammar_has_calls(p->grammar))
+        parser_no_calls(a->parser);
     if (!rc && (p->think_max >= 0 || p->think_loops))
         rc = tokenizer_encode(a->tok, closing, sizeof closing - 1, TOKENIZER_SPECIAL, NULL,
                               &a->closing, e);

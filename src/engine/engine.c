@@ -12,6 +12,7 @@
 #include "base/num.h"
 #include "base/quota.h"
 #include "text/chat.h"
+#include "text/grammar.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -301,6 +302,7 @@ void engine_free(struct engine *g)
     kv_pool_free(g->kv);
     model_free(g->model);
     chat_free(g->chat);
+    grammar_vocab_unref(g->grammar_vocab);
     tokenizer_free(g->tok);
     source_free(g->src);
     team_free(g->team);
@@ -331,6 +333,21 @@ const struct tokenizer *engine_tokenizer(const struct engine *g)
 const struct chat *engine_chat(const struct engine *g)
 {
     return g->chat;
+}
+
+int engine_grammar_vocab(struct engine *g, struct grammar_vocab **out, struct err *e)
+{
+    struct grammar_vocab *v = atomic_load(&g->grammar_vocab), *none = NULL;
+    int rc = 0;
+    if (!v && !g->tok)
+        return err_set(e, ERR_UNSUPPORTED, "a model without a tokenizer has no grammars");
+    if (!v && !(rc = grammar_vocab_new(&v, g->tok, e)) &&
+        !atomic_compare_exchange_strong(&g->grammar_vocab, &none, v)) {
+        grammar_vocab_unref(v); /* another thread was first */
+        v = none;
+    }
+    *out = v;
+    return rc;
 }
 
 /* ---- looking inside

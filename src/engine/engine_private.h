@@ -26,6 +26,7 @@ struct engine {
     struct source *src;
     struct tokenizer *tok;
     struct chat *chat;
+    _Atomic(struct grammar_vocab *) grammar_vocab; /* NULL: not made */
     struct model *model;
     struct kv_pool *kv;
     size_t batch; /* tokens of a prefill chunk */

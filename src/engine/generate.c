@@ -123,7 +123,9 @@ int generate(struct session *s, const int32_t *prompt, size_t n, const struct ge
     *st = (struct generate_stats){.prompt_tokens = n};
     /* Models pad their last matrix: rows without a token are not for choosing. */
     size_t vocab = num_min(info->vocab, tokenizer_count(tok));
-    int rc = answer_new(&r.answer, tok, NULL, vocab, &p->sampling, &p->answer, e);
+    struct grammar_vocab *v = NULL;
+    int rc = p->answer.grammar ? engine_grammar_vocab(g, &v, e) : 0;
+    rc = rc ? rc : answer_new(&r.answer, tok, v, vocab, &p->sampling, &p->answer, e);
     rc = rc ? rc : prefill(&r, prompt, n, st, e);
     if (rc)
         goto out;

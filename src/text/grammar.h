@@ -57,6 +57,9 @@ struct grammar_tools {
 
 int grammar_new_tools(struct grammar **out, const struct grammar_tools *t, struct err *e);
 
+/* Was it made by grammar_new_tools? Else what looks like a call in its texts is none. */
+bool grammar_has_calls(const struct grammar *g);
+
 struct grammar *grammar_ref(struct grammar *g);
 void grammar_unref(struct grammar *g); /* NULL is fine */
 

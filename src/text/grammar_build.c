@@ -734,6 +734,11 @@ int gbuild_finish(struct gbuild *b, struct gx *x, struct grammar **out, struct e
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+bool grammar_has_calls(const struct grammar *g)
+{
+    return g->calls;
+}
+
 struct grammar *grammar_ref(struct grammar *g)
 {
     atomic_fetch_add(&g->refs, 1);

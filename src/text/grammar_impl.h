@@ -73,6 +73,7 @@ struct grammar {
     uint16_t *need; /* [n_nodes] frames that the shortest way to RET needs; UINT16_MAX: no way */
     size_t n_nodes, n_edges, n_targets, n_loops, n_texts;
     uint32_t start[3]; /* by enum grammar_thought */
+    bool calls;        /* its texts are tool calls */
     pthread_mutex_t lock;
     struct gmatch *match; /* one for each vocabulary, under the lock */
 };

@@ -182,6 +182,8 @@ int grammar_new_tools(struct grammar **out, const struct grammar_tools *t, struc
     int code = gbuild_init(&b, e);
     struct tools c = {.t = t, .b = &b, .j = {.b = &b}};
     code = code ? code : gbuild_finish(&b, tools_root(&c), out, e);
+    if (!code)
+        (*out)->calls = true;
     gbuild_release(&b);
     return code;
 }

@@ -81,6 +81,7 @@ struct parser {
     bool any_content;
     bool repeat_open; /* the prompt opened the thought: a second <think> is dropped */
     bool stream;      /* calls come in pieces too */
+    bool no_calls;    /* all of the answer is content */
     struct streamed call;
 };
 
@@ -118,6 +119,11 @@ void parser_free(struct parser *p)
 void parser_stream_calls(struct parser *p)
 {
     p->stream = true;
+}
+
+void parser_no_calls(struct parser *p)
+{
+    p->no_calls = true;
 }
 
 bool parser_thinking(const struct parser *p)
@@ -279,7 +285,7 @@ static int step_begin(struct parser *p, struct sink *k, bool *wait)
     *wait = !skip_blank(p, k->final, &n);
     if (*wait)
         return 0;
-    bool json = n < p->hold.len && p->hold.data[n] == '{';
+    bool json = n < p->hold.len && p->hold.data[n] == '{' && !p->no_calls;
     enter(p, json ? JSON : CONTENT);
     p->body = 0;
     p->keys = (struct keys){.depth = 0};
@@ -291,6 +297,10 @@ static int step_content(struct parser *p, struct sink *k, bool *wait)
 {
     static const char *const tags[] = {CALLS_BEGIN, CALL_BEGIN, "<tool_call>", PYTHON, NULL};
     size_t at;
+    if (p->no_calls) {
+        *wait = true;
+        return put(p, k, PARSE_CONTENT, p->hold.len);
+    }
     int tag = find_tag(p, tags, k->final, &at);
     size_t solid = p->solid;
     int code = put(p, k, PARSE_CONTENT, tag < 0 && k->final ? p->hold.len : solid);

@@ -34,6 +34,8 @@ void parser_free(struct parser *p);
  * (arguments before the name, bare JSON) come whole only.
  */
 void parser_stream_calls(struct parser *p);
+/* From now on there are no calls: all of the answer is content, whatever it looks like. */
+void parser_no_calls(struct parser *p);
 
 /*
  * Feeds text; `emit` is called for each event with its text (for PARSE_TOOL_CALL the JSON text).
