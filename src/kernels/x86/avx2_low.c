@@ -15,17 +15,12 @@
  * over them in register tiles of 16 rows × 1..4 columns. Sums of up to 64 columns wait on the
  * stack. Codebook rows are loaded one by one: a gather costs as much or more.
  */
-#include "kernels/x86/avx2_util.h"
+#include "kernels/x86/avx2_dot.h"
 
 #include "base/num.h"
 #include "quant/q_iq_tables.h"
 
 #include <string.h>
-
-enum {
-    TILE_COLS = 4,
-    CHUNK_COLS = 64, /* columns that share an unpacked block */
-};
 
 /* ---- types: constants that fold away ---- */
 
@@ -526,28 +521,11 @@ KERN_INLINE void unpack(struct block *o, enum quant_id t, const uint8_t *panel, 
 KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, const uint8_t *w,
                         const __m256i (*scale)[2], const int8_t *x, size_t C)
 {
-    const int chain = chain_of(t);
     __m256i sum[2][TILE_COLS];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         __m256i v[2] = {load(w + 64 * i), load(w + 64 * i + 32)};
-#pragma GCC unroll 4
-        for (size_t c = 0; c < C; c++) {
-            __m256i a = splat(x + 32 * c + 4 * i);
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m256i p = _mm256_maddubs_epi16(v[h], a);
-                sum[h][c] = keep(i % chain ? _mm256_add_epi16(sum[h][c], p) : p);
-            }
-        }
-        if (i % chain == chain - 1)
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m256i s = scale[sub_of(t) == 16 ? i / 4 : 0][h];
-#pragma GCC unroll 4
-                for (size_t c = 0; c < C; c++)
-                    acc[h][c] = keep(_mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], s)));
-            }
+        dot_part(acc, sum, i, chain_of(t), v, scale[sub_of(t) == 16 ? i / 4 : 0], x, C);
     }
 }
 

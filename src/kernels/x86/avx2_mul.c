@@ -28,14 +28,12 @@
 #include "kernels/kern_internal.h"
 
 #include "base/num.h"
-#include "kernels/x86/avx2_util.h"
+#include "kernels/x86/avx2_dot.h"
 
 #include <string.h>
 
 enum {
-    TILE_COLS = 4,   /* columns of a register tile */
-    CHUNK_COLS = 64, /* columns that share an unpacked block */
-    GROUP = 8,       /* blocks of 32 that are unpacked at once */
+    GROUP = 8, /* blocks of 32 that are unpacked at once */
 };
 
 /* Where weight bytes come from. */
@@ -282,28 +280,12 @@ KERN_INLINE void dot_32(__m256i acc[2][TILE_COLS], enum quant_id t, enum form fo
                         const uint8_t *w, size_t outer, size_t inner, const __m256i (*scale)[2],
                         const int8_t *x, size_t C)
 {
-    const int chain = chain_of(t);
     __m256i sum[2][TILE_COLS];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         __m256i v[2] = {fetch(t, form, w, outer, inner, (size_t)i, 0),
                         fetch(t, form, w, outer, inner, (size_t)i, 1)};
-#pragma GCC unroll 4
-        for (size_t c = 0; c < C; c++) {
-            __m256i a = splat(x + 32 * c + 4 * i);
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m256i p = _mm256_maddubs_epi16(v[h], a);
-                sum[h][c] = keep(i % chain ? _mm256_add_epi16(sum[h][c], p) : p);
-            }
-        }
-        if (i % chain == chain - 1)
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++)
-#pragma GCC unroll 4
-                for (size_t c = 0; c < C; c++)
-                    acc[h][c] = keep(
-                        _mm256_add_epi32(acc[h][c], _mm256_madd_epi16(sum[h][c], scale[0][h])));
+        dot_part(acc, sum, i, chain_of(t), v, scale[0], x, C);
     }
 }
 
