@@ -21,9 +21,10 @@ enum {
     THIN = 4, /* columns that go straight from packed bytes, at most */
     THIN_BYTES = 384 << 10,
     GEMV_PANELS = 4,
-    TILE_COLS = 6, /* columns of a tile of 2 panels: 12 accumulators */
-    NB = 96,       /* f is 12 KiB */
-    FEW = 24,      /* columns whose activations stay in the second cache for any K */
+    TILE_COLS = 6,  /* columns of a tile of 2 panels: 12 accumulators */
+    NB = 96,        /* f is 12 KiB */
+    FEW = 24,       /* columns whose activations stay in the second cache for any K */
+    FLUSH = 0x8040, /* FTZ and DAZ of MXCSR: what chains of BF16 pairs need around FMAs */
 };
 
 /* The arguments of kern_mul.mul; `panel` is the size of one. */
@@ -119,33 +120,56 @@ KERN_INLINE void thin_rows(int t, THIN_FN(fn), const struct mul_args *m)
         thin_some(t, fn, m, first, m->cols - first);
 }
 
-/* Adds the product of G panels, `panel` bytes apart, and column col of x to f. */
-#define GEMV_FN(name)                                                                           \
-    void (*name)(int t, int G, __m512 f[GEMV_PANELS], const uint8_t *w, size_t panel, size_t k, \
-                 const struct kern_x *x, size_t col)
+/* Adds the product of G panels, `panel` bytes apart, and C columns from col on to f. */
+#define GEMV_FN(name)                                                                              \
+    void (*name)(int t, int G, int C, __m512 f[GEMV_PANELS][THIN], const uint8_t *w, size_t panel, \
+                 size_t k, const struct kern_x *x, size_t col)
 
-KERN_INLINE void gemv_panels(int t, int G, GEMV_FN(fn), const struct mul_args *m, size_t p)
+KERN_INLINE void gemv_panels(int t, int G, int C, GEMV_FN(fn), const struct mul_args *m, size_t r)
 {
-    __m512 f[GEMV_PANELS];
-    size_t valid = m->rows - 16 * (p + (size_t)G - 1); /* rows of the last panel, or more */
+    __m512 f[GEMV_PANELS][THIN];
 #pragma GCC unroll 4
     for (int g = 0; g < G; g++)
-        f[g] = _mm512_setzero_ps();
-    fn(t, G, f, m->w + p * m->panel, m->panel, m->k, m->x, m->col0);
 #pragma GCC unroll 4
-    for (int g = 0; g < G; g++)
-        _mm512_mask_storeu_ps(m->y + 16 * (p + (size_t)g),
-                              g < G - 1 || valid >= 16 ? 0xffff : (__mmask16)((1u << valid) - 1),
-                              f[g]);
+        for (int c = 0; c < C; c++)
+            f[g][c] = _mm512_setzero_ps();
+    fn(t, G, C, f, m->w + r / 16 * m->panel, m->panel, m->k, m->x, m->col0);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++) {
+        size_t row = r + 16 * (size_t)g;
+        __mmask16 valid = (__mmask16)(m->rows - row < 16 ? (1u << (m->rows - row)) - 1 : 0xffff);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+            _mm512_mask_storeu_ps(m->y + (size_t)c * m->ldy + row, valid, f[g][c]);
+    }
 }
 
-KERN_INLINE void gemv_rows(int t, GEMV_FN(fn), const struct mul_args *m)
+/* All rows, G panels side by side. */
+KERN_INLINE void gemv_rows(int t, int G, int C, GEMV_FN(fn), const struct mul_args *m)
 {
-    size_t n = (m->rows + 15) / 16, p = 0;
-    for (; p + GEMV_PANELS <= n; p += GEMV_PANELS)
-        gemv_panels(t, GEMV_PANELS, fn, m, p);
-    for (; p < n; p++)
-        gemv_panels(t, 1, fn, m, p);
+    size_t r = 0;
+    for (; r + 16 * (size_t)(G - 1) < m->rows; r += 16 * (size_t)G)
+        gemv_panels(t, G, C, fn, m, r);
+    for (; r < m->rows; r += 16)
+        gemv_panels(t, 1, C, fn, m, r);
+}
+
+/* Up to THIN columns, with as many chains of sums as there are registers for. */
+KERN_INLINE void gemv_some(int t, GEMV_FN(fn), const struct mul_args *m)
+{
+    switch (m->cols) {
+    case 1:
+        gemv_rows(t, 4, 1, fn, m);
+        break;
+    case 2:
+        gemv_rows(t, 4, 2, fn, m);
+        break;
+    case 3:
+        gemv_rows(t, 2, 3, fn, m);
+        break;
+    default:
+        gemv_rows(t, 2, 4, fn, m);
+    }
 }
 
 /* f from y or to y: `rows` rows (at most 32 count) of n columns. */
@@ -163,6 +187,24 @@ KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_
         }
     }
 }
+
+/* A tile for each number of columns, and the table of them: `call` with its arguments at a and its
+   number of columns as COLS. Not inlined, so that each has the registers to itself. */
+#define TILE_FN(name, args, C, call)                                       \
+    static __attribute__((noinline)) void name##_##C(const struct args *a) \
+    {                                                                      \
+        enum { COLS = C };                                                 \
+        call;                                                              \
+    }
+#define TILES(name, args, call)                                                       \
+    TILE_FN(name, args, 1, call)                                                      \
+    TILE_FN(name, args, 2, call)                                                      \
+    TILE_FN(name, args, 3, call)                                                      \
+    TILE_FN(name, args, 4, call)                                                      \
+    TILE_FN(name, args, 5, call)                                                      \
+    TILE_FN(name, args, 6, call)                                                      \
+    static void (*const name[])(const struct args *) = {name##_1, name##_2, name##_3, \
+                                                        name##_4, name##_5, name##_6};
 
 /* A tile's sums of floats into f: scaled and added, or, where d is NULL, in its place. */
 KERN_INLINE void tile_end(int C, float (*f)[2][16], __m512 acc[2][TILE_COLS], const __m512 *d)

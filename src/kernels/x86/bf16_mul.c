@@ -19,7 +19,6 @@ enum {
     PART_STEPS = 8,    /* activations of NB columns of a part of K are 192 KiB */
     FP8_GROUP = 64 + BLOCK * 16,
     BF16_GROUP = BLOCK * 32,
-    FLUSH = 0x8040, /* FTZ and DAZ of MXCSR */
 };
 
 enum weights { W_BF16, W_FP8 };
@@ -57,15 +56,13 @@ KERN_INLINE __m512 dot(__m512 f, __m512i w, __m512i x)
 
 /* ---- few columns ---- */
 
-enum { SIDE = 4 }; /* panels side by side at most */
-
 /* s += n pairs of a group of G panels × C columns; at most 16 pairs, of one block of columns. */
-KERN_INLINE void thin_pairs(int t, int G, int C, __m512 s[SIDE][THIN], const uint8_t *w,
+KERN_INLINE void thin_pairs(int t, int G, int C, __m512 s[GEMV_PANELS][THIN], const uint8_t *w,
                             size_t panel, size_t i0, size_t n, const uint16_t *x, size_t ahead)
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; i++) {
-        __m512i v[SIDE];
+        __m512i v[GEMV_PANELS];
 #pragma GCC unroll 4
         for (int g = 0; g < G; g++) {
             const uint8_t *p = w + (size_t)g * panel;
@@ -84,11 +81,11 @@ KERN_INLINE void thin_pairs(int t, int G, int C, __m512 s[SIDE][THIN], const uin
     }
 }
 
-KERN_INLINE void thin_group(int t, int G, int C, __m512 f[SIDE][THIN], const uint8_t *w,
+KERN_INLINE void thin_group(int t, int G, int C, __m512 f[GEMV_PANELS][THIN], const uint8_t *w,
                             size_t panel, size_t pairs, const uint16_t *x, size_t step)
 {
     const size_t ahead = fetch_ahead() / (size_t)G;
-    __m512 s[SIDE][THIN];
+    __m512 s[GEMV_PANELS][THIN];
 #pragma GCC unroll 4
     for (int g = 0; g < G; g++)
 #pragma GCC unroll 4
@@ -108,54 +105,43 @@ KERN_INLINE void thin_group(int t, int G, int C, __m512 f[SIDE][THIN], const uin
     }
 }
 
-KERN_INLINE void thin_panels(int t, int G, int C, const struct mul_args *m, size_t r)
+/* A GEMV_FN. */
+KERN_INLINE void thin(int t, int G, int C, __m512 f[GEMV_PANELS][THIN], const uint8_t *w,
+                      size_t panel, size_t k, const struct kern_x *x, size_t col)
 {
-    const size_t step = m->x->cols * 32;
-    const uint16_t *x = m->x->h + m->col0 * 32;
-    const uint8_t *w = m->w + r / 16 * m->panel;
-    __m512 f[SIDE][THIN];
-#pragma GCC unroll 4
-    for (int g = 0; g < G; g++)
-#pragma GCC unroll 4
-        for (int c = 0; c < C; c++)
-            f[g][c] = _mm512_setzero_ps();
-    for (size_t k = 0; k < m->k; k += BLOCK, w += group_bytes(t), x += BLOCK / 32 * step) {
-        size_t n = m->k - k < BLOCK ? m->k - k : BLOCK;
-        thin_group(t, G, C, f, w, m->panel, (n + 1) / 2, x, step);
+    const size_t step = x->cols * 32;
+    const uint16_t *h = x->h + col * 32;
+    for (size_t at = 0; at < k; at += BLOCK, w += group_bytes(t), h += BLOCK / 32 * step) {
+        size_t n = k - at < BLOCK ? k - at : BLOCK;
+        thin_group(t, G, C, f, w, panel, (n + 1) / 2, h, step);
     }
-#pragma GCC unroll 4
-    for (int g = 0; g < G; g++) {
-        size_t row = r + 16 * (size_t)g;
-        __mmask16 valid = (__mmask16)(m->rows - row < 16 ? (1u << (m->rows - row)) - 1 : 0xffff);
-#pragma GCC unroll 4
-        for (int c = 0; c < C; c++)
-            _mm512_mask_storeu_ps(m->y + (size_t)c * m->ldy + row, valid, f[g][c]);
-    }
-}
-
-KERN_INLINE void thin(int t, int G, int C, const struct mul_args *m)
-{
-    size_t r = 0;
-    for (; r + 16 * (size_t)(G - 1) < m->rows; r += 16 * (size_t)G)
-        thin_panels(t, G, C, m, r);
-    for (; r < m->rows; r += 16)
-        thin_panels(t, 1, C, m, r);
 }
 
 /* ---- several columns ---- */
 
-/* n pairs of two panels, which have 64 bytes each, × C columns; d: scales of the panels, or NULL to
-   add to f as it is. */
-KERN_INLINE void tile(int C, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t n,
-                      const uint16_t *x, size_t step, const __m512 *d)
+/* n pairs of two panels, which have 64 bytes each, by columns: blocks of 32 values of a column lie
+   `step` apart. d: scales of the panels, or NULL to add to f as it is. */
+struct tile_args {
+    float (*f)[2][16];
+    const uint8_t *w[2];
+    size_t n;
+    const uint16_t *x;
+    size_t step;
+    const __m512 *d;
+};
+
+KERN_INLINE void tile(int C, const struct tile_args *t)
 {
+    const uint8_t *w0 = t->w[0], *w1 = t->w[1];
+    const uint16_t *x = t->x;
+    const size_t n = t->n;
     __m512 acc[2][TILE_COLS];
 #pragma GCC unroll 6
     for (int c = 0; c < C; c++) {
-        acc[0][c] = d ? _mm512_setzero_ps() : _mm512_load_ps(f[c][0]);
-        acc[1][c] = d ? _mm512_setzero_ps() : _mm512_load_ps(f[c][1]);
+        acc[0][c] = t->d ? _mm512_setzero_ps() : _mm512_load_ps(t->f[c][0]);
+        acc[1][c] = t->d ? _mm512_setzero_ps() : _mm512_load_ps(t->f[c][1]);
     }
-    for (size_t at = 0; at < n; at += 16, x += step)
+    for (size_t at = 0; at < n; at += 16, x += t->step)
 #pragma GCC unroll 4
         for (size_t i = 0; i < (n - at < 16 ? n - at : 16); i++) {
             __m512i v0 = _mm512_load_si512(w0 + 64 * (at + i));
@@ -167,26 +153,10 @@ KERN_INLINE void tile(int C, float (*f)[2][16], const uint8_t *w0, const uint8_t
                 acc[1][c] = dot(acc[1][c], v1, a);
             }
         }
-    tile_end(C, f, acc, d);
+    tile_end(C, t->f, acc, t->d);
 }
 
-#define TILE(C)                                                                                    \
-    static __attribute__((noinline)) void tile_##C(float(*f)[2][16], const uint8_t *w0,            \
-                                                   const uint8_t *w1, size_t n, const uint16_t *x, \
-                                                   size_t step, const __m512 *d)                   \
-    {                                                                                              \
-        tile(C, f, w0, w1, n, x, step, d);                                                         \
-    }
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-TILE(5)
-TILE(6)
-
-static void (*const tiles[])(float (*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t n,
-                             const uint16_t *x, size_t step,
-                             const __m512 *d) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+TILES(tiles, tile_args, tile(COLS, a))
 
 KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t k,
                            size_t s0, size_t s1, const struct kern_x *x, size_t col, size_t cols)
@@ -194,21 +164,24 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
     _Alignas(64) uint8_t wide[2][PAIRS * 64];
     const size_t group = group_bytes(t), groups = (cols + TILE_COLS - 1) / TILE_COLS;
     for (size_t s = s0; s < s1; s++) {
-        const uint8_t *p[2] = {w0 + s * group, w1 + s * group};
-        size_t n = ((k - s * BLOCK < BLOCK ? k - s * BLOCK : BLOCK) + 1) / 2;
+        struct tile_args a = {.w = {w0 + s * group, w1 + s * group}, .step = x->cols * 32};
         size_t next = next_step(w0, w1, 0, group, s, s0, s1);
         const uint16_t *h = x->h + (s * (BLOCK / 32) * x->cols + col) * 32;
         __m512 d[2];
+        a.n = ((k - s * BLOCK < BLOCK ? k - s * BLOCK : BLOCK) + 1) / 2;
+        a.d = t == W_FP8 ? d : NULL;
         for (int g = 0; g < 2 && t == W_FP8; g++) {
-            for (size_t i = 0; i < n; i++)
-                _mm512_store_si512(wide[g] + 64 * i, pair_at(t, p[g], i));
-            d[g] = scale_of(p[g]);
-            p[g] = wide[g];
+            for (size_t i = 0; i < a.n; i++)
+                _mm512_store_si512(wide[g] + 64 * i, pair_at(t, a.w[g], i));
+            d[g] = scale_of(a.w[g]);
+            a.w[g] = wide[g];
         }
         for (size_t g = 0, c = 0, m; g < groups; g++, c += m) {
             m = (cols - c) / (groups - g);
             fetch_next(w0 + next, w1 + next, group, g, groups);
-            tiles[m - 1](f + c, p[0], p[1], n, h + c * 32, x->cols * 32, t == W_FP8 ? d : NULL);
+            a.f = f + c;
+            a.x = h + c * 32;
+            tiles[m - 1](&a);
         }
     }
 }
@@ -217,22 +190,10 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
 
 KERN_INLINE void mul(int t, const struct mul_args *m)
 {
-    switch (m->cols) {
-    case 1:
-        thin(t, 4, 1, m);
-        break;
-    case 2:
-        thin(t, 4, 2, m);
-        break;
-    case 3:
-        thin(t, 2, 3, m);
-        break;
-    case 4:
-        thin(t, 2, 4, m);
-        break;
-    default:
+    if (m->cols <= THIN)
+        gemv_some(t, thin, m);
+    else
         gemm_blocks(t, gemm_pair, m, (m->k + BLOCK - 1) / BLOCK, PART_STEPS);
-    }
 }
 
 /* Not inlined, as MXCSR changes around it. */

@@ -253,30 +253,15 @@ struct tile_args {
     int offset;
 };
 
-#define TILE(name, C, call)                                                     \
-    static __attribute__((noinline)) void name##_##C(const struct tile_args *a) \
-    {                                                                           \
-        enum { COLS = C };                                                      \
-        call;                                                                   \
-    }
-#define TILES(name, call)                                                                  \
-    TILE(name, 1, call)                                                                    \
-    TILE(name, 2, call)                                                                    \
-    TILE(name, 3, call)                                                                    \
-    TILE(name, 4, call)                                                                    \
-    TILE(name, 5, call)                                                                    \
-    TILE(name, 6, call)                                                                    \
-    static void (*const name[])(const struct tile_args *) = {name##_1, name##_2, name##_3, \
-                                                             name##_4, name##_5, name##_6};
-
-TILES(tile_off,
+TILES(tile_off, tile_args,
       tile_q32(true, false, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
-TILES(tile_min, tile_q32(false, true, COLS, 0, a->f, a->s, a->blocks, a->x, a->block, a->col))
-TILES(tile_both,
+TILES(tile_min, tile_args,
+      tile_q32(false, true, COLS, 0, a->f, a->s, a->blocks, a->x, a->block, a->col))
+TILES(tile_both, tile_args,
       tile_q32(true, true, COLS, a->offset, a->f, a->s, a->blocks, a->x, a->block, a->col))
-TILES(tile_q4k, tile_q256(Q4_K, COLS, a->f, a->s, a->x, a->block, a->col))
-TILES(tile_q5k, tile_q256(Q5_K, COLS, a->f, a->s, a->x, a->block, a->col))
-TILES(tile_q6k, tile_q256(Q6_K, COLS, a->f, a->s, a->x, a->block, a->col))
+TILES(tile_q4k, tile_args, tile_q256(Q4_K, COLS, a->f, a->s, a->x, a->block, a->col))
+TILES(tile_q5k, tile_args, tile_q256(Q5_K, COLS, a->f, a->s, a->x, a->block, a->col))
+TILES(tile_q6k, tile_args, tile_q256(Q6_K, COLS, a->f, a->s, a->x, a->block, a->col))
 
 /* ---- loops
  * ------------------------------------------------------------------------------------------ */

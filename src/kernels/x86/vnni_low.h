@@ -478,20 +478,8 @@ struct low_args {
     size_t block, col;
 };
 
-#define LOW_TILE(t, C)                                                           \
-    static __attribute__((noinline)) void t##_tile_##C(const struct low_args *a) \
-    {                                                                            \
-        low_tile(t, C, a->f, a->s, a->x, a->block, a->col);                      \
-    }
-#define LOW_TILES(t)                                              \
-    LOW_TILE(t, 1)                                                \
-    LOW_TILE(t, 2)                                                \
-    LOW_TILE(t, 3)                                                \
-    LOW_TILE(t, 4)                                                \
-    LOW_TILE(t, 5)                                                \
-    LOW_TILE(t, 6)                                                \
-    static void (*const t##_tiles[])(const struct low_args *) = { \
-        t##_tile_1, t##_tile_2, t##_tile_3, t##_tile_4, t##_tile_5, t##_tile_6};
+#define LOW_TILES(t) \
+    TILES(t##_tiles, low_args, low_tile(t, COLS, a->f, a->s, a->x, a->block, a->col))
 
 LOW_TILES(LOW_IQ4_XS)
 LOW_TILES(LOW_Q3_K)
