@@ -102,6 +102,11 @@ struct kern_mul {
     /* The same for one column, where the mul of a weaker level reads memory faster; NULL: mul. */
     void (*mul_one)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
                     const struct kern_x *x, size_t col0, size_t cols);
+
+    /* Where processors of a level take different forms of mul, the one that is not taken here, so
+       that tests reach both on any machine; else NULL. */
+    void (*mul_other)(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                      const struct kern_x *x, size_t col0, size_t cols);
 };
 
 /* Element types of the strided float product. */

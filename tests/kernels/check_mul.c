@@ -321,6 +321,10 @@ static void check_problem(struct checkasm *c, const struct quant_type *t, bool f
     check_same(c, p.y, want, p.ylen, what); /* gaps between columns keep their filling */
     problem_run(c->k, &p, want);
     check_same(c, p.y, want, p.ylen, "second call");
+    if (!f32 && c->k->mul[t->id].mul_other) {
+        c->k->mul[t->id].mul_other(want, p.ldy, p.panels, p.rows, p.k, &p.x, p.col0, p.cols);
+        check_same(c, want, p.y, p.ylen, "the form of other processors");
+    }
     if (c->isa == CPU_SCALAR && kind == KIND_PLAIN && rows * k * cols < 4000000)
         against_decoder(c, &p);
     check_buf_reset(c);
