@@ -545,6 +545,8 @@ static int event(void *arg, struct job *j, const struct request_event *ev, struc
         return r->stream ? stream_end(r, j, ev->sample, e) : 0;
     case REQUEST_DONE:
         r->stats = *ev->stats;
+        if (r->echo_only)
+            r->stats.answer_tokens = 0;
         return done(r, j, e);
     default:
         return 0;
