@@ -174,6 +174,8 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
                                    .progress = o->progress,
                                    .arg = o->progress_arg};
     struct adapter *adapter = NULL;
+    if (o->adapter && !(g->adapter = strdup(o->adapter)))
+        return err_nomem(e, strlen(o->adapter) + 1, "a file name");
     if (o->adapter && (rc = adapter_open(&adapter, o->adapter, e)))
         return rc;
     load.adapter = adapter;
@@ -240,6 +242,8 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     g->batch = o->batch ? o->batch : ENGINE_BATCH;
     g->want = o->want ? o->want : ENGINE_WANT;
     g->mtp = o->mtp;
+    g->act = o->act;
+    g->adapter_merge = o->adapter_merge;
     sampling_default(&g->sampling);
     kern_init(&g->kern, o->isa);
     if (o->act == ENGINE_ACT_F32)
@@ -307,6 +311,7 @@ void engine_free(struct engine *g)
     source_free(g->src);
     team_free(g->team);
     topology_free(g->topology);
+    free(g->adapter);
     free(g);
 }
 

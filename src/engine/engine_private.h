@@ -29,6 +29,9 @@ struct engine {
     _Atomic(struct grammar_vocab *) grammar_vocab; /* NULL: not made */
     struct model *model;
     struct kv_pool *kv;
+    enum engine_act act;
+    char *adapter; /* its path, or NULL */
+    bool adapter_merge;
     size_t batch; /* tokens of a prefill chunk */
     bool mtp;     /* the prediction layer is loaded */
     size_t want;  /* rows of logits in one forward pass, at most */
@@ -46,6 +49,9 @@ struct engine {
 void sampling_default(struct sampler_params *out);
 int sampling_read(struct sampler_params *out, struct source *src, bool r1_family,
                   const struct log *log, struct err *e);
+
+/* What the bits of the KV cache's pages depend on, tokens apart. */
+void engine_identity(const struct engine *g, uint64_t out[2]);
 
 struct session {
     struct engine *g;

@@ -91,6 +91,38 @@ static void fnv1a_is_the_published_one(void **state)
     assert_true(hash_fnv1a("bar", 3, h) == 0x85944171f73967e8u);
 }
 
+/* XXH64 as its authors' library computes it. */
+static void xxh64_is_the_published_one(void **state)
+{
+    static const struct {
+        size_t n;
+        uint64_t plain, seeded;
+    } want[] = {
+        {0, 0xef46db3751d8e999, 0x51e24c0e9077a48c},
+        {1, 0x1f25c8d0bc1f4bb6, 0x20f9f4e3fba1be06},
+        {3, 0x31d2363f52e564c9, 0x076b77199119d7dd},
+        {4, 0x9bb64b7d66ee9fda, 0x27a7e5587a8a5c2e},
+        {7, 0x9a7b149959ce60d8, 0xcff13e1a810bec27},
+        {8, 0xdab99d95c6f90092, 0x841e06da64a07ce8},
+        {12, 0xd52e407833af5133, 0xbffccf3339b09e6a},
+        {31, 0xa2aa5f33cc4a6119, 0x6ba872e910fbce5c},
+        {32, 0x23c3c17ef790fd97, 0x25cc07da699894a9},
+        {33, 0x50a7cfc7ba588784, 0xbf84912d4dea9670},
+        {64, 0x0eb64b3ef6eeb01f, 0xfded24eb11992703},
+        {100, 0xa61f8d4c170fe531, 0xfe1fce732c97c212},
+        {199, 0xf7efd3430a01de39, 0xc4903c6ce2648306},
+    };
+    unsigned char bytes[208];
+    (void)state;
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        for (size_t off = 0; off < 8; off++) {
+            for (size_t k = 0; k < want[i].n; k++)
+                bytes[off + k] = (unsigned char)(k * 7 + 3);
+            assert_true(hash_xxh64(bytes + off, want[i].n, 0) == want[i].plain);
+            assert_true(hash_xxh64(bytes + off, want[i].n, 0x123456789abcdef) == want[i].seeded);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +130,7 @@ int main(void)
         cmocka_unit_test(short_keys_spread),
         cmocka_unit_test(every_input_bit_matters),
         cmocka_unit_test(fnv1a_is_the_published_one),
+        cmocka_unit_test(xxh64_is_the_published_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

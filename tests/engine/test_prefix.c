@@ -42,7 +42,7 @@ static struct prefix *new_prefix(struct engine *g)
 {
     struct prefix *p = NULL;
     struct err e = {0};
-    if (prefix_new(&p, g, &e))
+    if (prefix_new(&p, g, NULL, &e))
         fail_msg("%s", e.text);
     return p;
 }
@@ -78,12 +78,12 @@ static size_t compute(struct prefix *p, struct engine *g, const uint64_t s[2], c
     assert_int_equal(session_len(x), had);
     append(x, ids, n - 1);
     append(x, ids, n); /* the prediction layer is a step behind */
-    prefix_note(p, x, s);
+    prefix_note(p, x, s, 0);
     session_free(x);
     return had;
 }
 
-static size_t pages_of(const struct prefix *p)
+static size_t pages_of(struct prefix *p)
 {
     struct prefix_stats st;
     prefix_stats(p, &st);
@@ -103,7 +103,7 @@ static void check_bits(const char *name, enum quant_id kv, bool mtp)
     for (size_t i = 0; i < LEN; i++)
         ids[i] = (int32_t)((i * 7919 + 3) % vocab);
     assert_int_equal(session_append_all(alone, ids, LEN, all, &e), 0);
-    prefix_note(p, alone, salt);
+    prefix_note(p, alone, salt, 0);
     session_free(alone);
     for (size_t n = 63; n <= LEN; n += n < 66 ? 1 : 61) {
         struct session *s = new_session(g);
@@ -119,7 +119,7 @@ static void check_bits(const char *name, enum quant_id kv, bool mtp)
         way[n / 2] = 7;
         session_truncate(s, n / 2);
         append(s, way, n);
-        prefix_note(p, s, salt);
+        prefix_note(p, s, salt, 0);
         session_truncate(s, n / 2);
         for (size_t i = n / 2; i < n; i++) {
             assert_int_equal(session_append(s, ids + i, 1, &e), 0);
@@ -164,7 +164,7 @@ static void test_drafts(void **state)
         for (size_t i = 200; i < LEN; i++)
             assert_int_equal(session_append(s, ids + i, 1, &e), 0);
         session_drafts(s, &drafted[k], &right[k]);
-        prefix_note(p, s, salt);
+        prefix_note(p, s, salt, 0);
         session_free(s);
     }
     assert_true(drafted[0] > 100);
@@ -230,8 +230,8 @@ static void test_twice(void **state)
     for (size_t n = 50; n <= 300; n += 50)
         for (int k = 0; k < 2; k++) {
             append(s[k], ids, n);
-            prefix_note(p, s[k], salt);
-            prefix_note(p, s[k], salt);
+            prefix_note(p, s[k], salt, 0);
+            prefix_note(p, s[k], salt, 0);
         }
     assert_int_equal(pages_of(p), 4);
     assert_int_equal(engine_pages_unused(g), PAGES - 4 - 2);
@@ -322,7 +322,7 @@ static void test_crowd(void **state)
         assert_true(prefix_evict(p, session_need(s[q], n - session_len(s[q]))) >=
                     session_need(s[q], n - session_len(s[q])));
         append(s[q], ids, n);
-        prefix_note(p, s[q], who);
+        prefix_note(p, s[q], who, 0);
         if (rng_u32(&r) % 4 == 0) {
             size_t cut = rng_u32(&r) % n;
             session_truncate(s[q], cut);
@@ -330,7 +330,7 @@ static void test_crowd(void **state)
                 ids[i] = (int32_t)(rng_u32(&r) % 2);
             prefix_evict(p, session_need(s[q], n - cut));
             append(s[q], ids, n);
-            prefix_note(p, s[q], who);
+            prefix_note(p, s[q], who, 0);
         }
         if (session_feed(alone, ids, n, NULL, NULL, &e))
             fail_msg("%s", e.text);
@@ -359,7 +359,7 @@ static void test_no_memory(void **state)
         struct err e = {0};
         struct prefix *p = NULL;
         fail_alloc_at(n);
-        int rc = prefix_new(&p, g, &e);
+        int rc = prefix_new(&p, g, NULL, &e);
         bool failed = fail_alloc_stop();
         prefix_free(p);
         if (!failed)
