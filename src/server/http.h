@@ -7,7 +7,7 @@
  * tokenizing). While an answer is awaited its connection is suspended; writing to it wakes it. A
  * watcher sees clients that leave, also while nothing is being sent, and calls `gone`. A ticker
  * keeps silent connections alive (spaces before JSON and between lines of NDJSON, comments in event
- * streams).
+ * streams). A client that closes its sending side while it waits has left, as for nginx and Go.
  *
  * An exchange is counted: the server holds it while the connection lives, a handler by http_keep.
  */
@@ -54,6 +54,9 @@ struct http_opts {
     const char *key_file; /* lines "sha256hex [name]", or NULL */
     size_t connections;   /* at most; 0 = 4096, and what the system allows */
     int workers;          /* 0 = 4 */
+    double alive_seconds; /* silence after which an answer that is awaited gives a sign; 0 = 10 */
+    double head_seconds;  /* from the first byte of a request to the end of its head; 0 = 10 */
+    double idle_seconds;  /* without a byte, between requests and inside of bodies; 0 = 60 */
     const struct http_route *route;
     size_t n_route;
     void *arg; /* of handlers */

@@ -19,8 +19,9 @@ static void lines_below_the_level_are_written(void **state)
     log_line(&l, LOG_WARN, "w");
     log_line(&l, LOG_INFO, "i");
     log_line(&l, LOG_DEBUG, "d");
+    log_bare(&l, "bare %d\n", 7); /* without a name, at any level, and still one line */
     fclose(l.out);
-    assert_string_equal(text, "ponder: e1\nponder: warning: w\nponder: i\n");
+    assert_string_equal(text, "ponder: e1\nponder: warning: w\nponder: i\nbare 7 \n");
     free(text);
     log_line(NULL, LOG_ERROR, "nothing");
     log_line(&(struct log){0}, LOG_ERROR, "nothing");

@@ -1,0 +1,456 @@
+/*
+ * Answers: what handlers call, from whatever thread. They only fill the exchange; the network
+ * thread takes it from there when http_wake has let it go on.
+ */
+#include "server/http_private.h"
+
+#include "base/clock.h"
+#include "base/utf8.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- references ------------------------------------------------------------------------------ */
+
+void http_keep(struct http_exchange *x)
+{
+    atomic_fetch_add(&x->refs, 1);
+}
+
+static void exchange_free(struct http_exchange *x)
+{
+    atomic_fetch_sub(&x->h->bodies, x->counted);
+    buf_release(&x->body);
+    buf_release(&x->fields);
+    buf_release(&x->out);
+    free(x->field);
+    free(x->text);
+    free(x->target_text);
+    pthread_mutex_destroy(&x->lock);
+    http_unref(x->h);
+    free(x);
+}
+
+void http_drop(struct http_exchange *x)
+{
+    int refs = atomic_load(&x->refs);
+    do {
+        /* The one that stays is the connection's: nobody else can answer now. */
+        if (refs == 2)
+            http_orphan(x);
+    } while (!atomic_compare_exchange_weak(&x->refs, &refs, refs - 1));
+    if (refs == 1)
+        exchange_free(x);
+}
+
+void http_orphan(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool open = x->c && !x->whole && !x->ended && !x->gone;
+    pthread_mutex_unlock(&x->lock);
+    if (open)
+        http_error(x, 500, NULL, NULL, NULL, "the request was dropped without an answer");
+}
+
+void http_wake(struct http_exchange *x)
+{
+    if (x->suspended && x->c) {
+        x->suspended = false;
+        MHD_resume_connection(x->c);
+    }
+}
+
+void http_gone(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool complete = x->whole || x->ended;
+    void (*fn)(void *arg) = NULL;
+    if (!x->gone && !complete) {
+        x->gone = true;
+        fn = x->gone_fn;
+        buf_release(&x->out);
+        x->sent = 0;
+        http_wake(x);
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (fn)
+        fn(x->gone_arg);
+}
+
+void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
+{
+    pthread_mutex_lock(&x->lock);
+    x->gone_fn = gone;
+    x->gone_arg = arg;
+    bool now = x->gone;
+    pthread_mutex_unlock(&x->lock);
+    if (now && gone)
+        gone(arg);
+}
+
+/* ---- what a request is ----------------------------------------------------------------------- */
+
+const char *http_method(const struct http_exchange *x)
+{
+    return x->method;
+}
+
+const char *http_path(const struct http_exchange *x)
+{
+    return x->path;
+}
+
+const char *http_rest(const struct http_exchange *x)
+{
+    return x->rest ? x->rest : "";
+}
+
+const char *http_query(const struct http_exchange *x, const char *name)
+{
+    for (size_t i = 0; i < x->target.n_param; i++)
+        if (!strcmp(x->target.param[i].name, name))
+            return x->target.param[i].value;
+    return NULL;
+}
+
+const char *http_header(const struct http_exchange *x, const char *name)
+{
+    for (size_t i = 0; i < x->n_field; i++)
+        if (!strcasecmp(x->field[i].name, name))
+            return x->field[i].value;
+    return NULL;
+}
+
+const char *http_body(const struct http_exchange *x, size_t *n)
+{
+    if (n)
+        *n = x->body.len;
+    return x->body.data;
+}
+
+uint64_t http_owner(const struct http_exchange *x)
+{
+    return x->owner;
+}
+
+const char *http_id(const struct http_exchange *x)
+{
+    return x->id;
+}
+
+double http_started(const struct http_exchange *x)
+{
+    return x->started;
+}
+
+void *http_arg(const struct http_exchange *x)
+{
+    return x->h->o.arg;
+}
+
+json_t *http_json(struct http_exchange *x)
+{
+    struct err e = {0};
+    json_error_t bad;
+    const char *s = x->body.data;
+    size_t n = x->body.len;
+    if (n >= 3 && !memcmp(s, "\xef\xbb\xbf", 3)) { /* a byte order mark */
+        s += 3;
+        n -= 3;
+    }
+    if (n == 0)
+        err_set(&e, ERR_FORMAT, "the body is empty: it must be a JSON object");
+    else if (!utf8_valid(s, n))
+        err_set(&e, ERR_FORMAT, "the body is not UTF-8");
+    else
+        http_json_bounds(s, n, &e);
+    if (!e.code) {
+        json_t *v = json_loadb(s, n, JSON_DECODE_ANY, &bad);
+        if (json_is_object(v))
+            return v;
+        if (v)
+            err_set(&e, ERR_FORMAT, "the body must be a JSON object");
+        else
+            err_set(&e, ERR_FORMAT, "the body is not JSON: %.200s (line %d, column %d)", bad.text,
+                    bad.line, bad.column);
+        json_decref(v);
+    }
+    http_error(x, 400, NULL, NULL, NULL, e.text);
+    return NULL;
+}
+
+/* ---- answers in one piece -------------------------------------------------------------------- */
+
+void http_set(struct http_exchange *x, const char *name, const char *value)
+{
+    pthread_mutex_lock(&x->lock);
+    if (!x->begun && !x->whole && http_is_token(name, strlen(name)) &&
+        http_is_value(value, strlen(value)) &&
+        !buf_append(&x->fields, name, strlen(name) + 1, NULL) &&
+        buf_append(&x->fields, value, strlen(value) + 1, NULL))
+        x->fields.len -= strlen(name) + 1; /* both or none */
+    pthread_mutex_unlock(&x->lock);
+}
+
+/* Whether an answer may be begun; takes the lock if so. */
+static bool answer_begin(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    if (!x->whole && !x->stream && !x->gone && !x->ended)
+        return true;
+    pthread_mutex_unlock(&x->lock);
+    return false;
+}
+
+void http_send(struct http_exchange *x, int status, const char *type, const char *body, size_t n)
+{
+    if (!answer_begin(x))
+        return;
+    buf_clear(&x->out);
+    x->status = buf_append(&x->out, body, n, NULL) ? 500 : status;
+    snprintf(x->type, sizeof x->type, "%s", type ? type : "");
+    x->whole = true;
+    http_wake(x);
+    pthread_mutex_unlock(&x->lock);
+}
+
+void http_send_json(struct http_exchange *x, int status, json_t *v)
+{
+    char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    if (text)
+        http_send(x, status, "application/json", text, strlen(text));
+    else
+        http_error(x, 500, NULL, NULL, NULL, "no memory for the answer");
+    free(text);
+    json_decref(v);
+}
+
+/* What a status is called where nothing better is known. */
+static void error_words(int status, const char **type, const char **code)
+{
+    static const struct {
+        int status;
+        const char *type, *code;
+    } rows[] = {
+        {400, "invalid_request_error", "invalid_request_error"},
+        {401, "authentication_error", "invalid_api_key"},
+        {403, "permission_error", "forbidden"},
+        {404, "not_found_error", "not_found"},
+        {405, "invalid_request_error", "method_not_allowed"},
+        {413, "invalid_request_error", "request_too_large"},
+        {415, "invalid_request_error", "unsupported_media_type"},
+        {422, "invalid_request_error", "invalid_parameter"},
+        {429, "rate_limit_error", "rate_limit_exceeded"},
+        {501, "not_implemented_error", "not_implemented"},
+        {503, "overloaded_error", "overloaded"},
+        {504, "timeout_error", "timeout"},
+    };
+    const char *t = status < 500 ? "invalid_request_error" : "server_error";
+    const char *c = status < 500 ? "invalid_request_error" : "internal_error";
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].status == status) {
+            t = rows[i].type;
+            c = rows[i].code;
+        }
+    *type = *type ? *type : t;
+    *code = *code ? *code : c;
+}
+
+static json_t *error_json(const struct http_exchange *x, const char *type, const char *code,
+                          const char *param, const char *text)
+{
+    switch (x->api) {
+    case HTTP_OPENAI:
+        return json_pack("{s{ss ss ss? ss}}", "error", "message", text, "type", type, "param",
+                         param, "code", code);
+    case HTTP_ANTHROPIC:
+        return json_pack("{ss s{ss ss} ss}", "type", "error", "error", "type", type, "message",
+                         text, "request_id", x->id);
+    default:
+        return json_pack("{ss}", "error", text);
+    }
+}
+
+/* A copy whose bytes are all UTF-8: texts of errors quote what came from outside. */
+static void text_clean(char *out, size_t cap, const char *s)
+{
+    size_t n = strlen(s), used = 0;
+    while (n && used + 4 < cap) {
+        uint32_t cp;
+        size_t took = utf8_next(s, n, &cp, NULL);
+        used += utf8_put(out + used, cp);
+        s += took;
+        n -= took;
+    }
+    out[used] = 0;
+}
+
+void http_error(struct http_exchange *x, int status, const char *type, const char *code,
+                const char *param, const char *text)
+{
+    char clean[2 * ERR_TEXT_MAX];
+    struct err e;
+    text_clean(clean, sizeof clean, text);
+    error_words(status, &type, &code);
+    json_t *v = error_json(x, type, code, param, clean);
+    char *s = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    const char *body = s ? s : "{\"error\":\"no memory\"}";
+    json_decref(v);
+    pthread_mutex_lock(&x->lock);
+    bool late = x->begun;
+    /* What was only announced may still become an error. */
+    if (!late && !x->ended)
+        x->stream = false;
+    pthread_mutex_unlock(&x->lock);
+    if (!late) {
+        http_send(x, status, "application/json", body, strlen(body));
+    } else if (!http_write(x, body, strlen(body), &e)) {
+        http_end(x);
+    }
+    free(s);
+}
+
+void http_error_from(struct http_exchange *x, const struct err *e)
+{
+    int status = 500;
+    switch (e->code) {
+    case ERR_USAGE:
+    case ERR_FORMAT:
+    case ERR_LIMIT:
+        status = 400;
+        break;
+    case ERR_NOTFOUND:
+        status = 404;
+        break;
+    case ERR_BUSY:
+        status = 503;
+        http_set(x, "Retry-After", "2");
+        break;
+    case ERR_UNSUPPORTED:
+        status = 501;
+        break;
+    }
+    http_error(x, status, NULL, NULL, NULL, e->text);
+}
+
+/* ---- answers in pieces ----------------------------------------------------------------------- */
+
+static int stream_open(struct http_exchange *x, struct err *e)
+{
+    pthread_mutex_lock(&x->lock);
+    if (!x->gone && !x->ended && x->stream)
+        return 0;
+    pthread_mutex_unlock(&x->lock);
+    return err_set(e, ERR_CANCELLED, "the client has left");
+}
+
+int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
+{
+    static const char *const types[] = {
+        [HTTP_EVENTS] = "text/event-stream",
+        [HTTP_LINES] = "application/x-ndjson",
+        [HTTP_WHOLE] = "application/json",
+    };
+    if (kind != HTTP_WHOLE) {
+        http_set(x, "Cache-Control", "no-cache");
+        http_set(x, "X-Accel-Buffering", "no"); /* nginx would keep pieces back */
+    }
+    if (!answer_begin(x))
+        return err_set(e, ERR_CANCELLED, "the client has left");
+    x->stream = true;
+    x->kind = kind;
+    x->status = 200;
+    x->silent = clock_seconds();
+    buf_clear(&x->out);
+    snprintf(x->type, sizeof x->type, "%s", types[kind]);
+    /* One object may still turn into an error with its status, while nothing has gone out. */
+    if (kind != HTTP_WHOLE) {
+        x->begun = true;
+        http_wake(x);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return 0;
+}
+
+int http_write(struct http_exchange *x, const char *data, size_t n, struct err *e)
+{
+    int rc = stream_open(x, e);
+    if (rc)
+        return rc;
+    if (x->kind != HTTP_WHOLE && x->out.len - x->sent + n > HTTP_PENDING_MAX) {
+        rc = err_set(e, ERR_LIMIT, "the client reads too slowly: more than %d MiB wait for it",
+                     HTTP_PENDING_MAX >> 20);
+    }
+    if (x->sent && x->sent == x->out.len) {
+        x->sent = 0;
+        buf_clear(&x->out);
+    }
+    if (!rc && x->kind == HTTP_EVENTS)
+        rc = buf_puts(&x->out, "data: ", e);
+    if (!rc)
+        rc = buf_append(&x->out, data, n, e);
+    if (!rc && x->kind != HTTP_WHOLE)
+        rc = buf_puts(&x->out, x->kind == HTTP_EVENTS ? "\n\n" : "\n", e);
+    if (rc) { /* a piece that is not whole must not go out; the caller knows, so nobody is told */
+        x->gone = x->cut = true;
+        buf_release(&x->out);
+        x->sent = 0;
+    }
+    x->silent = clock_seconds();
+    if (x->begun || x->gone)
+        http_wake(x);
+    pthread_mutex_unlock(&x->lock);
+    return rc;
+}
+
+void http_end(struct http_exchange *x)
+{
+    if (stream_open(x, NULL))
+        return;
+    if (x->begun)
+        x->ended = true;
+    else
+        x->whole = true;
+    http_wake(x);
+    pthread_mutex_unlock(&x->lock);
+}
+
+void http_alive(struct http_exchange *x, double now)
+{
+    static const char *const signs[] = {
+        [HTTP_EVENTS] = ": keep-alive\n\n",
+        [HTTP_LINES] = " ",
+        [HTTP_WHOLE] = " ",
+    };
+    pthread_mutex_lock(&x->lock);
+    bool waits = x->stream && !x->whole && !x->ended && !x->gone;
+    if (waits && now - x->silent >= x->h->o.alive_seconds && x->sent == x->out.len) {
+        buf_clear(&x->out);
+        x->sent = 0;
+        buf_puts(&x->out, signs[x->kind], NULL);
+        x->begun = true;
+        x->silent = now;
+        http_wake(x);
+    }
+    pthread_mutex_unlock(&x->lock);
+}
+
+/* ---- for the log ----------------------------------------------------------------------------- */
+
+void http_about(struct http_exchange *x, const char *what)
+{
+    pthread_mutex_lock(&x->lock);
+    snprintf(x->about, sizeof x->about, "%s", what);
+    pthread_mutex_unlock(&x->lock);
+}
+
+void http_note(struct http_exchange *x, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&x->lock);
+    vsnprintf(x->note, sizeof x->note, fmt, ap);
+    pthread_mutex_unlock(&x->lock);
+    va_end(ap);
+}
