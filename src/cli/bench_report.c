@@ -124,7 +124,9 @@ void bench_print(const struct bench_results *all, const char *head, enum bench_f
         char test[64], gb[16], read[16], gop[16], peak[16];
         int at = snprintf(test, sizeof test, "%c%zu", r->decode ? 'n' : 'p', r->tokens);
         if (r->sequences > 1)
-            snprintf(test + at, sizeof test - (size_t)at, "x%zu", r->sequences);
+            at += snprintf(test + at, sizeof test - (size_t)at, "x%zu", r->sequences);
+        if (r->sched)
+            snprintf(test + at, sizeof test - (size_t)at, "s");
         bench_cells(gb, read, r->bytes * bench_passes(r), bench_read_share(r));
         bench_cells(gop, peak, bench_ops(r), bench_ops_share(r));
         printf(form == BENCH_TABLE
@@ -153,13 +155,14 @@ static json_t *bench_json_row(const struct bench_result *r)
     for (size_t i = 0; samples && i < r->samples; i++)
         json_array_append_new(samples, json_real(r->rate[i]));
     json_t *o = json_pack(
-        "{ss sI sI sI si sf sf sf so so sf ss so so}", "test", r->decode ? "decode" : "prefill",
-        "tokens", (json_int_t)r->tokens, "depth", (json_int_t)r->depth, "sequences",
-        (json_int_t)r->sequences, "threads", r->threads, "tokens_per_second", bench_median(r),
-        "best_tokens_per_second", r->rate[r->samples - 1], "worst_tokens_per_second", r->rate[0],
-        "samples", samples, "bytes_per_second", bench_json_known(r->bytes * bench_passes(r)),
-        "ops_per_second", bench_ops(r), "arithmetic", bench_math(r), "read_share",
-        bench_json_known(bench_read_share(r)), "ops_share", bench_json_known(bench_ops_share(r)));
+        "{ss sb sI sI sI si sf sf sf so so sf ss so so}", "test", r->decode ? "decode" : "prefill",
+        "scheduler", r->sched, "tokens", (json_int_t)r->tokens, "depth", (json_int_t)r->depth,
+        "sequences", (json_int_t)r->sequences, "threads", r->threads, "tokens_per_second",
+        bench_median(r), "best_tokens_per_second", r->rate[r->samples - 1],
+        "worst_tokens_per_second", r->rate[0], "samples", samples, "bytes_per_second",
+        bench_json_known(r->bytes * bench_passes(r)), "ops_per_second", bench_ops(r), "arithmetic",
+        bench_math(r), "read_share", bench_json_known(bench_read_share(r)), "ops_share",
+        bench_json_known(bench_ops_share(r)));
     if (o)
         json_object_set_new(o, "regions", json_real(r->regions));
     for (int k = 0; o && k < PEAK_KIND_COUNT; k++) {

@@ -9,7 +9,7 @@
 
 /* One measured thing. */
 struct bench_result {
-    bool decode;
+    bool decode, sched; /* sched: through the scheduler */
     int threads;
     size_t tokens, depth, sequences; /* tokens of each sequence */
     double *rate;                    /* (samples) tokens a second of all sequences, ascending */

@@ -27,6 +27,7 @@
 #include "base/rng.h"
 #include "base/team.h"
 #include "cli/bench_report.h"
+#include "cli/bench_sched.h"
 #include "cli/command.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
@@ -49,7 +50,7 @@ enum {
 struct bench_options {
     const char *prefill, *decode, *depth, *parallel, *threads;
     int64_t repeat;
-    int json, markdown;
+    int json, markdown, scheduler;
     struct engine_options engine;
 };
 
@@ -64,6 +65,8 @@ static const struct opt bench_rows[] = {
      .help = "tokens that are in the context before, like 0,4096"},
     {.name = "parallel", .alias = "sequences", .kind = OPT_STRING, .arg = "LIST", .value = "1", .offset = AT(parallel),
      .help = "sequences that decode together, like 1,8,32"},
+    {.name = "scheduler", .kind = OPT_FLAG, .offset = AT(scheduler),
+     .help = "answers also through the scheduler, as a server gives them: sampled, as text (n…s)"},
     {.name = "repeat", .brief = 'r', .kind = OPT_INT, .arg = "N", .min = 1, .max = BENCH_REPEAT_MAX, .value = "5", .offset = AT(repeat),
      .help = "how often each is measured"},
     {.name = "threads", .brief = 't', .kind = OPT_STRING, .arg = "LIST", .shown = "one for each core that this process may use",
@@ -104,6 +107,7 @@ struct bench {
 struct bench_test {
     bool decode;
     size_t tokens, depth, sequences;
+    bool sched; /* through the scheduler */
 };
 
 static int bench_list(struct bench_list *l, const char *name, const char *s, size_t min, size_t max,
@@ -162,6 +166,9 @@ static int bench_each(struct bench *b,
             for (size_t q = 0; q < b->parallel.n && !rc; q++) {
                 struct bench_test t = {true, b->decode.v[i], b->depth.v[d], b->parallel.v[q]};
                 rc = t.tokens ? fn(b, &t, e) : 0;
+                t.sched = true;
+                if (t.tokens && b->o->scheduler && !rc)
+                    rc = fn(b, &t, e);
             }
     }
     return rc;
@@ -191,8 +198,8 @@ static int bench_begin(struct bench *b, const struct bench_test *t, struct err *
 {
     int rc = 0;
     for (size_t q = 0; q < b->parallel.most; q++)
-        session_truncate(b->s[q], q < t->sequences ? t->depth : 0);
-    for (size_t q = 0; q < t->sequences && !rc; q++) {
+        session_truncate(b->s[q], q < t->sequences && !t->sched ? t->depth : 0);
+    for (size_t q = 0; q < t->sequences && !rc && !t->sched; q++) {
         size_t have = session_len(b->s[q]);
         rc = session_append(b->s[q], b->ids + q + have, t->depth - have, e);
         b->done += t->depth;
@@ -206,6 +213,12 @@ static int bench_pass(struct bench *b, const struct bench_test *t, size_t n, dou
                       struct err *e)
 {
     int rc = 0;
+    if (t->sched) {
+        double rate = 0;
+        rc = bench_sched(b->g, b->ids, t->depth, n, t->sequences, &rate, e);
+        *took = rate > 0 ? (double)(n * t->sequences) / rate : INFINITY;
+        return rc;
+    }
     for (size_t q = 0; q < t->sequences; q++)
         session_truncate(b->s[q], t->depth);
     double t0 = clock_seconds();
@@ -260,6 +273,7 @@ static int bench_measure(struct bench *b, const struct bench_test *t, struct err
     r.tokens = t->tokens;
     r.depth = t->depth;
     r.sequences = t->sequences;
+    r.sched = t->sched;
     r.samples = repeat;
     double took;
     int rc = bench_begin(b, t, e);

@@ -463,6 +463,8 @@ run bench "$model" -p 16 -n 4 -r 2 -t 1,2
 exits 0 && says 'p16 ' && says 'n4 ' && says 'this machine with 2 threads'
 run bench "$model" -p 0 -n 2,4 --parallel 1,3 -r 1 -t 2 --markdown
 exits 0 && says '| n4 |' && says '| n2x3 |'
+run bench "$model" -p 0 -n 4 -d 0,70 --parallel 1,3 -r 1 --scheduler
+exits 0 && says 'n4s ' && says 'n4x3 ' && says 'n4x3s '
 run bench "$model" -p 16 -n 4 -d 8 -r 2 -t 1 --json
 exits 0 && says '"test": "decode"' && says '"tokens_per_second":' && says '"samples":'
 run bench "$model" -t 0
