@@ -115,6 +115,7 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *c)
     atomic_store(&x->refs, 1);
     atomic_fetch_add(&h->refs, 1);
     pthread_mutex_init(&x->lock, NULL);
+    pthread_cond_init(&x->told, NULL);
     buf_init(&x->body, 0);
     buf_init(&x->out, ANSWER_MAX);
     buf_init(&x->fields, FIELDS_MAX);

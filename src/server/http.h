@@ -121,6 +121,7 @@ void http_error_from(struct http_exchange *x, const struct err *e);
  */
 enum http_stream {
     HTTP_EVENTS, /* text/event-stream; `data` is put between "data: " and an empty line */
+    HTTP_NAMED,  /* the same; a piece is its event's name, a newline and the data */
     HTTP_LINES,  /* application/x-ndjson; a newline is added */
     HTTP_WHOLE,  /* application/json, one object at the end: kept alive by spaces meanwhile */
 };

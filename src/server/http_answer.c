@@ -69,13 +69,20 @@ void http_gone(struct http_exchange *x)
     if (!x->gone && !complete) {
         x->gone = true;
         fn = x->gone_fn;
+        x->telling = fn != NULL;
         buf_release(&x->out);
         x->sent = 0;
         http_wake(x);
     }
+    void *arg = x->gone_arg;
     pthread_mutex_unlock(&x->lock);
-    if (fn)
-        fn(x->gone_arg);
+    if (!fn)
+        return;
+    fn(arg);
+    pthread_mutex_lock(&x->lock);
+    x->telling = false;
+    pthread_cond_broadcast(&x->told);
+    pthread_mutex_unlock(&x->lock);
 }
 
 void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
@@ -83,6 +90,8 @@ void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
     pthread_mutex_lock(&x->lock);
     x->gone_fn = gone;
     x->gone_arg = arg;
+    while (!gone && x->telling)
+        pthread_cond_wait(&x->told, &x->lock);
     bool now = x->gone;
     pthread_mutex_unlock(&x->lock);
     if (now && gone)
@@ -286,6 +295,20 @@ static void text_clean(char *out, size_t cap, const char *s)
     out[used] = 0;
 }
 
+/* The last event of a stream; where events have names, this one's is "error". */
+static int http_write_error(struct http_exchange *x, const char *body, struct err *e)
+{
+    struct buf named;
+    if (x->kind != HTTP_NAMED)
+        return http_write(x, body, strlen(body), e);
+    buf_init(&named, 4 * ERR_TEXT_MAX);
+    int rc = buf_printf(&named, e, "error\n%s", body);
+    if (!rc)
+        rc = http_write(x, named.data, named.len, e);
+    buf_release(&named);
+    return rc;
+}
+
 void http_error(struct http_exchange *x, int status, const char *type, const char *code,
                 const char *param, const char *text)
 {
@@ -305,7 +328,7 @@ void http_error(struct http_exchange *x, int status, const char *type, const cha
     pthread_mutex_unlock(&x->lock);
     if (!late) {
         http_send(x, status, "application/json", body, strlen(body));
-    } else if (!http_write(x, body, strlen(body), &e)) {
+    } else if (!http_write_error(x, body, &e)) {
         http_end(x);
     }
     free(s);
@@ -349,6 +372,7 @@ int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
 {
     static const char *const types[] = {
         [HTTP_EVENTS] = "text/event-stream",
+        [HTTP_NAMED] = "text/event-stream",
         [HTTP_LINES] = "application/x-ndjson",
         [HTTP_WHOLE] = "application/json",
     };
@@ -386,12 +410,16 @@ int http_write(struct http_exchange *x, const char *data, size_t n, struct err *
         x->sent = 0;
         buf_clear(&x->out);
     }
-    if (!rc && x->kind == HTTP_EVENTS)
+    const char *line = x->kind == HTTP_NAMED ? memchr(data, '\n', n) : NULL;
+    size_t head = line ? (size_t)(line + 1 - data) : 0;
+    if (!rc && line)
+        rc = buf_printf(&x->out, e, "event: %.*s", (int)head, data);
+    if (!rc && (x->kind == HTTP_EVENTS || x->kind == HTTP_NAMED))
         rc = buf_puts(&x->out, "data: ", e);
     if (!rc)
-        rc = buf_append(&x->out, data, n, e);
+        rc = buf_append(&x->out, data + head, n - head, e);
     if (!rc && x->kind != HTTP_WHOLE)
-        rc = buf_puts(&x->out, x->kind == HTTP_EVENTS ? "\n\n" : "\n", e);
+        rc = buf_puts(&x->out, x->kind == HTTP_LINES ? "\n" : "\n\n", e);
     if (rc) { /* a piece that is not whole must not go out; the caller knows, so nobody is told */
         x->gone = x->cut = true;
         buf_release(&x->out);
@@ -420,6 +448,7 @@ void http_alive(struct http_exchange *x, double now)
 {
     static const char *const signs[] = {
         [HTTP_EVENTS] = ": keep-alive\n\n",
+        [HTTP_NAMED] = ": keep-alive\n\n",
         [HTTP_LINES] = " ",
         [HTTP_WHOLE] = " ",
     };

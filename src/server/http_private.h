@@ -154,6 +154,8 @@ struct http_exchange {
     double silent;
     void (*gone_fn)(void *arg);
     void *gone_arg;
+    bool telling; /* gone_fn runs */
+    pthread_cond_t told;
     char about[128], note[256];
 };
 

@@ -305,8 +305,11 @@ static void job_ready(void *arg, const struct hub_use *u, const struct err *why)
     pthread_mutex_lock(&j->lock);
     if (rc)
         job_cut(j, rc, &e);
+    else if (j->spec->count)
+        job_begin(j);
+    j->sum.prompt_tokens = j->spec->count ? job_prompt_tokens(j) : 0;
     pthread_mutex_unlock(&j->lock);
-    if (!rc)
+    if (!rc && !j->spec->count)
         job_submit_more(j);
     pthread_mutex_lock(&j->lock);
     job_unlock(j, !--j->pending);

@@ -77,6 +77,7 @@ struct job_spec {
     const int32_t *stop_id;
     size_t n_stop_id;
     bool ignore_end, stop_shown, special, embed;
+    bool count; /* nothing is computed: REQUEST_DONE tells how many tokens the prompt has */
     int logprobs, prompt_logprobs, priority;
     const char *salt;
     double keep_alive; /* NAN: default */

@@ -279,15 +279,20 @@ int http_write(struct http_exchange *x, const char *data, size_t n, struct err *
 {
     pthread_mutex_lock(&x->lock);
     assert_false(x->ended);
-    assert_null(memchr(data, '\n', n)); /* an event, or a line */
+    const char *name = x->kind == HTTP_NAMED ? memchr(data, '\n', n) : NULL;
+    size_t head = name ? (size_t)(name + 1 - data) : 0;
+    assert_true(name || x->kind != HTTP_NAMED);
+    assert_null(memchr(data + head, '\n', n - head)); /* an event, or a line */
     bool left = x->left;
     if (!left) {
         x->events++;
-        if (x->kind == HTTP_EVENTS)
+        if (name)
+            buf_printf(&x->out, NULL, "event: %.*s\n", (int)head - 1, data);
+        if (name || x->kind == HTTP_EVENTS)
             buf_puts(&x->out, "data: ", NULL);
-        buf_append(&x->out, data, n, NULL);
+        buf_append(&x->out, data + head, n - head, NULL);
         if (x->kind != HTTP_WHOLE)
-            buf_puts(&x->out, x->kind == HTTP_EVENTS ? "\n\n" : "\n", NULL);
+            buf_puts(&x->out, x->kind == HTTP_LINES ? "\n" : "\n\n", NULL);
     }
     if (x->leave_after && x->events >= x->leave_after)
         x->left = true;
