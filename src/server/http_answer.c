@@ -28,6 +28,7 @@ static void exchange_free(struct http_exchange *x)
     free(x->text);
     free(x->target_text);
     pthread_mutex_destroy(&x->lock);
+    pthread_cond_destroy(&x->told);
     http_unref(x->h);
     free(x);
 }

@@ -278,6 +278,38 @@ static void events_are_framed_and_each_is_a_piece(void **state)
     close(fd);
 }
 
+static void named_events_have_their_names(void **state)
+{
+    struct fixture *f = *state;
+    struct http_exchange *x;
+    struct reply r;
+    int fd = job_open(f, "/v1/job", &x);
+    assert_int_equal(http_stream(x, HTTP_NAMED, NULL), 0);
+    put(x, "ping\n{\"type\":\"ping\"}");
+    http_error(x, 500, NULL, NULL, NULL, "broken");
+    http_drop(x);
+    client_read(fd, &r, false);
+    assert_true(r.complete);
+    const char *first = "event: ping\ndata: {\"type\":\"ping\"}\n\nevent: error\ndata: {";
+    assert_int_equal(strncmp(r.body, first, strlen(first)), 0);
+    assert_string_equal(r.body + r.n - 2, "\n\n");
+    reply_free(&r);
+    close(fd);
+}
+
+/* Whoever took it back is not told that the client has left. */
+static void what_was_taken_back_is_not_called(void **state)
+{
+    struct fixture *f = *state;
+    struct http_exchange *x;
+    int fd = job_open(f, "/v1/job", &x);
+    http_on_gone(x, NULL, NULL);
+    close(fd);
+    assert_false(job_gone(f, 1, 0.5));
+    assert_int_not_equal(http_stream(x, HTTP_EVENTS, NULL), 0); /* it did leave */
+    http_drop(x);
+}
+
 static void lines_end_in_one_newline_each(void **state)
 {
     struct fixture *f = *state;
@@ -981,6 +1013,8 @@ int main(void)
         T(head_is_get_without_a_body),
         T(json_is_read_within_bounds),
         T(events_are_framed_and_each_is_a_piece),
+        T(named_events_have_their_names),
+        T(what_was_taken_back_is_not_called),
         T(lines_end_in_one_newline_each),
         T(large_pieces_are_cut_between_characters),
         T(http10_gets_a_stream_up_to_the_end),
