@@ -8,6 +8,10 @@
  * overtakes the first in order; it is let in by ending others when its priority is higher than
  * theirs. With nobody running there is always room: a sample alone may have the whole cache.
  *
+ * Beginnings. A sample takes what the prefix cache has of its timeline; when the disk has more, it
+ * steps aside until that is read, and others may go first. Pages that only the cache holds count as
+ * room: they are evicted when a step needs them. So preempting costs little while memory lasts.
+ *
  * Fairness (Sheng et al. 2024, virtual token counters): an owner is charged a token for each of a
  * prompt and two for each of an answer; among equal priorities the least charged one's request is
  * next. Who comes back after a pause starts where the least charged of those present is, so that
@@ -62,6 +66,22 @@ static int sched_pooling(const struct engine *g)
     return type == 2 ? POOL_FIRST : type == 3 ? POOL_LAST : POOL_MEAN;
 }
 
+static void sched_ring(void *arg)
+{
+    struct sched *s = arg;
+    bell_ring(s->bell);
+}
+
+static int sched_prefix(struct sched *s, struct err *e)
+{
+    struct prefix_opts o = {.disk = s->o.disk,
+                            .disk_bytes = s->o.disk_bytes,
+                            .wake = sched_ring,
+                            .wake_arg = s,
+                            .log = s->o.log};
+    return s->o.prefix ? prefix_new(&s->prefix, s->g, &o, e) : 0;
+}
+
 static int sched_memory(struct sched *s, struct err *e)
 {
     size_t n = s->o.seqs;
@@ -101,6 +121,7 @@ int sched_new(struct sched **out, struct engine *g, const struct sched_opts *o, 
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->grammar_lock, NULL);
     int rc = sched_memory(s, e);
+    rc = rc ? rc : sched_prefix(s, e);
     if (rc)
         sched_free(s);
     else
@@ -126,6 +147,7 @@ void sched_free(struct sched *s)
     err_set(&e, ERR_CANCELLED, "the model is being unloaded");
     if (s->bell) {
         sched_fail_all(s, &e);
+        prefix_free(s->prefix);
         pthread_mutex_lock(&s->bell->lock);
         s->bell->ring = NULL;
         pthread_mutex_unlock(&s->bell->lock);
@@ -454,6 +476,7 @@ void sched_preempt(struct sched *s, struct sample *x)
 {
     sched_leave(s, x);
     sched_wait(s, x);
+    x->asked = false;
     x->stats.preemptions++;
     s->tally.preemptions++;
 }
@@ -471,7 +494,7 @@ static void sched_run(struct sched *s, struct sample *x)
 
 size_t sched_room(const struct sched *s)
 {
-    return engine_pages_unused(s->g);
+    return s->prefix ? prefix_room(s->prefix) : engine_pages_unused(s->g);
 }
 
 /* Pages that a sample that runs will want soon. */
@@ -510,6 +533,58 @@ static void request_begin(struct sched *s, struct request *r)
     request_tell(r, &(struct request_event){.kind = REQUEST_STARTED});
 }
 
+/* Logits or states of all its tokens are wanted: none may come from the cache. */
+static bool sample_computes_all(const struct sample *x)
+{
+    return !x->answer || x->r->rows;
+}
+
+/* Pages that nobody who runs will want soon. */
+static size_t sched_spare(const struct sched *s)
+{
+    size_t room = sched_room(s), wanted = 0;
+    for (size_t i = 0; i < s->n_run; i++)
+        wanted += sample_wants(s->run[i]);
+    return room > wanted ? room - wanted : 0;
+}
+
+/* Without a session: is it worth trying? */
+static bool sample_may_fit(const struct sched *s, const struct sample *x)
+{
+    size_t pages = num_min(x->cap, x->n + SCHED_GROWTH) / KV_PAGE;
+    if (s->prefix && !sample_computes_all(x))
+        pages -= prefix_find(s->prefix, x->r->p.salt, x->ids, x->n) / KV_PAGE;
+    return pages <= sched_spare(s);
+}
+
+static int sample_session(struct sched *s, struct sample *x, struct session *from, struct err *e)
+{
+    struct request *r = x->r;
+    if (from)
+        return session_fork(&x->session, from, e);
+    int rc = session_new(&x->session, s->g, e);
+    if (rc || !s->prefix || sample_computes_all(x))
+        return rc;
+    size_t have = prefix_attach(s->prefix, x->session, r->p.salt, x->ids, x->n);
+    if (!r->started)
+        x->stats.cached_tokens = have;
+    return 0;
+}
+
+/* The disk may have more of its timeline: does it wait for that? */
+static bool sample_fetches(struct sched *s, struct sample *x)
+{
+    struct err e;
+    if (!s->prefix || !s->o.disk || sample_computes_all(x) || sample_timeline(s, x, &e))
+        return false;
+    if (!x->asked)
+        x->ticket = prefix_fetch(s->prefix, x->r->p.salt, x->ids, x->n, sched_spare(s));
+    x->asked = true;
+    if (x->ticket && prefix_fetched(s->prefix, x->ticket))
+        x->ticket = 0;
+    return x->ticket;
+}
+
 bool sched_start(struct sched *s, struct sample *x, struct session *from)
 {
     struct err e;
@@ -517,18 +592,16 @@ bool sched_start(struct sched *s, struct sample *x, struct session *from)
     if (s->n_run == s->o.seqs)
         return false;
     int rc = sample_timeline(s, x, &e);
-    if (!rc)
-        rc = from ? session_fork(&x->session, from, &e) : session_new(&x->session, s->g, &e);
+    if (!rc && s->n_run && !from && !sample_may_fit(s, x))
+        return false;
+    rc = rc ? rc : sample_session(s, x, from, &e);
     if (rc && s->n_run)
         return false; /* memory: perhaps later */
     if (rc) {
         request_fail(s, r, &e);
         return true;
     }
-    size_t want = sample_wants(x);
-    for (size_t i = 0; i < s->n_run; i++)
-        want += sample_wants(s->run[i]);
-    if (s->n_run && want > sched_room(s)) {
+    if (s->n_run && sample_wants(x) > sched_spare(s)) {
         session_free(x->session);
         x->session = NULL;
         return false;
@@ -540,18 +613,24 @@ bool sched_start(struct sched *s, struct sample *x, struct session *from)
 
 /* ---- a step --------------------------------------------------------------------------------- */
 
-static struct sample *sched_next(const struct sched *s)
+/* The first in order of those that do not wait for the disk. */
+static struct sample *sched_next(struct sched *s)
 {
-    struct sample *best = s->waiting;
-    for (struct sample *x = best; x; x = x->next)
-        if (sched_before(x, best))
+    struct sample *best = NULL;
+    for (struct sample *x = s->waiting; x; x = x->next) {
+        if (x->ticket && prefix_fetched(s->prefix, x->ticket))
+            x->ticket = 0;
+        if (!x->ticket && (!best || sched_before(x, best)))
             best = x;
+    }
     return best;
 }
 
 static void sched_admit(struct sched *s)
 {
     for (struct sample *x; (x = sched_next(s));) {
+        if (s->n_run < s->o.seqs && sample_fetches(s, x))
+            continue;
         while (!sched_start(s, x, NULL)) {
             struct sample *worst = s->n_run ? s->run[s->n_run - 1] : NULL;
             if (!worst || worst->r->p.priority <= x->r->p.priority)
@@ -583,8 +662,8 @@ static void sched_reap(struct sched *s)
 static void sched_count(struct sched *s)
 {
     size_t room = sched_room(s), unused = engine_pages_unused(s->g);
-    pthread_mutex_lock(&s->lock);
     struct sched_stats *t = &s->tally;
+    pthread_mutex_lock(&s->lock);
     t->running = s->n_run;
     t->waiting = s->queued;
     for (const struct sample *x = s->waiting; x; x = x->next)
@@ -592,6 +671,14 @@ static void sched_count(struct sched *s)
     t->pages = s->pages;
     t->pages_used = s->pages - room;
     t->pages_cached = room - unused;
+    if (s->prefix) {
+        struct prefix_stats p;
+        prefix_stats(s->prefix, &p);
+        t->prefix_queries = p.asked;
+        t->prefix_hits = p.hit;
+        t->disk_hits = p.disk_hit;
+        t->disk_bytes = p.disk_bytes;
+    }
     t->prompt_speed = s->prompt_seconds > 0 ? s->prompt_tokens / s->prompt_seconds : 0;
     t->answer_speed = s->answer_seconds > 0 ? s->answer_tokens / s->answer_seconds : 0;
     s->stats = *t;

@@ -18,6 +18,7 @@
 #ifndef PONDER_ENGINE_SCHED_IMPL_H
 #define PONDER_ENGINE_SCHED_IMPL_H
 
+#include "engine/prefix.h"
 #include "engine/sched.h"
 
 #include <pthread.h>
@@ -48,6 +49,8 @@ struct sample {
     size_t told;             /* ids before it were delivered */
     struct session *session; /* while it runs */
     struct sample *next;     /* of those that wait */
+    bool asked;              /* the disk, for the beginning of its timeline */
+    uint64_t ticket;         /* of what it said */
 
     /* In a step. */
     size_t take;         /* tokens that it computes */
@@ -100,6 +103,7 @@ struct sched {
     struct bell *bell;
     size_t vocab; /* tokens to choose from */
     pthread_mutex_t grammar_lock;
+    struct prefix *prefix;         /* or NULL */
     struct grammar_vocab *grammar; /* made for the first request with a grammar */
     size_t pages;                  /* of the cache */
     enum { POOL_MEAN, POOL_FIRST, POOL_LAST } pool;
@@ -120,8 +124,8 @@ struct sched {
     size_t n_owner;
     struct session_part *part; /* (seqs) */
     struct sample **of;        /* (seqs) whose part it is */
-    size_t n_part;
-    struct sample **draw; /* (room_draw) those whose next token the step decides */
+    size_t n_part, takes;      /* takes: unused pages, all parts together */
+    struct sample **draw;      /* (room_draw) those whose next token the step decides */
     size_t n_draw, room_draw;
     struct sched_stats tally;
     struct pace {

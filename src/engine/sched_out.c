@@ -356,8 +356,19 @@ static void draw_prepare(struct sched *s)
     }
 }
 
+/* Pages that became full are the prefix cache's too, before anybody ends. */
+static void prefix_share(struct sched *s)
+{
+    for (size_t i = 0; i < s->n_part && s->prefix; i++) {
+        struct sample *x = s->of[i];
+        if (x->answer)
+            prefix_note(s->prefix, x->session, x->r->p.salt, x->r->p.n_prompt);
+    }
+}
+
 void sched_deliver(struct sched *s)
 {
+    prefix_share(s);
     for (size_t i = 0; i < s->n_part; i++)
         prompt_progress(s, s->of[i], &s->part[i]);
     for (size_t i = 0; i < s->n_part; i++)

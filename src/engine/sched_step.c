@@ -33,10 +33,8 @@ static size_t sample_lacks(const struct sample *x)
 /* Pages that the parts planned so far leave. */
 static size_t plan_room(const struct sched *s)
 {
-    size_t room = sched_room(s), taken = 0;
-    for (size_t i = 0; i < s->n_part; i++)
-        taken += session_need(s->of[i]->session, s->of[i]->take);
-    return room > taken ? room - taken : 0;
+    size_t room = sched_room(s);
+    return room > s->takes ? room - s->takes : 0;
 }
 
 static void plan_add(struct sched *s, struct sample *x, size_t take)
@@ -45,6 +43,7 @@ static void plan_add(struct sched *s, struct sample *x, size_t take)
     size_t have = session_len(x->session);
     bool last = have + take == x->n;
     x->take = take;
+    s->takes += session_need(x->session, take);
     s->of[s->n_part] = x;
     s->part[s->n_part++] = (struct session_part){
         .s = x->session,
@@ -154,7 +153,7 @@ void sched_plan(struct sched *s)
 {
     struct err e;
     for (;;) {
-        s->n_part = s->n_draw = 0;
+        s->n_part = s->n_draw = s->takes = 0;
         plan_decodes(s);
         plan_pieces(s);
         if (s->n_part || !s->n_run)
@@ -251,6 +250,8 @@ int sched_compute(struct sched *s, struct err *e)
 {
     size_t prompt = 0, decodes = 0;
     double t = clock_seconds();
+    if (s->prefix)
+        prefix_evict(s->prefix, s->takes);
     bool alone = s->n_part == 1 && s->part[0].n == 1 && s->part[0].want == 1 && s->g->mtp;
     int rc = alone ? step_alone(s, e) : engine_step(s->g, s->part, s->n_part, e);
     if (rc == ERR_NOMEM || rc == ERR_LIMIT) {

@@ -229,8 +229,23 @@ static int truth_emit(void *arg, enum parse_event ev, const char *s, size_t n)
     return 0;
 }
 
+/* An engine of its own: pages that a prefix cache keeps are not unused. */
+static struct engine *alone;
+
+static int open_alone(void **state)
+{
+    alone = open_llama(CTX / 64);
+    return 0;
+}
+
+static int close_alone(void **state)
+{
+    engine_free(alone);
+    return 0;
+}
+
 /* What the request would say alone. */
-static void truth_find(struct engine *g, const struct client *c, size_t sample, struct truth *t)
+static void truth_find(const struct client *c, size_t sample, struct truth *t)
 {
     struct generate_params p = {
         .sampling = c->p.sampling, .answer = c->p.answer, .emit = truth_emit, .arg = t};
@@ -238,17 +253,17 @@ static void truth_find(struct engine *g, const struct client *c, size_t sample, 
     struct err e = {0};
     memset(t, 0, sizeof *t);
     p.sampling.seed += sample;
-    if (session_new(&t->s, g, &e) || generate(t->s, c->p.prompt, c->p.n_prompt, &p, &st, &e))
+    if (session_new(&t->s, alone, &e) || generate(t->s, c->p.prompt, c->p.n_prompt, &p, &st, &e))
         fail_msg("%s", e.text);
     t->ids = session_ids(t->s) + c->p.n_prompt;
     t->n_ids = session_len(t->s) - c->p.n_prompt;
     t->stop = st.stop;
 }
 
-static void assert_truth(struct engine *g, const struct client *c, size_t sample)
+static void assert_truth(const struct client *c, size_t sample)
 {
     struct truth *t = malloc(sizeof *t);
-    truth_find(g, c, sample, t);
+    truth_find(c, sample, t);
     assert_int_equal(c->done, 1);
     assert_int_equal(c->error, 0);
     if (c->end[sample] == REQUEST_CANCELLED || c->end[sample] == REQUEST_DEADLINE) {
@@ -291,7 +306,7 @@ static void test_alone(void **state)
         c->p.answer.n_stop = i == 4 ? 2 : 0;
         submit(s, c);
         run(s);
-        assert_truth(g, c, 0);
+        assert_truth(c, 0);
         assert_int_equal(c->started, 1);
         assert_int_equal(c->prompted, 1);
         assert_int_equal(c->samples, 1);
@@ -306,7 +321,7 @@ static void test_alone(void **state)
 }
 
 /* Requests of all kinds arrive while others run; the cache has room for a few of them. */
-static void crowd(struct engine *g, struct sched *s, size_t n, uint64_t seed, size_t longest)
+static void crowd(struct sched *s, size_t n, uint64_t seed, size_t longest)
 {
     struct client **c = calloc(n, sizeof(void *));
     struct rng rng;
@@ -332,7 +347,7 @@ static void crowd(struct engine *g, struct sched *s, size_t n, uint64_t seed, si
     }
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < c[i]->p.n; k++)
-            assert_truth(g, c[i], k);
+            assert_truth(c[i], k);
         preempted += c[i]->stats.preemptions;
         client_free(c[i]);
     }
@@ -346,7 +361,7 @@ static void test_crowd(void **state)
 {
     struct engine *g = open_llama(400);
     struct sched *s = new_sched(g, NULL);
-    crowd(g, s, 40, 1, 200);
+    crowd(s, 40, 1, 200);
     assert_all_free(s);
     sched_free(s);
     engine_free(g);
@@ -358,7 +373,7 @@ static void test_tiny_cache(void **state)
     struct engine *g = open_llama(12);
     struct sched *s = new_sched(g, NULL);
     struct sched_stats st;
-    crowd(g, s, 32, 2, 240);
+    crowd(s, 32, 2, 240);
     sched_stats(s, &st);
     assert_true(st.preemptions > 0);
     assert_all_free(s);
@@ -374,7 +389,7 @@ static void test_narrow_steps(void **state)
     sched_opts_init(&o);
     o.budget = 17;
     struct sched *s = new_sched(g, &o);
-    crowd(g, s, 12, 3, 100);
+    crowd(s, 12, 3, 100);
     assert_all_free(s);
     sched_free(s);
     engine_free(g);
@@ -392,7 +407,7 @@ static void test_samples(void **state)
     run(s);
     assert_int_equal(c->samples, SAMPLES);
     for (size_t i = 0; i < SAMPLES; i++)
-        assert_truth(g, c, i);
+        assert_truth(c, i);
     assert_memory_not_equal(c->text[0], c->text[1], 8);
     assert_int_equal(c->stats.answer_tokens, c->n_ids[0] + c->n_ids[1] + c->n_ids[2] + c->n_ids[3]);
     /* The prompt was computed once. */
@@ -412,7 +427,7 @@ static void test_samples(void **state)
     submit(s, c);
     run(s);
     for (size_t i = 0; i < SAMPLES; i++)
-        assert_truth(g, c, i);
+        assert_truth(c, i);
     client_free(c);
     assert_all_free(s);
     sched_free(s);
@@ -453,7 +468,7 @@ static void test_cancel(void **state)
     assert_int_equal(c[1]->done, 1);
     run(s);
     for (size_t i = 0; i < 4; i++) {
-        assert_truth(g, c[i], 0);
+        assert_truth(c[i], 0);
         client_free(c[i]);
     }
     assert_all_free(s);
@@ -479,8 +494,8 @@ static void test_deadline(void **state)
     assert_int_equal(a->end[0], REQUEST_DEADLINE);
     assert_true(clock_seconds() >= a->p.deadline);
     run(s);
-    assert_truth(g, a, 0);
-    assert_truth(g, b, 0);
+    assert_truth(a, 0);
+    assert_truth(b, 0);
     client_free(a);
     a = client_new(20, 1); /* too late before it began */
     a->p.deadline = clock_seconds() - 1;
@@ -535,7 +550,7 @@ static void test_priority(void **state)
     assert_memory_equal(order, want, sizeof want);
     assert_int_equal(c[0]->stats.preemptions, 1);
     for (size_t i = 0; i < 4; i++) {
-        assert_truth(g, c[i], 0);
+        assert_truth(c[i], 0);
         client_free(c[i]);
     }
     sched_free(s);
@@ -597,7 +612,7 @@ static void test_refusals(void **state)
     assert_int_equal(sched_submit(s, &x->p, &r, &e), ERR_BUSY);
     assert_null(r);
     run(s);
-    assert_truth(g, f, 0);
+    assert_truth(f, 0);
 
     int32_t many[CTX + 1] = {0};
     x->p.prompt = many;
@@ -668,8 +683,8 @@ static void test_logprobs(void **state)
     submit(s, other);
     submit(s, c);
     run(s);
-    assert_truth(g, c, 0);
-    assert_truth(g, other, 0);
+    assert_truth(c, 0);
+    assert_truth(other, 0);
     known = num_min(known, vocab);
     int32_t ids[CTX];
     float *rows = malloc(CTX * vocab * sizeof *rows);
@@ -704,7 +719,7 @@ static void test_logprobs(void **state)
 static void test_embeddings(void **state)
 {
     struct engine *g = open_llama(64);
-    float *alone[3] = {0};
+    float *apart[3] = {0};
     for (int round = 0; round < 2; round++) {
         struct sched *s = new_sched(g, NULL);
         struct client *c[3], *busy = client_new(40, 9);
@@ -726,20 +741,107 @@ static void test_embeddings(void **state)
                 sum += (double)c[i]->vector[k] * (double)c[i]->vector[k];
             assert_true(fabs(sum - 1) < 1e-6);
             if (round)
-                assert_memory_equal(c[i]->vector, alone[i], 64 * sizeof(float));
+                assert_memory_equal(c[i]->vector, apart[i], 64 * sizeof(float));
             else
-                alone[i] = memcpy(malloc(64 * sizeof(float)), c[i]->vector, 64 * sizeof(float));
+                apart[i] = memcpy(malloc(64 * sizeof(float)), c[i]->vector, 64 * sizeof(float));
             client_free(c[i]);
         }
         if (round)
-            assert_truth(g, busy, 0);
+            assert_truth(busy, 0);
         client_free(busy);
         assert_all_free(s);
         sched_free(s);
     }
-    assert_memory_not_equal(alone[0], alone[1], 64 * sizeof(float));
+    assert_memory_not_equal(apart[0], apart[1], 64 * sizeof(float));
     for (size_t i = 0; i < 3; i++)
-        free(alone[i]);
+        free(apart[i]);
+    engine_free(g);
+}
+
+/* Runs one request of 250 tokens and returns how many of them were found. */
+static size_t cached(struct sched *s, uint64_t salt, size_t same)
+{
+    struct client *c = client_new(250, 3);
+    for (size_t i = same; i < 250; i++)
+        c->prompt[i] = (int32_t)(3 + i % 11);
+    c->p.salt[1] = salt;
+    submit(s, c);
+    for (size_t i = 0; !c->done; i++) {
+        if (!step(s))
+            usleep(1000); /* the disk */
+        assert_true(i < 100000);
+    }
+    assert_truth(c, 0);
+    size_t n = c->stats.cached_tokens;
+    client_free(c);
+    return n;
+}
+
+static void test_prefix(void **state)
+{
+    struct engine *g = open_llama(64);
+    struct sched *s = new_sched(g, NULL);
+    struct sched_stats st;
+    assert_int_equal(cached(s, 1, 250), 0);
+    assert_int_equal(cached(s, 1, 250), 192);
+    assert_int_equal(cached(s, 1, 140), 128);
+    assert_int_equal(cached(s, 2, 250), 0); /* another's */
+    step(s);
+    sched_stats(s, &st);
+    assert_int_equal(st.prefix_hits, 192 + 128);
+    assert_true(st.pages_cached > 0);
+    assert_int_equal(st.pages_used, 0);
+    sched_free(s);
+    /* What a request among others has computed serves the next; nobody waits for room that the
+       cache only keeps. */
+    s = new_sched(g, NULL);
+    crowd(s, 12, 7, 250);
+    assert_int_equal(cached(s, 1, 250), 0);
+    assert_int_equal(cached(s, 1, 250), 192);
+    assert_all_free(s);
+    sched_free(s);
+    /* Without it nothing stays. */
+    struct sched_opts o;
+    sched_opts_init(&o);
+    o.prefix = false;
+    s = new_sched(g, &o);
+    assert_int_equal(cached(s, 1, 250), 0);
+    assert_int_equal(cached(s, 1, 250), 0);
+    sched_stats(s, &st);
+    assert_int_equal(st.pages_cached, 0);
+    sched_free(s);
+    engine_free(g);
+}
+
+static void test_disk(void **state)
+{
+    char dir[] = "/tmp/ponder-sched-XXXXXX", command[64];
+    struct engine *g = open_llama(64);
+    struct sched_opts o;
+    assert_non_null(mkdtemp(dir));
+    sched_opts_init(&o);
+    o.disk = dir;
+    o.disk_bytes = 1 << 30;
+    for (int round = 0; round < 3; round++) {
+        struct sched *s = new_sched(g, &o);
+        struct sched_stats st;
+        assert_int_equal(cached(s, 1, 250), round ? 192 : 0);
+        assert_int_equal(cached(s, 2, 250), round ? 192 : 0);
+        if (round) { /* read while others run */
+            struct client *busy = client_new(20, 8);
+            submit(s, busy);
+            assert_int_equal(cached(s, 3, 100), round > 1 ? 64 * 3 : 0);
+            run(s);
+            assert_truth(busy, 0);
+            client_free(busy);
+            sched_stats(s, &st);
+            assert_true(st.disk_hits >= 2 * 192);
+        }
+        assert_all_free(s);
+        sched_free(s);
+    }
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
     engine_free(g);
 }
 
@@ -839,7 +941,7 @@ static void test_threads(void **state)
     for (size_t i = 0; i < CREW; i++)
         for (size_t k = 0; k < CREW_EACH; k++) {
             for (size_t j = 0; j < member[i].c[k]->p.n; j++)
-                assert_truth(g, member[i].c[k], j);
+                assert_truth(member[i].c[k], j);
             client_free(member[i].c[k]);
         }
     sched_free(w.s);
@@ -877,7 +979,7 @@ static void test_no_memory(void **state)
         if (!rc && !rc_c)
             assert_true(c->done && (!c->error || c->error == ERR_NOMEM));
         if (!rc && !rc_d && !d->error)
-            assert_truth(g, d, 0);
+            assert_truth(d, 0);
         free(t);
         sched_free(s);
         client_free(c);
@@ -897,7 +999,8 @@ int main(void)
         cmocka_unit_test(test_deadline),   cmocka_unit_test(test_priority),
         cmocka_unit_test(test_fairness),   cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_logprobs),   cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_prefix),     cmocka_unit_test(test_disk),
         cmocka_unit_test(test_threads),    cmocka_unit_test(test_no_memory),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_alone, close_alone);
 }
