@@ -7,8 +7,8 @@
  * stands always behind the page before it, and eviction from the end takes ends of paths first.
  *
  * The disk's thread reads into pages that nobody else knows, and they become entries when they come
- * back. Pages on their way to the disk have a holder more until they were copied there; when pages
- * run short, what waits for that is forgotten.
+ * back. Entries on their way to the disk stay until they were copied there; when pages run short,
+ * what waits for that is forgotten.
  */
 #include "engine/prefix.h"
 
@@ -37,10 +37,10 @@ struct prefix_entry {
     uint32_t next;         /* in its slot of the table */
     uint32_t newer, older; /* on the list */
     uint64_t salt[2];
-    uint64_t key;     /* prefix_key, with a disk */
-    uint32_t writing; /* jobs that hold the page */
-    bool from_disk;   /* and not yet attached */
-    double told;      /* when the disk was told of its use */
+    uint64_t key;   /* prefix_key, with a disk */
+    bool writing;   /* a job reads the page: it stays */
+    bool from_disk; /* and not yet attached */
+    double told;    /* when the disk was told of its use */
     int32_t ids[KV_PAGE];
 };
 
@@ -134,7 +134,7 @@ void prefix_free(struct prefix *p)
     }
     for (size_t i = 0; p->entry && i < p->n_entry; i++)
         if (p->entry[i].used)
-            kv_page_drop(p->g->kv, (uint32_t)i);
+            kv_page_forget(p->g->kv, (uint32_t)i);
     free(p->entry);
     free(p->slot);
     free(p->path);
@@ -256,8 +256,7 @@ static void prefix_store(struct prefix *p, const uint32_t *path, size_t k, const
         if (!room)
             break;
         x->jobs++;
-        t->writing++;
-        kv_page_hold(p->g->kv, path[i]);
+        t->writing = true;
     }
     prefix_ids_done(x);
 }
@@ -274,6 +273,7 @@ static void prefix_add(struct prefix *p, uint32_t page, uint32_t parent, const u
     t->children = 0;
     t->next = *slot;
     t->from_disk = false;
+    t->writing = false;
     t->told = clock_seconds();
     if (p->disk)
         t->key = prefix_key(prefix_parent_key(p, parent, salt), ids);
@@ -284,7 +284,7 @@ static void prefix_add(struct prefix *p, uint32_t page, uint32_t parent, const u
         p->entry[parent].children++;
     prefix_link(p, page);
     p->stats.pages++;
-    kv_page_hold(p->g->kv, page);
+    kv_page_keep(p->g->kv, page);
 }
 
 static void prefix_remove(struct prefix *p, uint32_t i)
@@ -299,7 +299,7 @@ static void prefix_remove(struct prefix *p, uint32_t i)
     prefix_unlink(p, i);
     t->used = false;
     p->stats.pages--;
-    kv_page_drop(p->g->kv, i);
+    kv_page_forget(p->g->kv, i);
 }
 
 /* Entries of the beginning of ids, at most n pages, into a path. */
@@ -343,12 +343,10 @@ static void prefix_poll(struct prefix *p)
 {
     for (struct prefix_job j; p->disk && prefix_disk_next(p->disk, &j);) {
         struct prefix_ids *x = j.arg;
-        if (j.write) {
-            p->entry[j.number].writing--;
-            kv_page_drop(p->g->kv, j.number);
-        } else {
+        if (j.write)
+            p->entry[j.number].writing = false;
+        else
             prefix_take_in(p, &j);
-        }
         x->jobs--;
         prefix_ids_done(x);
     }
@@ -474,17 +472,13 @@ void prefix_note(struct prefix *p, struct session *s, const uint64_t salt[2], si
     prefix_store(p, page, num_min(full, prompt / KV_PAGE), s->ids);
 }
 
-/* Nobody holds it but the cache, and the disk's queue. */
-static bool prefix_idle(const struct prefix *p, uint32_t i)
-{
-    return p->entry[i].used && kv_page_holders(p->g->kv, i) == 1 + p->entry[i].writing;
-}
-
+/* Evicts pages that nobody else holds. */
 static void prefix_evict_oldest(struct prefix *p, size_t pages)
 {
     for (uint32_t i = p->oldest, newer; i != NONE && kv_pool_unused(p->g->kv) < pages; i = newer) {
-        newer = p->entry[i].newer;
-        if (prefix_idle(p, i) && !p->entry[i].writing && !p->entry[i].children)
+        const struct prefix_entry *t = &p->entry[i];
+        newer = t->newer;
+        if (kv_page_holders(p->g->kv, i) == 1 && !t->writing && !t->children)
             prefix_remove(p, i);
     }
 }
@@ -501,23 +495,15 @@ size_t prefix_evict(struct prefix *p, size_t pages)
     return kv_pool_unused(p->g->kv);
 }
 
-static size_t prefix_idle_count(const struct prefix *p)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < p->n_entry; i++)
-        n += prefix_idle(p, (uint32_t)i);
-    return n;
-}
-
 size_t prefix_room(const struct prefix *p)
 {
-    return kv_pool_unused(p->g->kv) + prefix_idle_count(p);
+    return kv_pool_unused(p->g->kv) + kv_pool_idle(p->g->kv);
 }
 
 void prefix_stats(struct prefix *p, struct prefix_stats *out)
 {
     prefix_poll(p);
     *out = p->stats;
-    out->idle = prefix_idle_count(p);
+    out->idle = kv_pool_idle(p->g->kv);
     out->disk_bytes = p->disk ? prefix_disk_bytes(p->disk) : 0;
 }

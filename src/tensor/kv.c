@@ -20,6 +20,8 @@ struct kv_pool {
     uint32_t *unused; /* stack of page numbers */
     size_t n_unused;
     uint32_t *holders; /* (n_pages) */
+    bool *kept;        /* (n_pages) one of the holders only keeps it */
+    size_t n_idle;     /* pages whose one holder does */
     size_t fresh;      /* pages from here on were never used: still zero */
 };
 
@@ -77,7 +79,8 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
     p->n_pages = pages;
     p->unused = malloc(pages * sizeof *p->unused);
     p->holders = calloc(pages, sizeof *p->holders);
-    if (!p->unused || !p->holders) {
+    p->kept = calloc(pages, sizeof *p->kept);
+    if (!p->unused || !p->holders || !p->kept) {
         kv_pool_free(p);
         return err_nomem(e, pages * sizeof *p->unused, "the KV cache");
     }
@@ -109,6 +112,7 @@ void kv_pool_free(struct kv_pool *p)
         munmap(p->map, p->map_bytes);
     free(p->unused);
     free(p->holders);
+    free(p->kept);
     free(p);
 }
 
@@ -148,6 +152,7 @@ bool kv_page_take(struct kv_pool *p, uint32_t *page)
 
 void kv_page_hold(struct kv_pool *p, uint32_t page)
 {
+    p->n_idle -= p->kept[page] && p->holders[page] == 1;
     p->holders[page]++;
 }
 
@@ -155,6 +160,25 @@ void kv_page_drop(struct kv_pool *p, uint32_t page)
 {
     if (--p->holders[page] == 0)
         p->unused[p->n_unused++] = page;
+    p->n_idle += p->kept[page] && p->holders[page] == 1;
+}
+
+void kv_page_keep(struct kv_pool *p, uint32_t page)
+{
+    p->holders[page]++;
+    p->kept[page] = true;
+}
+
+void kv_page_forget(struct kv_pool *p, uint32_t page)
+{
+    p->n_idle -= p->holders[page] == 1;
+    p->kept[page] = false;
+    kv_page_drop(p, page);
+}
+
+size_t kv_pool_idle(const struct kv_pool *p)
+{
+    return p->n_idle;
 }
 
 uint32_t kv_page_holders(const struct kv_pool *p, uint32_t page)

@@ -67,6 +67,10 @@ bool kv_page_take(struct kv_pool *p, uint32_t *page);
 void kv_page_hold(struct kv_pool *p, uint32_t page); /* one more holder */
 void kv_page_drop(struct kv_pool *p, uint32_t page); /* one less */
 uint32_t kv_page_holders(const struct kv_pool *p, uint32_t page);
+/* A holder who keeps pages in case somebody wants them, one of a page at most; and no more. */
+void kv_page_keep(struct kv_pool *p, uint32_t page);
+void kv_page_forget(struct kv_pool *p, uint32_t page);
+size_t kv_pool_idle(const struct kv_pool *p);                  /* pages that nobody else holds */
 uint8_t *kv_page_data(const struct kv_pool *p, uint32_t page); /* kv_page_bytes of the shape */
 
 int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, size_t max_tokens, struct err *e);

@@ -85,6 +85,23 @@ static void test_holders(void **state)
     kv_page_hold(p, b.page[0]);
     kv_seq_release(&b);
     assert_int_equal(kv_pool_unused(p), 3);
+    /* Kept in case somebody wants it: idle when nobody does. */
+    assert_true(kv_page_take(p, &page));
+    assert_int_equal(kv_pool_idle(p), 0);
+    kv_page_keep(p, page);
+    assert_int_equal(kv_pool_idle(p), 0);
+    kv_page_drop(p, page);
+    assert_int_equal(kv_pool_idle(p), 1);
+    assert_int_equal(kv_pool_unused(p), 2);
+    assert_int_equal(kv_seq_init(&a, p, 256, &e), 0);
+    assert_int_equal(kv_seq_share(&a, &page, 1, &e), 0);
+    assert_int_equal(kv_pool_idle(p), 0);
+    assert_int_equal(kv_seq_need(&a, 3, 10), 1); /* it is not for writing */
+    kv_seq_release(&a);
+    assert_int_equal(kv_pool_idle(p), 1);
+    kv_page_forget(p, page);
+    assert_int_equal(kv_pool_idle(p), 0);
+    assert_int_equal(kv_pool_unused(p), 3);
     for (int i = 0; i < 3; i++)
         assert_true(kv_page_take(p, &page));
     assert_false(kv_page_take(p, &page));
