@@ -1,10 +1,15 @@
 /*
- * Matrix products: op_linear, op_linears, op_linear_heads, op_swiglu.
+ * Matrix products, alone and with what goes before and after them: op_linears, op_linear_heads,
+ * op_swiglu, op_norm_linears, op_linear_add, op_ffn.
  *
  * One parallel region computes all matrices that share an input. The input is prepared once (int8
  * per 32 or 256 values, BF16, or as it is), then chunks of rows go to the team; within a chunk the
  * kernel runs over all columns, so a chunk's weights are read from memory once. Which rows form a
  * chunk is a pure speed choice: each output is one chain over K (kernels/kern.h).
+ *
+ * Preparing the input (linear_fill.c) is the first stage of the region, and may take the norm with
+ * it. A product that is added to something never exists whole: a chunk computes a block of columns
+ * into the worker's scratch and adds them.
  *
  * Weights that are not packed: with a kernel, 16 rows at a time are packed into the worker's
  * scratch, or into the store where they belong (weight_panel), and the kernel runs over them, the
@@ -162,6 +167,26 @@ struct linear_job {
     size_t scratch_floats, products; /* of one worker; where products begin that are not kept */
 };
 
+/* Rows [r0, r1) of a product into its sums, at most `most` columns at a time. */
+static void linear_chunk_sum(const struct linear_job *j, const struct linear_mat *m, size_t r0,
+                             size_t r1, size_t most, float *scratch)
+{
+    float *part = scratch + j->products;
+    size_t rows = r1 - r0, blocks = (j->cols + most - 1) / most;
+    for (size_t c0 = 0, n; c0 < j->cols; c0 += n, blocks--) {
+        n = (j->cols - c0) / blocks;
+        linear_rows(j->kern, m->x, c0, n, m->w, r0, r1, part, rows, scratch);
+        for (size_t c = 0; c < n; c++) {
+            float *sum = m->sum + (c0 + c) * m->ldy + r0;
+            if (m->bias)
+                j->kern->add(part + c * rows, m->bias + r0, rows);
+            j->kern->add(sum, part + c * rows, rows);
+            if (m->total)
+                j->kern->add(m->total + (c0 + c) * m->ldy + r0, sum, rows);
+        }
+    }
+}
+
 static void linear_chunk(void *arg, size_t chunk, int worker)
 {
     const struct linear_job *j = arg;
@@ -180,20 +205,12 @@ static void linear_chunk(void *arg, size_t chunk, int worker)
             j->kern->add(m->y + c * m->ldy + r0, m->bias + r0, rows);
         return;
     }
-    float *part = scratch + j->products;
-    size_t blocks = (j->cols + LINEAR_COLS - 1) / LINEAR_COLS;
-    for (size_t c0 = 0, n; c0 < j->cols; c0 += n, blocks--) {
-        n = (j->cols - c0) / blocks;
-        linear_rows(j->kern, m->x, c0, n, m->w, r0, r1, part, rows, scratch);
-        for (size_t c = 0; c < n; c++) {
-            float *sum = m->sum + (c0 + c) * m->ldy + r0;
-            if (m->bias)
-                j->kern->add(part + c * rows, m->bias + r0, rows);
-            j->kern->add(sum, part + c * rows, rows);
-            if (m->total)
-                j->kern->add(m->total + (c0 + c) * m->ldy + r0, sum, rows);
-        }
-    }
+    /* Rows that are not packed are packed by each product of them: once for many columns. */
+    bool packed = weight_panels(m->w) != NULL;
+    size_t step = packed ? rows : KERN_ROWS;
+    size_t most = packed ? LINEAR_COLS : (size_t)LINEAR_COLS * LINEAR_ROWS_MAX / KERN_ROWS;
+    for (size_t r = r0; r < r1; r += step)
+        linear_chunk_sum(j, m, r, num_min(r1, r + step), most, scratch);
 }
 
 /* Runs all matrices of the job as one region, after `first` (may be NULL). In a dry run `mat` may
@@ -651,8 +668,10 @@ struct tensor op_ffn(struct op_ctx *c, const struct norm_input *in, const struct
                            .up = up,
                            .y = {NULL, in->x.rows, gate->rows}};
     j.forms = linear_form(c->kern, down, c->fine);
-    /* Floats: where `down` reads them, or where there are too few columns to cut. */
-    bool floats = j.forms & 1u << KERN_ACT_F32 || in->x.rows <= LINEAR_COLS;
+    /* Floats: where `down` reads them, and where columns are not cut: too few, or rows that each
+       block of columns would have to pack. */
+    bool floats = j.forms & 1u << KERN_ACT_F32 || in->x.rows <= LINEAR_COLS ||
+                  !weight_panels(gate) || !weight_panels(up);
     struct fill_job second = {.forms = j.forms};
     if (floats || c->dry) {
         j.y = op_tensor(c, floats ? in->x.rows : LINEAR_COLS, gate->rows);

@@ -1,4 +1,9 @@
-/* Inputs of products, in the forms that products read: see linear_impl.h. */
+/*
+ * Inputs of products, in the forms that products read: rows as they are or their norms, whole
+ * columns or those of their values that somebody has just made. Eight columns are quantized
+ * together, because block-major arrays hold the same block of neighbours side by side. Every value
+ * has one block, whoever fills it and in whatever pieces: that is why pieces are of 256 values.
+ */
 #include "base/num.h"
 #include "tensor/linear_impl.h"
 

@@ -33,12 +33,12 @@ struct loaded {
     struct kv_pool *kv;
 };
 
-static void load(struct loaded *l, const struct tiny_model *m, bool fine)
+static void load(struct loaded *l, const struct tiny_model *m, bool fine, enum model_place place)
 {
     struct err e = {0};
     struct kv_shape shape;
     struct model_config cfg;
-    struct model_load_opts o = {.place = MODEL_PACKED, .memory = SIZE_MAX};
+    struct model_load_opts o = {.place = place, .memory = SIZE_MAX};
     char path[] = "/tmp/ponder-test-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
@@ -131,9 +131,9 @@ static void check_bits(const char *arch, const enum quant_id *types, size_t n_ty
         m.types = types;
         m.n_types = n_types;
     }
-    for (int fine = 0; fine < 2; fine++) {
+    for (int how = 0; how < 3; how++) {
         struct loaded l;
-        load(&l, &m, fine);
+        load(&l, &m, how == 1, how == 2 ? MODEL_MAPPED : MODEL_PACKED);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             size_t n = sizes[i], kinds[KINDS];
             score(&l, n, fused);
@@ -170,7 +170,7 @@ static uint64_t regions(size_t layers, size_t tokens, enum quant_id type)
     m.n_layer = layers;
     m.types = &type;
     m.n_types = 1;
-    load(&l, &m, false);
+    load(&l, &m, false, MODEL_PACKED);
     uint64_t before = team_regions(l.team);
     score(&l, tokens, NULL);
     uint64_t n = team_regions(l.team) - before;
