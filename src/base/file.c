@@ -167,6 +167,7 @@ static void out_forget(struct file_out *f)
 {
     free(f->path);
     free(f->part);
+    free(f->wait);
     *f = (struct file_out){.fd = -1};
 }
 
@@ -207,11 +208,8 @@ int file_out_open(struct file_out *f, const char *path, struct err *e)
     return rc;
 }
 
-int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e)
+static int out_write(const struct file_out *f, const uint8_t *s, size_t n, struct err *e)
 {
-    const char *s = p;
-    if (f->fd < 0)
-        return err_set(e, ERR_IO, "%s: is not open", f->path ? f->path : "output file");
     while (n) {
         ssize_t w = write(f->fd, s, num_min(n, 1 << 30));
         if (w < 0) {
@@ -221,9 +219,42 @@ int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e)
         }
         s += w;
         n -= (size_t)w;
-        f->offset += (uint64_t)w;
     }
     return 0;
+}
+
+/* Writes what waits. */
+static int out_flush(struct file_out *f, struct err *e)
+{
+    size_t n = f->waits;
+    f->waits = 0;
+    return out_write(f, f->wait, n, e);
+}
+
+int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e)
+{
+    const uint8_t *s = p;
+    int rc = 0;
+    if (f->fd < 0)
+        return err_set(e, ERR_IO, "%s: is not open", f->path ? f->path : "output file");
+    while (!rc && n) {
+        size_t take = num_min(n, FILE_CHUNK - f->waits);
+        if (take == FILE_CHUNK) {
+            take = n / FILE_CHUNK * FILE_CHUNK;
+            rc = out_write(f, s, take, e);
+        } else {
+            if (!f->wait && !(f->wait = malloc(FILE_CHUNK)))
+                return err_nomem(e, FILE_CHUNK, f->path);
+            memcpy(f->wait + f->waits, s, take);
+            f->waits += take;
+            if (f->waits == FILE_CHUNK)
+                rc = out_flush(f, e);
+        }
+        s += take;
+        n -= take;
+        f->offset += take;
+    }
+    return rc;
 }
 
 /* Makes the rename last through a power cut. File systems that cannot sync a folder are fine. */
@@ -249,8 +280,10 @@ int file_out_sync(struct file_out *f, struct err *e)
 {
     if (f->fd < 0)
         return err_set(e, ERR_IO, "output file is not open");
-    int rc = 0;
-    if (fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS)
+    int rc = out_flush(f, e);
+    free(f->wait);
+    f->wait = NULL;
+    if (!rc && fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS)
         rc = err_errno(e, "%s: cannot be synced", f->path);
     int fd = f->fd;
     f->fd = -1;

@@ -38,8 +38,16 @@ struct file_out {
     int fd;          /* -1 when closed */
     char *path;      /* final name, owned */
     char *part;      /* temporary name, owned */
-    uint64_t offset; /* bytes written so far */
+    uint64_t offset; /* bytes taken so far */
+    uint8_t *wait;   /* those since the last multiple of FILE_CHUNK: not written yet */
+    size_t waits;
 };
+
+/*
+ * Output is written in whole chunks at multiples of their size: then the page cache holds the file
+ * in 2 MiB pages (ext4, XFS), and mapping it takes a hundredth of the time.
+ */
+enum { FILE_CHUNK = 2 << 20 };
 
 int file_out_open(struct file_out *f, const char *path, struct err *e);
 int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e);

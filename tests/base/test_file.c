@@ -279,7 +279,7 @@ static void output_that_cannot_be_is_named(void **state)
     expect_content("y", "z");
 }
 
-/* A file size limit stands for a full disk. */
+/* A file size limit stands for a full disk. What is shorter than a chunk meets it at the end. */
 static void a_full_disk_is_an_error(void **state)
 {
     struct rlimit old, small;
@@ -289,17 +289,50 @@ static void a_full_disk_is_an_error(void **state)
     signal(SIGXFSZ, SIG_IGN);
     struct file_out f;
     struct err e = {0};
-    static char block[5000];
-    assert_int_equal(file_out_open(&f, at("x"), &e), 0);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    int first = file_out_write(&f, block, sizeof block, &e);
-    int second = file_out_write(&f, block, sizeof block, &e);
-    setrlimit(RLIMIT_FSIZE, &old);
-    assert_int_equal(first, 0);
-    assert_int_equal(second, ERR_IO);
-    assert_int_equal(strncmp(e.text, path, strlen(path)), 0);
-    file_out_abort(&f);
-    assert_int_equal(files_in_folder(), 0);
+    static char block[3 * FILE_CHUNK];
+    static const size_t sizes[] = {5000, sizeof block};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(file_out_open(&f, at("x"), &e), 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        int first = file_out_write(&f, block, 5000, &e);
+        int second = file_out_write(&f, block, sizes[i], &e);
+        int end = second ? second : file_out_commit(&f, &e);
+        setrlimit(RLIMIT_FSIZE, &old);
+        assert_int_equal(first, 0);
+        assert_int_equal(second, i ? ERR_IO : 0);
+        assert_int_equal(end, ERR_IO);
+        assert_int_equal(strncmp(e.text, path, strlen(path)), 0);
+        file_out_abort(&f);
+        assert_int_equal(files_in_folder(), 0);
+    }
+}
+
+/* Pieces of any length arrive in order, over several chunks. */
+static void pieces_become_chunks(void **state)
+{
+    static const size_t sizes[] = {1, 5000, FILE_CHUNK, 3 * FILE_CHUNK + 7, FILE_CHUNK - 5008, 99};
+    struct file_out f;
+    struct file_map m;
+    struct err e = {0};
+    size_t n = 0, all = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        all += sizes[i];
+    uint8_t *v = malloc(all);
+    assert_non_null(v);
+    for (size_t i = 0; i < all; i++)
+        v[i] = (uint8_t)(i * 2654435761u >> 24);
+    assert_int_equal(file_out_open(&f, at("pieces"), &e), 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; n += sizes[i++]) {
+        assert_int_equal(file_out_write(&f, v + n, sizes[i], &e), 0);
+        assert_int_equal(f.offset, n + sizes[i]);
+    }
+    assert_int_equal(file_out_commit(&f, &e), 0);
+    assert_int_equal(file_map(&m, at("pieces"), &e), 0);
+    assert_int_equal(m.size, all);
+    assert_memory_equal(m.data, v, all);
+    file_map_release(&m);
+    unlink(at("pieces"));
+    free(v);
 }
 
 int main(void)
@@ -310,6 +343,7 @@ int main(void)
         FILE_TEST(reading_appends_and_is_bounded), FILE_TEST(kinds_and_names),
         FILE_TEST(output_appears_only_when_whole), FILE_TEST(two_writers_do_not_meet),
         FILE_TEST(output_that_cannot_be_is_named), FILE_TEST(a_full_disk_is_an_error),
+        FILE_TEST(pieces_become_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
