@@ -23,7 +23,9 @@ const struct command cmd_convert = {
     .examples = "ponder convert DeepSeek-R1-Distill-Qwen-1.5B/ r1-1.5b.gguf\n"
                 "# join a split model, or split one\n"
                 "ponder convert big-00001-of-00003.gguf whole.gguf\n"
-                "ponder convert whole.gguf parts.gguf --split-size 5G\n",
+                "ponder convert whole.gguf parts.gguf --split-size 5G\n"
+                "# for ponder alone: used from the file as it is, without packing\n"
+                "ponder convert model.gguf model-packed.gguf --packed\n",
     .spec = {convert_groups, NUM_COUNT(convert_groups)},
     .opts_size = sizeof(struct convert_files_options),
     .min_args = 1,

@@ -32,6 +32,8 @@ const struct opt convert_files_rows[CONVERT_FILES_N] = {
      .help = "LoRA adapter to merge into the weights: a PEFT folder or a GGUF file"},
     {.name = "pure", .kind = OPT_FLAG, .offset = AT(pure),
      .help = "one type for all matrices instead of the mix"},
+    {.name = "packed", .kind = OPT_FLAG, .offset = AT(packed),
+     .help = "matrices in the order of ponder's kernels: starts at once and shares memory between processes; no other program reads it"},
     {.name = "format", .kind = OPT_ENUM, .arg = "F", .choices = "gguf|safetensors", .shown = "gguf when OUT ends in .gguf", .offset = AT(format),
      .help = "write one GGUF file, or a Hugging Face folder"},
     {.name = "split-size", .kind = OPT_STRING, .arg = "SIZE", .offset = AT(split),
@@ -83,6 +85,7 @@ static int files_options(struct convert_options *out, const struct convert_files
                                     .imatrix = o->imatrix,
                                     .adapter = o->lora,
                                     .name = o->name,
+                                    .packed = o->packed,
                                     .force = o->force};
     out->format = o->format ? (strcmp(o->format, "gguf") == 0 ? CONVERT_GGUF : CONVERT_HF)
                   : !path || ends_with(path, ".gguf") ? CONVERT_GGUF

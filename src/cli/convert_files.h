@@ -7,11 +7,11 @@
 struct convert_files_options {
     const char *type, *imatrix, *lora, *name, *split, *format;
     struct opt_list rules;
-    int pure, dry_run, json, force;
+    int pure, packed, dry_run, json, force;
     int64_t threads;
 };
 
-enum { CONVERT_FILES_N = 12 };
+enum { CONVERT_FILES_N = 13 };
 extern const struct opt convert_files_rows[CONVERT_FILES_N];
 
 /* Converts c->args[0] to c->args[1]. `verb` is what the bar says. */

@@ -27,6 +27,7 @@ struct convert_options {
     const char *adapter; /* LoRA adapter to merge into the weights, or NULL */
     const char *name;    /* general.name, or NULL: what the source says, or its file's name */
     uint64_t split;      /* most bytes of tensors in a file; 0 = one file */
+    bool packed;         /* matrices as panels, for ponder alone (format/packed.h) */
     bool force;          /* replace what is there */
 };
 
@@ -46,6 +47,7 @@ struct convert_tensor {
     int dims;
     uint64_t shape[SOURCE_DIMS]; /* outermost first */
     size_t bytes;                /* in the output */
+    bool packed;                 /* written as panels */
     bool fallback;               /* its rows are too short for the type that was meant */
     bool poor;                   /* a type that wants importance, and there is none */
     /* private to convert/ */

@@ -8,6 +8,8 @@
 #include "convert/imatrix.h"
 #include "convert/write.h"
 #include "format/gguf.h"
+#include "format/packed.h"
+#include "kernels/panel.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,11 +25,14 @@ static int put_text(struct gguf_writer *w, const char *key, const char *s, struc
 /* Keys that are written anew. */
 static bool own_key(const struct convert_plan *p, const char *key)
 {
-    static const char *const keys[] = {"general.file_type", "general.quantization_version",
-                                       "split.no", "split.count", "split.tensors.count"};
+    static const char *const keys[] = {
+        "general.file_type", "general.quantization_version", "split.no",
+        "split.count",       "split.tensors.count",          PACKED_KEY};
     for (size_t i = 0; i < NUM_COUNT(keys); i++)
         if (strcmp(key, keys[i]) == 0)
             return true;
+    if ((p->o.packed || source_value(p->src, PACKED_KEY)) && strcmp(key, "general.alignment") == 0)
+        return true;
     return (p->imatrix && strncmp(key, "quantize.imatrix.", 17) == 0) ||
            (p->o.name && strcmp(key, "general.name") == 0);
 }
@@ -202,6 +207,8 @@ int convert_gguf_meta(struct convert_plan *p, struct gguf_writer *w, struct err 
         rc = gguf_put_u32(w, "general.file_type", p->o.mix ? p->o.mix->ftype : guess_ftype(p), e);
     if (!rc)
         rc = gguf_put_u32(w, "general.quantization_version", QUANTIZATION_VERSION, e);
+    if (!rc && p->o.packed)
+        rc = gguf_put_u32(w, PACKED_KEY, PANEL_LAYOUTS, e);
     if (!rc && p->imatrix)
         rc = put_imatrix(p, w, e);
     return rc;

@@ -6,6 +6,7 @@
 #include "base/num.h"
 #include "convert/write.h"
 #include "format/gguf.h"
+#include "format/packed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,10 +71,13 @@ static int out_open(struct gguf_out *o, const char *path, struct err *e)
             rc = convert_gguf_meta(o->p, o->w[i], e);
         if (!rc && n > 1)
             rc = out_split_keys(o, i, e);
+        if (!rc && o->p->o.packed)
+            rc = gguf_put_u32(o->w[i], "general.alignment", PACKED_ALIGNMENT, e);
     }
     for (size_t i = 0; !rc && i < o->p->n; i++) {
         const struct convert_tensor *t = &o->p->tensors[i];
-        rc = gguf_add_tensor(o->w[t->file], t->name, t->type, t->dims, t->shape, e);
+        rc = (t->packed ? gguf_add_packed : gguf_add_tensor)(o->w[t->file], t->name, t->type,
+                                                             t->dims, t->shape, e);
     }
     return rc;
 }

@@ -6,6 +6,7 @@
 
 #include "base/num.h"
 #include "convert/imatrix.h"
+#include "format/packed.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -73,7 +74,8 @@ int plan_sizes(struct convert_plan *p, struct err *e)
             row = cols / 2;
         else if (!quant_size(t->type, cols, &row))
             row = SIZE_MAX;
-        if (row == SIZE_MAX || !num_mul(&t->bytes, row, height))
+        if (row == SIZE_MAX || !num_mul(&t->bytes, row, height) ||
+            (t->packed && !packed_size(t->type, t->dims, t->shape, &t->bytes)))
             return err_set(e, ERR_LIMIT, "tensor \"%s\": rows of %zu values do not fit the type %s",
                            t->name, cols, t->type->name);
         p->bytes += t->bytes;
@@ -100,6 +102,8 @@ static int plan_check(const struct convert_plan *p, struct err *e)
             "safetensors files cannot hold %s: give --type F32, F16, BF16, FP8 or NF4, or write a "
             ".gguf file",
             o->mix->name);
+    if (o->format == CONVERT_HF && o->packed)
+        return err_set(e, ERR_USAGE, "--packed is for GGUF output: give OUT a name in .gguf");
     if (o->format == CONVERT_HF && (o->n_rules || o->imatrix))
         return err_set(e, ERR_USAGE, "--tensor-type and --imatrix are for GGUF output");
     return 0;

@@ -126,10 +126,12 @@ bool plan_copies(const struct convert_plan *p, const struct convert_tensor *t)
         return true;
     if (!t->n_runs || t->scheme != SCHEME_NONE)
         return false;
-    for (size_t i = 0; i < t->n_runs; i++)
-        if (t->runs[i].t->type != t->type || t->runs[i].how == RUN_TRANSPOSED ||
-            !t->runs[i].t->data || plan_adapted(p, t->runs[i].t))
+    for (size_t i = 0; i < t->n_runs; i++) {
+        const struct source_tensor *s = t->runs[i].t;
+        bool rows = s->data || s->panels || t->type->id >= QUANT_INNER;
+        if (s->type != t->type || t->runs[i].how == RUN_TRANSPOSED || !rows || plan_adapted(p, s))
             return false;
+    }
     return true;
 }
 
@@ -140,12 +142,13 @@ void plan_copy(const struct convert_tensor *t, size_t r0, size_t n, uint8_t *out
         memcpy(out, t->raw + r0 * row, n * row);
         return;
     }
-    for (size_t r = r0; r < r0 + n; r++) {
+    for (size_t r = r0, take; r < r0 + n; r += take) {
         size_t first;
         const struct convert_run *u = run_at(t, r, &first);
         size_t stride = source_row_bytes(u->t);
-        memcpy(out, u->t->data + run_row(u, r - first) * stride, stride);
-        out += stride;
+        take = u->how == RUN_PLAIN ? num_min(first + u->rows, r0 + n) - r : 1;
+        source_rows(u->t, run_row(u, r - first), take, out, stride);
+        out += take * stride;
     }
 }
 

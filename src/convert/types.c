@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "convert/imatrix.h"
 #include "convert/plan.h"
+#include "format/packed.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -186,11 +187,25 @@ static const struct quant_type *type_plain(const struct convert_plan *p,
 }
 
 /* Kinds that only checkpoints have (FP8 with scales, GPTQ, …) become F32, which holds their values
-   exactly. */
-static const struct quant_type *type_kept(const struct convert_tensor *t)
+   exactly; packed files can hold them as they are. */
+static const struct quant_type *type_kept(const struct convert_plan *p,
+                                          const struct convert_tensor *t)
 {
     const struct quant_type *from = source_type(t);
-    return from->id < QUANT_INNER ? from : quant_by_id(QUANT_F32);
+    bool packs = p->o.packed && packed_takes(from, t->dims) && !plan_turns(t);
+    return from->id < QUANT_INNER || packs ? from : quant_by_id(QUANT_F32);
+}
+
+/*
+ * Packed is what products read: all matrices but tables that are only looked up. The embedding is
+ * the head too where there is none.
+ */
+static bool type_packs(const struct convert_plan *p, const struct mix_model *m,
+                       const struct convert_tensor *t)
+{
+    bool table =
+        strstr(t->name, "embed_tokens") || (strstr(t->name, "token_embd") && m->has_output);
+    return p->o.packed && packed_takes(t->type, t->dims) && (!table || t->type->id >= QUANT_INNER);
 }
 
 static const struct quant_type *type_gguf(const struct convert_plan *p, struct mix_state *s,
@@ -201,7 +216,7 @@ static const struct quant_type *type_gguf(const struct convert_plan *p, struct m
         return type_plain(p, t);
     const struct quant_type *type = rules_type(r, t->name);
     if (!type && !s->mix)
-        return type_kept(t);
+        return type_kept(p, t);
     if (!type)
         type = p->o.pure ? quant_by_id(s->mix->type) : mix_type(s, &m);
     const struct quant_type *fit = mix_fit(type, m.cols);
@@ -297,6 +312,7 @@ int plan_types(struct convert_plan *p, struct err *e)
     for (size_t i = 0; !rc && i < p->n; i++) {
         struct convert_tensor *t = order[i];
         t->type = p->o.format == CONVERT_HF ? type_hf(p, t) : type_gguf(p, &s, &rules, t);
+        t->packed = type_packs(p, &s.model, t);
         rc = type_importance(p, t, e);
     }
     if (!rc && p->o.mix && p->o.mix->type == QUANT_E4M3)

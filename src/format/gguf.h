@@ -63,6 +63,10 @@ int gguf_copy(struct gguf_writer *w, const struct source *from, const char *key,
  */
 int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_type *type,
                     int dims, const uint64_t *shape, struct err *e);
+/* The same of a packed tensor (format/packed.h), 2 dimensions or more; its data are panels. The
+ * file needs the key PACKED_KEY and an alignment of PACKED_ALIGNMENT. */
+int gguf_add_packed(struct gguf_writer *w, const char *name, const struct quant_type *type,
+                    int dims, const uint64_t *shape, struct err *e);
 /* Data in the order of announcement, in as many pieces as the caller likes; padding is added. */
 int gguf_write_data(struct gguf_writer *w, const void *p, size_t n, struct err *e);
 /* Checks that every tensor is whole, syncs and gives the file its name. */

@@ -21,6 +21,9 @@
  */
 #include "base/num.h"
 #include "format/gguf_priv.h"
+#include "format/packed.h"
+#include "format/parts.h"
+#include "kernels/panel.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -339,6 +342,23 @@ static int read_name(struct source *s, struct cursor *c, const char **name, stru
 /* ---- tensors ------------------------------------------------------------------------------------
  */
 
+static int size_packed(struct source_tensor *t, const struct quant_type *type, size_t count,
+                       struct err *e)
+{
+    size_t cols = (size_t)t->shape[t->dims - 1], row;
+
+    if (!quant_size(type, cols, &row))
+        return err_set(e, ERR_FORMAT, "a row of %zu values is no multiple of %s's block of %u",
+                       cols, type->name, type->block);
+    if (!num_mul(&t->bytes, row, count / cols) ||
+        !packed_size(type, t->dims, t->shape, &t->panel_bytes))
+        return err_set(e, ERR_FORMAT, "its size overflows (%zu values)", count);
+    t->type = type;
+    t->dtype = type->name;
+    t->parts = &packed_parts;
+    return 0;
+}
+
 /* Type and size of a tensor whose shape is known. */
 static int size_tensor(struct source_tensor *t, uint32_t type, struct err *e)
 {
@@ -348,6 +368,8 @@ static int size_tensor(struct source_tensor *t, uint32_t type, struct err *e)
     for (int i = 0; i < t->dims; i++)
         if (!num_mul(&count, count, t->shape[i]))
             return err_set(e, ERR_FORMAT, "the product of its dimensions overflows");
+    if (type >= PACKED_TYPE && packed_takes(quant_by_id(type - PACKED_TYPE), t->dims))
+        return size_packed(t, quant_by_id(type - PACKED_TYPE), count, e);
     t->type = type < QUANT_INNER ? quant_by_id(type) : NULL;
     if (t->type) {
         t->dtype = t->type->name;
@@ -430,6 +452,12 @@ static int overlap(const struct extent *x, const struct extent *y, struct err *e
                    name_show(y->name, strlen(y->name)).text, (unsigned long long)y->begin);
 }
 
+/* What it takes in the file. */
+static size_t file_bytes(const struct source_tensor *t)
+{
+    return t->parts ? t->panel_bytes : t->bytes;
+}
+
 /* No byte belongs to two tensors. Writers store them in order: then there is nothing to sort. */
 static int check_overlap(const struct source_tensor *t, size_t n, struct err *e)
 {
@@ -437,7 +465,7 @@ static int check_overlap(const struct source_tensor *t, size_t n, struct err *e)
     size_t i;
     int rc = 0;
 
-    for (i = 1; i < n && t[i].offset >= t[i - 1].offset + t[i - 1].bytes; i++)
+    for (i = 1; i < n && t[i].offset >= t[i - 1].offset + file_bytes(&t[i - 1]); i++)
         ;
     if (i >= n)
         return 0;
@@ -445,7 +473,7 @@ static int check_overlap(const struct source_tensor *t, size_t n, struct err *e)
     if (!order)
         return err_nomem(e, n * sizeof *order, "the order of tensors");
     for (i = 0; i < n; i++)
-        order[i] = (struct extent){t[i].offset, t[i].offset + t[i].bytes, t[i].name};
+        order[i] = (struct extent){t[i].offset, t[i].offset + file_bytes(&t[i]), t[i].name};
     qsort(order, n, sizeof *order, by_begin);
     for (i = 1; i < n && !rc; i++)
         if (order[i].begin < order[i - 1].end)
@@ -469,16 +497,22 @@ static int place_tensors(struct source *s, size_t file, size_t first, size_t hea
                            "tensor '%s': offset %llu is no multiple of the alignment %llu",
                            name_show(t->name, strlen(t->name)).text, (unsigned long long)t->offset,
                            (unsigned long long)align);
-        if (t->offset > room || t->bytes > room - t->offset)
+        if (t->parts && align % PACKED_ALIGNMENT)
+            return err_set(e, ERR_FORMAT,
+                           "tensor '%s' is packed, which takes an alignment of %d, but "
+                           "general.alignment is %llu",
+                           name_show(t->name, strlen(t->name)).text, PACKED_ALIGNMENT,
+                           (unsigned long long)align);
+        if (t->offset > room || file_bytes(t) > room - t->offset)
             return err_set(
                 e, ERR_FORMAT,
                 "tensor '%s': its %zu bytes at offset %llu lie beyond the end of the data "
                 "(%llu bytes): the file is truncated; download it again",
-                name_show(t->name, strlen(t->name)).text, t->bytes, (unsigned long long)t->offset,
-                (unsigned long long)room);
+                name_show(t->name, strlen(t->name)).text, file_bytes(t),
+                (unsigned long long)t->offset, (unsigned long long)room);
         t->file = (int)file;
         t->offset += start;
-        t->data = m->data + t->offset;
+        *(t->parts ? &t->panels : &t->data) = m->data + t->offset;
     }
     return s->n_tensors > first ? check_overlap(s->tensors + first, s->n_tensors - first, e) : 0;
 }
@@ -520,6 +554,31 @@ static int get_count(const struct source *s, size_t first, const char *key, uint
                                                : rows[v->raw_type].name);
     }
     return 0;
+}
+
+/* Panels of another layout would be nonsense to the kernels. files[0] has the key. */
+static int check_panels(const struct source *s, size_t first_tensor, struct err *e)
+{
+    uint64_t layout;
+    size_t i = first_tensor;
+    int rc;
+
+    while (i < s->n_tensors && !s->tensors[i].parts)
+        i++;
+    if (i == s->n_tensors)
+        return 0;
+    rc = get_count(s, 0, PACKED_KEY, 0, &layout, e);
+    if (rc || layout == PANEL_LAYOUTS)
+        return rc;
+    if (!layout)
+        return err_set(e, ERR_FORMAT,
+                       "tensor '%s' is packed, but the key '" PACKED_KEY
+                       "' does not say how: the file is damaged",
+                       name_show(s->tensors[i].name, strlen(s->tensors[i].name)).text);
+    return err_set(e, ERR_UNSUPPORTED,
+                   "its weights are packed in layout %llu, this program has layout %d: pack the "
+                   "original again with ponder convert --packed",
+                   (unsigned long long)layout, PANEL_LAYOUTS);
 }
 
 /* What the split.* keys of a shard say. */
@@ -594,6 +653,8 @@ static int read_shard(struct source *s, size_t file, struct split *split, struct
         rc = get_count(s, first_entry, "split.tensors.count", UINT64_MAX, &split->tensors, e);
     if (!rc)
         rc = place_tensors(s, file, first_tensor, c.at, align, e);
+    if (!rc)
+        rc = check_panels(s, first_tensor, e);
     if (file > 0)
         s->n_entries = first_entry;
     return rc;

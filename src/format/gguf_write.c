@@ -11,6 +11,7 @@
 #include "base/num.h"
 #include "base/utf8.h"
 #include "format/gguf_priv.h"
+#include "format/packed.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -255,7 +256,7 @@ int gguf_copy(struct gguf_writer *w, const struct source *from, const char *key,
 /* ---- tensors ------------------------------------------------------------------------------------
  */
 
-static int check_tensor(const char *name, const struct quant_type *type, int dims,
+static int check_tensor(const char *name, const struct quant_type *type, bool packed, int dims,
                         const uint64_t *shape, size_t *bytes, struct err *e)
 {
     size_t n = strlen(name), count = 1;
@@ -265,17 +266,19 @@ static int check_tensor(const char *name, const struct quant_type *type, int dim
         return err_set(e, ERR_USAGE, "its name %s", fault);
     if (n > MAX_TENSOR_NAME)
         return err_set(e, ERR_USAGE, "a tensor name has at most %d bytes", MAX_TENSOR_NAME);
-    if (!type || type->id >= QUANT_INNER)
+    if (!type || (packed ? !packed_takes(type, dims) : type->id >= QUANT_INNER))
         return err_set(e, ERR_USAGE, "a type that GGUF does not have");
     if (dims < 1 || dims > SOURCE_DIMS)
         return err_set(e, ERR_USAGE, "%d dimensions, 1 to %d are possible", dims, SOURCE_DIMS);
     for (int i = 0; i < dims; i++)
         if (shape[i] == 0 || !num_mul(&count, count, shape[i]))
             return err_set(e, ERR_USAGE, "dimension %d is %llu", i, (unsigned long long)shape[i]);
+    if (packed && packed_size(type, dims, shape, bytes))
+        return 0;
     if (shape[dims - 1] % type->block)
         return err_set(e, ERR_USAGE, "a row of %llu values is no multiple of %s's block of %u",
                        (unsigned long long)shape[dims - 1], type->name, type->block);
-    if (!quant_size(type, count, bytes))
+    if (packed || !quant_size(type, count, bytes))
         return err_set(e, ERR_USAGE, "its size overflows (%zu values)", count);
     return 0;
 }
@@ -296,8 +299,8 @@ static int add_pending(struct gguf_writer *w, size_t name, size_t bytes, struct 
     return 0;
 }
 
-int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_type *type,
-                    int dims, const uint64_t *shape, struct err *e)
+static int add_tensor(struct gguf_writer *w, const char *name, const struct quant_type *type,
+                      bool packed, int dims, const uint64_t *shape, struct err *e)
 {
     size_t bytes = 0, place = w->infos.len;
     uint32_t n = (uint32_t)dims;
@@ -305,7 +308,7 @@ int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_
     int rc = ready(w, true, e);
 
     if (!rc)
-        rc = check_tensor(name, type, dims, shape, &bytes, e);
+        rc = check_tensor(name, type, packed, dims, shape, &bytes, e);
     if (!rc)
         rc = add_pending(w, place, bytes, e);
     if (!rc)
@@ -315,7 +318,7 @@ int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_
     for (int i = dims - 1; !rc && i >= 0; i--)
         rc = buf_append(&w->infos, &shape[i], sizeof shape[i], e);
     if (!rc) {
-        uint32_t id = (uint32_t)type->id;
+        uint32_t id = (uint32_t)type->id + (packed ? (uint32_t)PACKED_TYPE : 0);
         rc = buf_append(&w->infos, &id, sizeof id, e);
     }
     if (!rc)
@@ -323,6 +326,18 @@ int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_
     if (rc)
         err_ctx(e, "%s: tensor '%s'", w->path, name_show(name, strlen(name)).text);
     return keep(w, rc);
+}
+
+int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct quant_type *type,
+                    int dims, const uint64_t *shape, struct err *e)
+{
+    return add_tensor(w, name, type, false, dims, shape, e);
+}
+
+int gguf_add_packed(struct gguf_writer *w, const char *name, const struct quant_type *type,
+                    int dims, const uint64_t *shape, struct err *e)
+{
+    return add_tensor(w, name, type, true, dims, shape, e);
 }
 
 /* The string that is encoded at `place` of a buffer. */
@@ -427,6 +442,8 @@ int gguf_write_data(struct gguf_writer *w, const void *p, size_t n, struct err *
             rc = pad(w, w->done, e);
             w->current++;
             w->done = 0;
+            if (!rc && w->current == w->n_tensors) /* of many shards only one holds memory */
+                rc = file_out_sync(&w->out, e);
         }
     }
     return keep(w, rc);

@@ -46,6 +46,12 @@ struct source_parts {
     };
 };
 
+/* Of packed tensors (packed.c): rows out of panels, and no parts. */
+extern const struct source_parts packed_parts;
+
+/* Bytes of panels before that of row r. */
+uint64_t packed_bytes_before(const struct source_tensor *t, uint64_t r);
+
 /* Work in progress. */
 struct compose {
     struct source *s;

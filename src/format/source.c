@@ -463,8 +463,8 @@ uint64_t source_stored_bytes(const struct source_tensor *t)
 {
     uint64_t n = 0;
 
-    if (!t->parts)
-        return t->bytes;
+    if (!t->parts || t->panels)
+        return t->panels ? t->panel_bytes : t->bytes;
     for (size_t i = 0; i < PARTS_MAX && t->parts->part[i]; i++)
         n += t->parts->part[i]->bytes; /* fits: all lie in files */
     return n;
@@ -499,7 +499,9 @@ void source_tensor_drop(const struct source *s, const struct source_tensor *t)
 
     for (size_t i = 0; t->parts && i < PARTS_MAX && t->parts->part[i]; i++)
         source_tensor_drop(s, t->parts->part[i]);
-    if (!t->parts && !f->borrowed && t->bytes)
+    if (t->panels && !f->borrowed)
+        file_map_drop(&f->map, (size_t)t->offset, t->panel_bytes);
+    else if (!t->parts && !f->borrowed && t->bytes)
         file_map_drop(&f->map, (size_t)t->offset, t->bytes);
 }
 
@@ -509,7 +511,10 @@ void source_rows_drop(const struct source *s, const struct source_tensor *t, uin
     const struct source_file *f = &s->files[t->file];
     size_t row = source_row_bytes(t);
 
-    if (!t->parts && !f->borrowed && n)
+    if (t->panels && !f->borrowed && n) {
+        uint64_t at = packed_bytes_before(t, r0), end = packed_bytes_before(t, r0 + n - 1);
+        file_map_drop(&f->map, (size_t)(t->offset + at), (size_t)(end - at));
+    } else if (!t->parts && !f->borrowed && n)
         file_map_drop(&f->map, (size_t)(t->offset + r0 * row), (size_t)n * row);
 }
 

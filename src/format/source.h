@@ -43,8 +43,11 @@ struct source_tensor {
                                       composed tensor, the scheme: "FP8", "GPTQ-4" */
     int dims;                      /* 0 for a scalar */
     uint64_t shape[SOURCE_DIMS]; /* outermost first: (rows, cols) for a matrix; unused ones are 1 */
-    const uint8_t *data;         /* in the mapping, row-major, `bytes` long; NULL when composed */
+    const uint8_t *data;         /* in the mapping, row-major, `bytes` long; NULL when composed or
+                                    packed */
+    const uint8_t *panels;       /* packed: in the mapping (format/packed.h); else NULL */
     size_t bytes;                /* of all rows in the row form of `type` */
+    size_t panel_bytes;          /* of all panels; 0 for a tensor that is not packed */
     int file;                    /* index of the file it (or the main one of its parts) lies in */
     uint64_t offset;             /* of data in that file */
     const struct source_parts *parts; /* what it is composed of; NULL for a plain tensor */
@@ -144,6 +147,13 @@ uint64_t source_stored_bytes(const struct source_tensor *t);
  * read best by 16 rows or more at once.
  */
 void source_rows(const struct source_tensor *t, uint64_t r0, size_t n, uint8_t *dst, size_t stride);
+
+/*
+ * The panels of rows [r0, r0 + n) of a packed tensor, for the kernels; they are counted as in
+ * source_rows. NULL: it is not packed, or the rows are no part of one matrix that begins with a
+ * panel.
+ */
+const uint8_t *source_panels(const struct source_tensor *t, uint64_t r0, uint64_t n);
 
 /*
  * A smaller exact form of a tensor, for readers that can take its columns in another order: column

@@ -744,3 +744,122 @@ static void unpack_bf16(uint8_t *dst, const uint8_t *panel, size_t r, size_t k)
 
 const struct panel_layout panel_bf16 = {bytes_f16, pack_bf16, unpack_bf16};
 const struct panel_layout panel_f16 = {bytes_f16, pack_f16, unpack_f16};
+
+const struct panel_layout *panel_find(enum quant_id id)
+{
+    for (size_t i = 0; i < kern_type_count; i++)
+        if (kern_types[i].id == id)
+            return kern_types[i].panel;
+    return NULL;
+}
+
+/* ---- looking at scales ------------------------------------------------------------------------
+ */
+
+typedef uint32_t v16u __attribute__((vector_size(64)));
+typedef uint16_t v16h __attribute__((vector_size(32)));
+
+/* Blocks whose scales are halves of a dword: its place in the group, and the bits of exponents. */
+static const struct {
+    enum quant_id id;
+    uint16_t at;
+    uint32_t low, high;
+} scale_dwords[] = {
+    {QUANT_Q2_K, 1280, 0x7c00, 0x7c000000},
+    {QUANT_Q4_K, 0, 0x7c00, 0x7c000000},
+    {QUANT_Q5_K, 0, 0x7c00, 0x7c000000},
+    {QUANT_IQ4_XS, 0, 0x7c00, 0x7c00},
+};
+
+static const struct {
+    enum quant_id id;
+    const struct shape *shape;
+} shapes[] = {
+    {QUANT_Q8_0, &shape_q8_0},       {QUANT_Q4_0, &shape_q4_0},     {QUANT_Q4_1, &shape_q4_1},
+    {QUANT_Q5_0, &shape_q5_0},       {QUANT_Q5_1, &shape_q5_1},     {QUANT_IQ4_NL, &shape_q4_0},
+    {QUANT_Q4_K, &shape_q4_k},       {QUANT_Q5_K, &shape_q5_k},     {QUANT_Q6_K, &shape_q6_k},
+    {QUANT_IQ4_XS, &shape_iq4_xs},   {QUANT_Q3_K, &shape_q3_k},     {QUANT_Q2_K, &shape_q2_k},
+    {QUANT_TQ2_0, &shape_tq2_0},     {QUANT_TQ1_0, &shape_tq1_0},   {QUANT_IQ2_XXS, &shape_iq2_xxs},
+    {QUANT_IQ3_XXS, &shape_iq3_xxs}, {QUANT_IQ2_XS, &shape_iq2_xs}, {QUANT_IQ2_S, &shape_iq2_s},
+    {QUANT_IQ3_S, &shape_iq3_s},     {QUANT_IQ1_S, &shape_iq1_s},   {QUANT_FP8, &shape_code8},
+    {QUANT_I8, &shape_code8},        {QUANT_NF4, &shape_code4},     {QUANT_FP4, &shape_code4},
+    {QUANT_Q4Z, &shape_q4_1},        {QUANT_Q8Z, &shape_q8z},
+};
+
+/* `count` vectors of 16 dwords, `step` bytes apart: exponents are all ones under a mask. */
+static void bad_dwords(v16u *bad, const uint8_t *p, size_t count, size_t step, uint32_t low,
+                       uint32_t high)
+{
+    v16u sum = *bad;
+    for (size_t i = 0; i < count; i++) {
+        v16u v;
+        memcpy(&v, p + i * step, sizeof v);
+        sum |= (v16u)((v & low) == low) | (v16u)((v & high) == high);
+    }
+    *bad = sum;
+}
+
+/* The same of 16 halves. */
+static void bad_halves(v16u *bad, const uint8_t *p, size_t count, size_t step)
+{
+    v16h sum = {0};
+    for (size_t i = 0; i < count; i++) {
+        v16h v;
+        memcpy(&v, p + i * step, sizeof v);
+        sum |= (v16h)((v & 0x7c00) == 0x7c00);
+    }
+    *bad |= __builtin_convertvector(sum, v16u);
+}
+
+/* Codes of FP8: pairs of bytes of 16 rows; 0x7f and 0xff are NaN. */
+static void bad_codes(v16u *bad, const uint8_t *p, size_t count)
+{
+    v16h sum = {0};
+    for (size_t i = 0; i < count; i++) {
+        v16h v;
+        memcpy(&v, p + 32 * i, sizeof v);
+        sum |= (v16h)((v & 0x7f) == 0x7f) | (v16h)((v & 0x7f00) == 0x7f00);
+    }
+    *bad |= __builtin_convertvector(sum, v16u);
+}
+
+static void bad_blocks(v16u *bad, enum quant_id id, const struct shape *s, const uint8_t *panel,
+                       size_t k)
+{
+    size_t n = shape_blocks(s, k), groups = (n + s->blocks - 1) / s->blocks;
+    const uint8_t *body = panel + head_bytes(s, k);
+    if (s->head)
+        bad_halves(bad, panel, n, 32);
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t b = 0; b < s->blocks; b++) {
+            const uint8_t *at = body + s->piece[i].panel[b];
+            if (s->piece[i].unit == UNIT_HALF)
+                bad_halves(bad, at, groups, s->group);
+            else if (s->piece[i].unit == UNIT_FLOAT)
+                bad_dwords(bad, at, groups, s->group, 0x7f800000, 0x7f800000);
+        }
+    for (size_t i = 0; i < NUM_COUNT(scale_dwords); i++)
+        if (scale_dwords[i].id == id)
+            bad_dwords(bad, body + scale_dwords[i].at, groups, s->group, scale_dwords[i].low,
+                       scale_dwords[i].high);
+    for (size_t g = 0; g < groups && id == QUANT_FP8; g++)
+        bad_codes(bad, body + g * s->group + 64, s->values / 2);
+}
+
+unsigned panel_bad_rows(enum quant_id id, const uint8_t *panel, size_t k)
+{
+    v16u bad = {0};
+    unsigned rows = 0;
+    if (id == QUANT_F32)
+        bad_dwords(&bad, panel, k, 64, 0x7f800000, 0x7f800000);
+    else if (id == QUANT_BF16)
+        bad_dwords(&bad, panel, (k + 1) / 2, 64, 0x7f80, 0x7f800000);
+    else if (id == QUANT_F16)
+        bad_halves(&bad, panel, k, 32);
+    for (size_t i = 0; i < NUM_COUNT(shapes); i++)
+        if (shapes[i].id == id)
+            bad_blocks(&bad, id, shapes[i].shape, panel, k);
+    for (unsigned r = 0; r < 16; r++)
+        rows |= (bad[r] != 0) << r;
+    return rows;
+}

@@ -74,4 +74,17 @@ extern const struct panel_layout {
     panel_iq3_xxs, panel_iq2_xs, panel_iq2_s, panel_iq3_s, panel_iq1_s, panel_iq1_m, panel_q8z,
     panel_code8, panel_code4, panel_f32, panel_f16, panel_bf16;
 
+/*
+ * Files hold panels too (format/packed.h). Whoever changes a layout or the number of a type makes
+ * this number one larger: then files of the other layouts are refused with words.
+ */
+enum { PANEL_LAYOUTS = 1 };
+
+/* The layout of a type's panels; NULL: it has none. */
+const struct panel_layout *panel_find(enum quant_id id);
+
+/* The rows of a panel that have a NaN or infinity among their floats and scales, as bits: what can
+ * be seen without decoding. */
+unsigned panel_bad_rows(enum quant_id id, const uint8_t *panel, size_t k);
+
 #endif

@@ -146,7 +146,7 @@ struct model {
     double *rope; /* (d_rope / 2) angles per position */
     struct weight_store store;
     struct arena arena; /* arrays of weights, and what makes rows of weights */
-    uint64_t params, mapped_bytes, layer_bytes, head_bytes;
+    uint64_t params, panel_bytes, mapped_bytes, layer_bytes, head_bytes;
     struct model_counts counts;
 };
 

@@ -3,6 +3,7 @@
  *
  * Loading itself reads nothing of the matrices that lie in the mapping as they are: they become
  * pending, and the first passes pack them (weight_later). MODEL_PACKED packs them at the end.
+ * Panels of a packed file are used where they lie (weight_mapped).
  *
  * Checking and loading walk the same tables (arch.h), so what is inspected is what is loaded. What
  * does not fit into memory stays in the mapped files: first the experts, of which a token reads a
@@ -21,7 +22,9 @@ struct load {
     struct op_ctx *c;
     const struct model_load_opts *o;
     size_t store_bytes, expert_bytes; /* packed: without experts; the experts */
+    uint64_t panel_bytes;             /* of panels in the files */
     bool pack, pack_experts;
+    bool spills;        /* panels of the files are more than fits into memory */
     bool *used;         /* modules of the adapter that have found their weight */
     struct arena pairs; /* matrices of the adapter until they are packed */
     uint64_t done, total;
@@ -103,6 +106,16 @@ static const struct quant_type *view_type(const struct load *l, const struct mod
     if (compact)
         return compact->type;
     return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
+}
+
+/* Panels of the file that the weight can use as they are; NULL: it has to be packed. */
+static const uint8_t *view_panels(const struct load *l, const struct model_tensor *row,
+                                  const struct model_view *v)
+{
+    if (v->transposed || row->rows == DIM_ONE || load_looked_up(l, row) ||
+        !weight_has_kernel(l->c->kern, v->t->type))
+        return NULL;
+    return source_panels(v->t, v->row0, v->rows);
 }
 
 /* What is read of it, for the progress. */
@@ -238,10 +251,14 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
                      const struct model_view *v, struct err *e)
 {
     struct load *l = arg;
-    size_t n = row->rows == DIM_ONE ? weight_vector_bytes(v->cols)
-               : load_looked_up(l, row)
-                   ? 0
-                   : weight_matrix_bytes(l->c->kern, view_type(l, row, v), v->rows, v->cols);
+    const uint8_t *panels = view_panels(l, row, v);
+    size_t matrix = row->rows == DIM_ONE
+                        ? 0
+                        : weight_matrix_bytes(l->c->kern, view_type(l, row, v), v->rows, v->cols);
+    size_t n = row->rows == DIM_ONE               ? weight_vector_bytes(v->cols)
+               : panels || load_looked_up(l, row) ? 0
+                                                  : matrix;
+    l->panel_bytes += panels ? matrix : 0;
     if (l->o && l->o->adapter && row->rows != DIM_ONE) {
         size_t rank = model_lora_rank(l->o->adapter, row, layer, index);
         const struct quant_type *t = quant_by_id(QUANT_F32);
@@ -315,8 +332,13 @@ static bool load_same_head(const struct load *l, const struct model_tensor *row,
                            const struct model_view *v)
 {
     const struct weight *head = &l->m->top.head;
-    return layer != SIZE_MAX && row->offset == BLOCK(mtp_head) && v->t->data && head->from.at &&
-           head->type == v->t->type &&
+    const uint8_t *panels = view_panels(l, row, v);
+    if (layer == SIZE_MAX || row->offset != BLOCK(mtp_head) || head->type != v->t->type)
+        return false;
+    if (panels && head->pending && head->pending->mapped)
+        return memcmp(head->pending->mapped, panels,
+                      weight_matrix_bytes(l->c->kern, head->type, head->rows, head->cols)) == 0;
+    return v->t->data && head->from.at &&
            memcmp(head->from.at, v->t->data, head->rows * head->row_bytes) == 0;
 }
 
@@ -375,11 +397,17 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         rc = load_adapt(l, row, layer, index, v, &from, &type, &lora, e);
     if (rc)
         return rc;
+    const uint8_t *panels = from.make == rows_of_parts ? view_panels(l, row, v) : NULL;
     bool pack =
         !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
-    bool later = pack && row->rows != DIM_ONE && from.at && type == v->t->type;
+    /* Rows that are made out of panels are pending only where nothing has to be packed. */
+    bool later = pack && row->rows != DIM_ONE && type == v->t->type &&
+                 (from.at || (v->t->panels && !weight_has_kernel(l->c->kern, type)));
     if (row->rows == DIM_ONE)
         rc = weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e);
+    else if (panels)
+        rc = weight_mapped(w, v->t->name, type, v->rows, v->cols, &from, panels, l->c->kern,
+                           &m->store, e);
     else if (later)
         rc = load_later(l, w, type, v, &from, e);
     else
@@ -390,12 +418,14 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     w->lora = lora;
     w->order = compact ? compact->order : NULL;
     load_count(l, row, layer, w);
-    if (row->rows != DIM_ONE && !pack && !load_looked_up(l, row))
+    if (row->rows != DIM_ONE && !load_looked_up(l, row) && (panels ? l->spills : !pack))
         m->mapped_bytes += (uint64_t)w->rows * w->row_bytes;
     /* The file's pages go when the last weight in them is packed. */
     if (w->panels && type == v->t->type && index + 1 == model_count(&m->cfg, row))
         source_tensor_drop(m->src, v->t);
-    if (!later)
+    if (panels && !l->spills)
+        m->panel_bytes += weight_matrix_bytes(l->c->kern, type, v->rows, v->cols);
+    if (!later && !panels)
         load_progress(l, view_bytes(l, row, v));
     return 0;
 }
@@ -409,6 +439,7 @@ static int load_plan(struct load *l, struct err *e)
         return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
     l->pack = place == MODEL_PACKED || (place == MODEL_AUTO && l->store_bytes <= l->o->memory);
     l->pack_experts = place == MODEL_PACKED || (place == MODEL_AUTO && all <= l->o->memory);
+    l->spills = place == MODEL_MAPPED || (place == MODEL_AUTO && l->panel_bytes > l->o->memory);
     return weight_store_init(&l->m->store, l->pack_experts ? all : l->store_bytes, e);
 }
 

@@ -47,7 +47,7 @@ uint64_t model_params(const struct model *m)
 
 uint64_t model_weight_bytes(const struct model *m)
 {
-    return m->store.used + m->store.top;
+    return m->store.used + m->store.top + m->panel_bytes;
 }
 
 uint64_t model_mapped_bytes(const struct model *m)

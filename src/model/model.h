@@ -123,7 +123,7 @@ int model_settle(struct model *m, const struct op_ctx *c, struct err *e);
 
 const struct model_config *model_config(const struct model *m);
 uint64_t model_params(const struct model *m);
-uint64_t model_weight_bytes(const struct model *m); /* packed, in memory */
+uint64_t model_weight_bytes(const struct model *m); /* packed, in memory or mapped */
 uint64_t model_mapped_bytes(const struct model *m); /* left in the files, read when used */
 uint64_t model_token_bytes(const struct model *m);  /* read for one token */
 const struct model_counts *model_counts(const struct model *m);

@@ -51,7 +51,7 @@ enum quant_id {
     QUANT_TQ2_0 = 35,
     QUANT_MXFP4 = 39,
     QUANT_NVFP4 = 40,
-    QUANT_INNER = 56, /* ids from here on are never read from or written to a GGUF file */
+    QUANT_INNER = 56, /* ids from here on are in no GGUF file, but packed ones (format/packed.h) */
     QUANT_E4M3 = QUANT_INNER,
     QUANT_E5M2,
     QUANT_FP8,

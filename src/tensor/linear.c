@@ -51,7 +51,7 @@ static size_t linear_made_floats(const struct weight *w)
 
 size_t linear_scratch(const struct kern *k, const struct weight *w)
 {
-    if (w->panels)
+    if (w->panels || (w->pending && w->pending->mapped))
         return 0;
     size_t made = linear_made_floats(w);
     if (weight_has_kernel(k, w->type))
@@ -119,7 +119,7 @@ void linear_rows(const struct kern *k, const struct linear_x *x, size_t col0, si
 {
     const struct kern_mul *m = &k->mul[w->type->id];
     const struct kern_x *form = &x->form[linear_act(k, w, x->floats) - 1];
-    const uint8_t *panels = weight_panels(w);
+    const uint8_t *panels = weight_panels_of(w, r0, r1);
     if (panels) {
         for (size_t r = r0; r < r1; r += LINEAR_ROWS_MAX)
             linear_mul(m, x, y + (r - r0), ldy, panels + r / KERN_ROWS * w->panel_bytes,

@@ -13,6 +13,7 @@
 #include "tensor/weight.h"
 
 #include "base/num.h"
+#include "kernels/panel.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -193,36 +194,41 @@ const uint8_t *weight_panels(const struct weight *w)
     const struct weight_pending *p = w->pending;
     if (w->panels || !p || atomic_load_explicit(&p->left, memory_order_acquire))
         return w->panels;
-    return p->panels;
+    return p->mapped ? p->mapped : p->panels;
+}
+
+/* The first one that is found is told. */
+static void pending_bad(const struct weight_pending *p, size_t row)
+{
+    const struct weight *none = NULL;
+    if (atomic_compare_exchange_strong(&p->store->bad, &none, p->w))
+        atomic_store(&p->store->bad_row, row);
 }
 
 static void pending_look(const struct weight_pending *p, const uint8_t *rows, size_t stride,
                          size_t r, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        const struct weight *none = NULL;
-        if (weight_finite(p->w->type, rows + i * stride, p->w->cols))
-            continue;
-        /* The first one that is found is told. */
-        if (atomic_compare_exchange_strong(&p->store->bad, &none, p->w))
-            atomic_store(&p->store->bad_row, r + i);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!weight_finite(p->w->type, rows + i * stride, p->w->cols))
+            pending_bad(p, r + i);
+}
+
+static void populate(const uint8_t *p, size_t n)
+{
+#ifdef MADV_POPULATE_READ
+    uintptr_t at = (uintptr_t)p & ~(uintptr_t)(WEIGHT_PAGE - 1), end = (uintptr_t)p + n;
+    (void)madvise((void *)at, end - at, MADV_POPULATE_READ); /* older systems: page by page then */
+#else
+    (void)p, (void)n;
+#endif
 }
 
 void weight_prefault(const struct weight *w, size_t r0, size_t r1)
 {
-#ifdef MADV_POPULATE_READ
     const struct weight_pending *p = w->pending;
-    if (!p || !w->from.at ||
-        atomic_load_explicit(&p->state[r0 / KERN_ROWS], memory_order_relaxed) != WEIGHT_NEW)
-        return;
-    uintptr_t at = (uintptr_t)(w->from.at + r0 * w->row_bytes);
-    uintptr_t end = at + (r1 - r0) * w->row_bytes;
-    at &= ~(uintptr_t)(WEIGHT_PAGE - 1);
-    (void)madvise((void *)at, end - at, MADV_POPULATE_READ); /* older systems: page by page then */
-#else
-    (void)w, (void)r0, (void)r1;
-#endif
+    if (p && w->from.at &&
+        atomic_load_explicit(&p->state[r0 / KERN_ROWS], memory_order_relaxed) == WEIGHT_NEW)
+        populate(w->from.at + r0 * w->row_bytes, (r1 - r0) * w->row_bytes);
 }
 
 void weight_see(const struct weight *w, size_t r, size_t n, uint8_t *made)
@@ -252,6 +258,34 @@ static void pending_packed(struct weight_pending *p, size_t i)
     atomic_store_explicit(&p->state[i], WEIGHT_PACKED, memory_order_release);
     if (atomic_fetch_sub_explicit(&p->left, 1, memory_order_acq_rel) == 1 && p->done.fn)
         p->done.fn(p->done.arg);
+}
+
+/* Looks at panel i of the file, unless somebody did. */
+static void mapped_see(struct weight_pending *p, size_t i)
+{
+    const struct weight *w = p->w;
+    uint8_t state = WEIGHT_NEW;
+    if (!atomic_compare_exchange_strong(&p->state[i], &state, WEIGHT_CLAIMED))
+        return;
+    unsigned bad = panel_bad_rows(w->type->id, p->mapped + i * w->panel_bytes, w->cols);
+    if (bad)
+        pending_bad(p, i * KERN_ROWS + (size_t)__builtin_ctz(bad));
+    pending_packed(p, i);
+}
+
+const uint8_t *weight_panels_of(const struct weight *w, size_t r0, size_t r1)
+{
+    const uint8_t *all = weight_panels(w);
+    struct weight_pending *p = w->pending;
+    if (all || !p || !p->mapped)
+        return all;
+    size_t i = r0 / KERN_ROWS, end = (r1 + KERN_ROWS - 1) / KERN_ROWS;
+    if (atomic_load_explicit(&p->state[i], memory_order_relaxed) == WEIGHT_NEW)
+        populate(p->mapped + i * w->panel_bytes, (end - i) * w->panel_bytes);
+    for (; i < end; i++)
+        if (atomic_load_explicit(&p->state[i], memory_order_relaxed) == WEIGHT_NEW)
+            mapped_see(p, i);
+    return p->mapped;
 }
 
 const uint8_t *weight_panel(const struct weight *w, const struct kern_mul *m, size_t r, size_t n,
@@ -320,6 +354,8 @@ static void settle_chunk(void *arg, size_t chunk, int worker)
     size_t r0 = chunk * PACK_PANELS * KERN_ROWS;
     size_t r1 = num_min(w->rows, r0 + PACK_PANELS * KERN_ROWS);
     uint8_t *made = j->made ? j->made + (size_t)worker * KERN_ROWS * w->row_bytes : NULL;
+    if (weight_panels_of(w, r0, r1))
+        return;
     weight_prefault(w, r0, r1);
     for (size_t r = r0; r < r1; r += KERN_ROWS)
         if (w->pending->panels)
@@ -334,7 +370,7 @@ static int pending_settle(struct weight_pending *p, const struct kern *k, struct
     const struct weight *w = p->w;
     struct settle_job j = {.w = w, .mul = &k->mul[w->type->id]};
     size_t per = (size_t)PACK_PANELS * KERN_ROWS, bytes;
-    if (!w->from.at) {
+    if (!w->from.at && !p->mapped) {
         if (!num_mul(&bytes, w->row_bytes, (size_t)KERN_ROWS * (size_t)team_threads(team)))
             return err_set(e, ERR_LIMIT, "tensor \"%s\" is too large", w->name);
         j.made = malloc(bytes);
@@ -376,9 +412,9 @@ static int weight_init(struct weight *w, const char *name, const struct quant_ty
     return 0;
 }
 
-/* Gives the weight its place in the store. */
-static int weight_place(struct weight *w, const struct kern *k, struct weight_store *store,
-                        struct err *e)
+/* Gives the weight its place: `mapped`, or in the store. */
+static int weight_place(struct weight *w, const struct kern *k, const uint8_t *mapped,
+                        struct weight_store *store, struct err *e)
 {
     size_t n = (w->rows + KERN_ROWS - 1) / KERN_ROWS;
     size_t bytes = weight_matrix_bytes(k, w->type, w->rows, w->cols);
@@ -386,9 +422,11 @@ static int weight_place(struct weight *w, const struct kern *k, struct weight_st
     _Atomic uint8_t *state = p ? arena_array(&store->arena, n, sizeof *state, e) : NULL;
     if (!state)
         return ERR_NOMEM;
-    *p = (struct weight_pending){.store = store, .w = w, .state = state, .left = n};
-    if (weight_has_kernel(k, w->type)) {
+    *p = (struct weight_pending){
+        .store = store, .w = w, .state = state, .left = n, .mapped = mapped};
+    if (weight_has_kernel(k, w->type))
         w->panel_bytes = k->mul[w->type->id].panel_bytes(w->cols);
+    if (weight_has_kernel(k, w->type) && !mapped) {
         p->panels = store_take(store, bytes, false);
         if (!p->panels)
             return err_nomem(e, bytes, w->name);
@@ -404,7 +442,7 @@ int weight_matrix(struct weight *w, const char *name, const struct quant_type *t
     int rc = weight_init(w, name, t, rows, cols, from, e);
     if (rc || !store)
         return rc;
-    rc = weight_place(w, k, store, e);
+    rc = weight_place(w, k, NULL, store, e);
     if (!rc)
         rc = pending_settle(w->pending, k, team, e);
     if (!rc)
@@ -414,19 +452,36 @@ int weight_matrix(struct weight *w, const char *name, const struct quant_type *t
     return rc;
 }
 
+static void pending_add(struct weight_store *store, struct weight_pending *p)
+{
+    *store->tail = p;
+    store->tail = &p->next;
+}
+
 int weight_later(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
                  size_t cols, const struct weight_rows *from, const struct kern *k,
                  struct weight_store *store, struct weight_done done, struct err *e)
 {
     int rc = weight_init(w, name, t, rows, cols, from, e);
     if (!rc)
-        rc = weight_place(w, k, store, e);
+        rc = weight_place(w, k, NULL, store, e);
     if (rc)
         return rc;
     w->pending->done = done;
-    *store->tail = w->pending;
-    store->tail = &w->pending->next;
+    pending_add(store, w->pending);
     return 0;
+}
+
+int weight_mapped(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                  size_t cols, const struct weight_rows *from, const uint8_t *panels,
+                  const struct kern *k, struct weight_store *store, struct err *e)
+{
+    int rc = weight_init(w, name, t, rows, cols, from, e);
+    if (!rc)
+        rc = weight_place(w, k, panels, store, e);
+    if (!rc)
+        pending_add(store, w->pending);
+    return rc;
 }
 
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,

@@ -10,6 +10,8 @@
  *   pending  lazy at first, packed by and by: it has its place in the store, and the products that
  *            read it anyway leave panels there, as far as the pass may (weight_store_pass). So the
  *            first token waits for no packing, and rows are in cache when they are packed.
+ *   mapped   the file holds panels (format/packed.h): products read them there. Pending too, but
+ *            only until all scales have been looked at.
  * Types without a kernel stay in the file and are decoded row by row when used. Vectors (norms,
  * biases) become F32. Memory for all weights of a model is one region (struct weight_store), in
  * 2 MiB pages where the system gives them.
@@ -80,6 +82,7 @@ struct weight_pending {
     const struct weight *w;
     struct weight_pending *next; /* all of the store */
     uint8_t *panels;             /* their place; NULL: the type has no kernel, only to be seen */
+    const uint8_t *mapped;       /* panels of the file, instead: only to be seen */
     _Atomic uint8_t *state;      /* by panel */
     _Atomic size_t left;         /* panels that are not packed */
     struct weight_done done;
@@ -138,6 +141,12 @@ int weight_later(struct weight *w, const char *name, const struct quant_type *t,
                  size_t cols, const struct weight_rows *from, const struct kern *k,
                  struct weight_store *store, struct weight_done done, struct err *e);
 
+/* The same of a type with a kernel, whose panels lie in the mapping already; `from` gives single
+ * rows. */
+int weight_mapped(struct weight *w, const char *name, const struct quant_type *t, size_t rows,
+                  size_t cols, const struct weight_rows *from, const uint8_t *panels,
+                  const struct kern *k, struct weight_store *store, struct err *e);
+
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,
                   const struct weight_rows *from, struct weight_store *store, struct err *e);
 
@@ -148,6 +157,10 @@ const uint8_t *weight_rows_at(const struct weight *w, size_t r, size_t n, uint8_
 
 /* All panels, once they are there; else NULL. */
 const uint8_t *weight_panels(const struct weight *w);
+
+/* Panels of which those of rows [r0, r1) may be read, r0 a multiple of 16; NULL: weight_panel makes
+ * them. */
+const uint8_t *weight_panels_of(const struct weight *w, size_t r0, size_t r1);
 
 /*
  * The panel of rows [r, r + n), r a multiple of 16, of a weight that has not all of them: in the

@@ -435,6 +435,15 @@ exits 0
 run logits "$tmp/back" --ids 5,6,7 --out "$tmp/b.f32"
 exits 0
 same "$tmp/a.f32" "$tmp/b.f32"
+run convert "$tmp/m.gguf" "$tmp/packed.gguf" --packed
+exits 0 && quiet
+run logits "$tmp/packed.gguf" --ids 5,6,7 --out "$tmp/b.f32"
+exits 0
+same "$tmp/a.f32" "$tmp/b.f32"
+run inspect "$tmp/packed.gguf"
+exits 0 && says 'ponder.panels'
+run convert "$tmp/m.gguf" "$tmp/packed" --packed
+exits 2 && tells '--packed is for GGUF' && oneline
 run convert "$tmp/m.gguf" "$tmp/back" --force
 exits 2 && tells 'never replaced' && oneline
 run quantize "$tmp/m.gguf" "$tmp/q" --type Q8_0
