@@ -11,7 +11,7 @@ ponder runs with --activations int8, which is what the peers compute with.
 With --data FILE the rounds are kept in FILE: a long comparison can be made in pieces, and the table is of all that is
 there; --rounds 0 only prints it.
 """
-import argparse, json, os, resource, statistics, subprocess, sys, time
+import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -180,32 +180,42 @@ def warm(path):
 
 def start(o, models, names):
     """Warm start to the first token, and peak memory, in turns. ponder: from the start of the process to the first byte
-    of its answer; peers: without the start of theirs. The file is read before each, as systems drop pages that rest."""
+    of its answer, also from a packed file; peers: without the start of theirs. The file is read before each, as systems
+    drop pages that rest."""
     print("| model | threads | contender | seconds to first token (range) | peak memory | file |\n|---|--:|---|--:|--:|--:|")
-    for model in models:
-        for threads in o.threads:
-            got = {n: [] for n in ["ponder", *names]}
-            for i in range(o.rounds + 1):
-                for who in got:
-                    warm(model)
-                    if who == "ponder":
-                        t = time.perf_counter()
-                        p = subprocess.Popen([o.ponder, "run", model, "Hello", "--max-tokens", "1", "-t", str(threads),
-                                              *(["--isa", o.isa] if o.isa else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-                        p.stdout.read(1)
-                        t = time.perf_counter() - t
-                        _, _, use = os.wait4(p.pid, 0)
-                        row = t, use.ru_maxrss * 1024
-                    else:
-                        v, _ = peer(o, model, threads, names[who], {"start": 32})
-                        row = (v["seconds"], v["bytes"]) if v else None
-                    if i and row:  # the first round warms
-                        got[who].append(row)
-            for who, rows in got.items():
-                if rows:
-                    s = [r[0] for r in rows]
-                    print(f"| {os.path.basename(model)} | {threads} | {who} | {statistics.median(s):.3f} ({min(s):.3f}–{max(s):.3f}) | "
-                          f"{max(r[1] for r in rows) / 1e6:.0f} MB | {os.path.getsize(model) / 1e6:.0f} MB |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            packed = os.path.join(folder, "packed.gguf")
+            subprocess.run([o.ponder, "convert", model, packed, "--packed", "--force"], check=True, stdout=subprocess.DEVNULL)
+            start_model(o, model, packed, names)
+
+
+def start_model(o, model, packed, names):
+    own = {"ponder": model, "ponder, packed file": packed}
+    for threads in o.threads:
+        got = {n: [] for n in [*own, *names]}
+        for i in range(o.rounds + 1):
+            for who in got:
+                file = own.get(who, model)
+                warm(file)
+                if who in own:
+                    t = time.perf_counter()
+                    p = subprocess.Popen([o.ponder, "run", file, "Hello", "--max-tokens", "1", "-t", str(threads),
+                                          *(["--isa", o.isa] if o.isa else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                    p.stdout.read(1)
+                    t = time.perf_counter() - t
+                    _, _, use = os.wait4(p.pid, 0)
+                    row = t, use.ru_maxrss * 1024
+                else:
+                    v, _ = peer(o, model, threads, names[who], {"start": 32})
+                    row = (v["seconds"], v["bytes"]) if v else None
+                if i and row:  # the first round warms
+                    got[who].append(row)
+        for who, rows in got.items():
+            if rows:
+                s = [r[0] for r in rows]
+                print(f"| {os.path.basename(model)} | {threads} | {who} | {statistics.median(s):.3f} ({min(s):.3f}–{max(s):.3f}) | "
+                      f"{max(r[1] for r in rows) / 1e6:.0f} MB | {os.path.getsize(model) / 1e6:.0f} MB |", flush=True)
 
 
 def main():
