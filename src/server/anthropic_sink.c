@@ -159,18 +159,13 @@ static int call(struct anthropic_request *r, const struct request_event *ev, str
 {
     if (r->block == ANTHROPIC_TOOL)
         return close_block(r, e);
-    json_t *c = json_loadb(ev->text, ev->n, JSON_ALLOW_NUL, NULL);
-    json_t *args = json_object_get(c, "arguments");
-    const char *name = json_string_value(json_object_get(c, "name"));
-    char *text = json_is_object(args) ? json_dumps(args, JSON_COMPACT) : strdup("{}");
-    int rc = text ? open_tool(r, name ? name : "", name ? strlen(name) : 0, e)
-                  : err_nomem(e, 0, "a call");
-    if (!rc)
-        rc = add(r, text, strlen(text), e);
-    if (!rc)
-        rc = close_block(r, e);
-    free(text);
-    json_decref(c);
+    char *name, *args;
+    int rc = job_call(ev->text, ev->n, &name, &args, e);
+    rc = rc ? rc : open_tool(r, name, strlen(name), e);
+    rc = rc ? rc : add(r, args, strlen(args), e);
+    rc = rc ? rc : close_block(r, e);
+    free(name);
+    free(args);
     return rc;
 }
 

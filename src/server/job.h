@@ -122,6 +122,12 @@ bool job_thinking_open(const struct job *j); /* the prompt ends inside <think> *
  */
 int job_messages(const json_t *in, json_t **out, struct err *e);
 
+/*
+ * What a PARSE_TOOL_CALL holds: the name, and the text of the arguments as the model wrote it, so
+ * that numbers keep their digits. Both terminated and the caller's (free).
+ */
+int job_call(const char *s, size_t n, char **name, char **args, struct err *e);
+
 /* ---- who has how many jobs ------------------------------------------------------------------ */
 
 struct job_desk;

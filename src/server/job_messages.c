@@ -208,3 +208,35 @@ int job_messages(const json_t *in, json_t **out, struct err *e)
         *out = all;
     return rc;
 }
+
+/* ---- calls that a model made ---------------------------------------------------------------- */
+
+int job_call(const char *s, size_t n, char **name, char **args, struct err *e)
+{
+    static const char head[] = "{\"name\":", middle[] = ",\"arguments\":";
+    size_t at = sizeof head - 1, gap = sizeof middle - 1;
+    json_error_t je = {0};
+    *name = *args = NULL;
+    /* The parser of outputs writes calls in this form, and no other. */
+    json_t *text = n > at
+                       ? json_loadb(s + at, n - at,
+                                    JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &je)
+                       : NULL;
+    at += (size_t)je.position;
+    if (json_is_string(text) && n > at + gap && !memcmp(s + at, middle, gap) && s[n - 1] == '}') {
+        at += gap;
+        json_t *v = s[at] == '"'
+                        ? json_loadb(s + at, n - at - 1, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL)
+                        : NULL;
+        *name = strdup(json_string_value(text));
+        *args = v ? strdup(json_string_value(v)) : strndup(s + at, n - at - 1);
+        json_decref(v);
+    }
+    json_decref(text);
+    if (*name && *args)
+        return 0;
+    free(*name);
+    free(*args);
+    *name = *args = NULL;
+    return err_nomem(e, n, "a call");
+}

@@ -212,20 +212,6 @@ static int chunk_call(struct openai_request *r, const struct job *j, size_t k, c
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
-/* Name and arguments of a whole call; *args is text (malloc'ed). */
-static json_t *call_parts(const char *s, size_t n, const char **name, char **args)
-{
-    json_t *c = json_loadb(s, n, JSON_ALLOW_NUL, NULL);
-    json_t *a = json_object_get(c, "arguments");
-    *name = json_string_value(json_object_get(c, "name"));
-    *args = json_is_string(a) ? strdup(json_string_value(a))
-            : a               ? json_dumps(a, JSON_COMPACT)
-                              : NULL;
-    if (!*args)
-        *args = strdup("{}");
-    return c;
-}
-
 static int stream_call(struct openai_request *r, const struct job *j, size_t k,
                        const struct request_event *ev, struct err *e)
 {
@@ -235,33 +221,31 @@ static int stream_call(struct openai_request *r, const struct job *j, size_t k,
         c->n_calls++;
         return 0;
     }
-    const char *name;
-    char *args;
-    json_t *call = call_parts(ev->text, ev->n, &name, &args);
-    int rc = args ? 0 : err_nomem(e, 0, "a call");
+    char *name, *args;
+    int rc = job_call(ev->text, ev->n, &name, &args, e);
     if (!rc)
-        rc = chunk_call(r, j, k, name ? name : "", name ? strlen(name) : 0, args, strlen(args), e);
+        rc = chunk_call(r, j, k, name, strlen(name), args, strlen(args), e);
     c->n_calls++;
+    free(name);
     free(args);
-    json_decref(call);
     return rc;
 }
 
 static int keep_call(struct openai_choice *c, const struct request_event *ev, struct err *e)
 {
-    const char *name;
-    char *args, id[OPENAI_ID];
-    json_t *call = call_parts(ev->text, ev->n, &name, &args);
+    char *name, *args, id[OPENAI_ID];
+    int rc = job_call(ev->text, ev->n, &name, &args, e);
+    if (rc)
+        return rc;
     openai_id(id, "call_");
-    json_t *o = args ? json_pack("{ss ss s{ss ss}}", "id", id, "type", "function", "function",
-                                 "name", name ? name : "", "arguments", args)
-                     : NULL;
     if (!c->calls)
         c->calls = json_array();
-    int rc = json_array_append_new(c->calls, o) ? err_nomem(e, 0, "a call") : 0;
+    if (json_array_append_new(c->calls, json_pack("{ss ss s{ss ss}}", "id", id, "type", "function",
+                                                  "function", "name", name, "arguments", args)))
+        rc = err_nomem(e, 0, "a call");
     c->n_calls++;
+    free(name);
     free(args);
-    json_decref(call);
     return rc;
 }
 
@@ -559,7 +543,8 @@ void openai_error(struct http_exchange *x, const char *param, const struct err *
         http_error(x, 400, "invalid_request_error", "context_length_exceeded", param, e->text);
     else if (e->code == ERR_NOTFOUND)
         http_error(x, 404, "invalid_request_error", "model_not_found", "model", e->text);
-    else if (e->code == ERR_USAGE || e->code == ERR_FORMAT || e->code == ERR_LIMIT)
+    else if (e->code == ERR_USAGE || e->code == ERR_FORMAT || e->code == ERR_LIMIT ||
+             e->code == ERR_UNSUPPORTED)
         http_error(x, 400, "invalid_request_error", NULL, param, e->text);
     else
         http_error_from(x, e);

@@ -250,6 +250,26 @@ static void wrong_messages_are_named(void **state)
     }
 }
 
+static void calls_keep_the_text_of_their_arguments(void **state)
+{
+    static const char *const rows[][3] = {
+        {"{\"name\":\"f\",\"arguments\":{ \"x\": 1.50, \"y\": 12345678901234567890123 }}", "f",
+         "{ \"x\": 1.50, \"y\": 12345678901234567890123 }"},
+        {"{\"name\":\"a\\\"b\",\"arguments\":{}}", "a\"b", "{}"},
+        {"{\"name\":\"g\",\"arguments\":\"no \\\"object\\\"\"}", "g", "no \"object\""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err e;
+        char *name, *args;
+        assert_int_equal(job_call(rows[i][0], strlen(rows[i][0]), &name, &args, &e), 0);
+        assert_string_equal(name, rows[i][1]);
+        assert_string_equal(args, rows[i][2]);
+        free(name);
+        free(args);
+    }
+}
+
 /* ---- prompts -------------------------------------------------------------------------------- */
 
 static void a_chat_goes_through_the_template(void **state)
@@ -572,6 +592,31 @@ static void seeds_repeat(void **state)
     assert_string_equal(a.text, b.text);
 }
 
+static void beginnings_are_shared_within_a_key_only(void **state)
+{
+    struct told t;
+    json_t *messages = long_chat(20); /* begins as no other test's */
+    json_object_set_new(json_array_get(messages, 0), "content", json_string("share me"));
+    size_t cached[5];
+    const uint64_t owner[5] = {0, 0, 1, 2, 1};
+    const char *const salt[5] = {NULL, NULL, NULL, NULL, "x"};
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        told_init(&t, "plain");
+        t.spec.messages = messages;
+        t.spec.salt = salt[i];
+        run_as(&t, owner[i]);
+        assert_int_equal(t.fails, 0);
+        cached[i] = t.stats.cached_tokens;
+    }
+    assert_int_equal(cached[0], 0);
+    assert_true(cached[1] >= 64);
+    assert_int_equal(cached[2], 0);
+    assert_int_equal(cached[3], 0);
+    assert_int_equal(cached[4], 0);
+    json_decref(messages);
+}
+
 /* ---- ends ----------------------------------------------------------------------------------- */
 
 static void whoever_leaves_is_not_computed_for(void **state)
@@ -671,6 +716,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_of_all_clients_look_alike),
         cmocka_unit_test(wrong_messages_are_named),
+        cmocka_unit_test(calls_keep_the_text_of_their_arguments),
         cmocka_unit_test(a_chat_goes_through_the_template),
         cmocka_unit_test(control_tokens_of_users_are_text),
         cmocka_unit_test(thinking_is_switched_by_what_the_template_has),
@@ -686,6 +732,7 @@ int main(void)
         cmocka_unit_test(many_inputs_are_one_job),
         cmocka_unit_test(wrong_parameters_are_refused),
         cmocka_unit_test(seeds_repeat),
+        cmocka_unit_test(beginnings_are_shared_within_a_key_only),
         cmocka_unit_test(whoever_leaves_is_not_computed_for),
         cmocka_unit_test(a_sink_that_fails_ends_the_job),
         cmocka_unit_test(the_wall_limit_ends_with_what_there_is),

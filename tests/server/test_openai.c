@@ -765,7 +765,7 @@ static void bad_requests_are_told_why(void **state)
     refused(openai_completions, "\"model\":\"plain\",\"prompt\":[5,99999]", 400,
             "out of vocabulary");
     refused(openai_completions, "\"model\":\"plain\",\"prompt\":{}", 400, "prompt must be");
-    refused(openai_completions, "\"model\":\"plain\",\"prompt\":\"a\",\"suffix\":\"b\"", 501,
+    refused(openai_completions, "\"model\":\"plain\",\"prompt\":\"a\",\"suffix\":\"b\"", 400,
             "fill in the middle");
 }
 
