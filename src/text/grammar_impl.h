@@ -222,7 +222,14 @@ struct gtrie {
     int32_t token;  /* that ends here; -1: none. Others with the same bytes: vocab.same */
     uint16_t depth; /* of the byte, from 0 */
     uint8_t byte;
+    uint8_t height; /* bytes of the subtree's longest path, this one too; 255: that many or more */
 };
+
+/* Kinds of bytes: each ASCII character that may mean something alone, the others in classes;
+   GCLASS_UTF8: characters beyond ASCII, the last one perhaps cut off; GCLASS_BROKEN: such bytes in
+   another order. */
+enum { GCLASS_UTF8 = 62, GCLASS_BROKEN = 63 };
+int gclass_of(uint8_t ascii); /* 0 … 61 */
 
 struct gcontrol {
     int32_t id;
@@ -234,6 +241,9 @@ struct grammar_vocab {
     size_t count, words, longest; /* longest: bytes of a token in the trie */
     struct gtrie *trie;
     size_t n_trie;
+    uint64_t *below; /* [n_trie] classes of bytes in the subtree, read from this byte on */
+    uint32_t *rank;  /* [n_trie + 1] tokens of the trie before this node */
+    int32_t *order;  /* the trie's tokens by rank */
     int32_t *same;   /* [count] another token with the same bytes, -1: none */
     uint32_t *start; /* [count + 1] of a token's bytes */
     char *bytes;
@@ -243,6 +253,9 @@ struct grammar_vocab {
     int32_t *end;
     size_t n_end;
 };
+
+/* The states of reading UTF-8 from a boundary (0); −1: not UTF-8. */
+int gutf8_step(int state, uint8_t byte);
 
 enum gkind { GKIND_NONE, GKIND_PLAIN, GKIND_CONTROL, GKIND_END };
 

@@ -73,12 +73,16 @@ static int frame_get(struct gtables *t, uint32_t node, uint32_t min, uint32_t ma
     if (code)
         return code;
     *out = (uint32_t)t->n_frames++;
+    uint32_t lowest = t->frame[parent].lowest;
+    lowest = min && min < lowest ? min : lowest;
+    lowest = max && max < lowest ? max : lowest;
     t->frame[*out] = (struct gframe){.node = node,
                                      .min = min,
                                      .max = max,
                                      .parent = parent,
                                      .next = t->frame_head[h],
-                                     .depth = t->frame[parent].depth + 1};
+                                     .depth = t->frame[parent].depth + 1,
+                                     .lowest = lowest};
     t->frame_head[h] = *out;
     return 0;
 }
@@ -96,6 +100,16 @@ static uint8_t flags_of(const struct grammar *g, const struct gitem *it, size_t 
             flags |= GC_FREE;
     }
     return flags;
+}
+
+/* The least count of a loop on the stacks of these items. */
+static uint32_t lowest_count(const struct gtables *t, const struct gitem *it, size_t n)
+{
+    uint32_t lowest = GRAMMAR_INF;
+    for (size_t i = 0; i < n; i++)
+        if (t->frame[it[i].frame].lowest < lowest)
+            lowest = t->frame[it[i].frame].lowest;
+    return lowest;
 }
 
 static int by_place(const void *a, const void *b)
@@ -128,6 +142,8 @@ static int config_get(struct gtables *t, const struct grammar *g, struct gitem *
                                        .next = t->config_head[h],
                                        .canon = UNKNOWN,
                                        .free = UNKNOWN,
+                                       .loose = UNKNOWN,
+                                       .lowest = lowest_count(t, it, n),
                                        .flags = flags_of(g, it, n)};
     t->config_head[h] = *out;
     if (n)
@@ -160,7 +176,7 @@ static int tables_init(struct gtables *t, const struct grammar *g, struct err *e
     code = code ? code : grow(&t->item, 1, &t->cap_items, sizeof *t->item, e);
     if (!code) {
         uint32_t dead;
-        t->frame[t->n_frames++] = (struct gframe){.node = 0};
+        t->frame[t->n_frames++] = (struct gframe){.lowest = GRAMMAR_INF};
         memset(t->config_head, 0xff, HASH_SIZE * sizeof *t->config_head);
         code = config_get(t, g, t->item, 0, &dead, e);
     }
@@ -262,6 +278,12 @@ static bool covers(const struct gmatch *m, uint32_t a, uint32_t b)
     return true;
 }
 
+/* A count after one round; GRAMMAR_INF stays: no bound, or (as a minimum) one that is far away. */
+static uint32_t one_less(uint32_t count)
+{
+    return count && count != GRAMMAR_INF ? count - 1 : count;
+}
+
 /* At a loop with so many rounds still needed and allowed. */
 static int at_loop(struct gmatch *m, uint32_t node, uint32_t min, uint32_t max, uint32_t parent,
                    struct err *e)
@@ -282,8 +304,7 @@ static int at_loop(struct gmatch *m, uint32_t node, uint32_t min, uint32_t max, 
     if (min == 0)
         code = add(m, x->b, parent, e);
     if (!code && max > 0)
-        code =
-            push(m, x->a, node, min ? min - 1 : 0, max == GRAMMAR_INF ? max : max - 1, parent, e);
+        code = push(m, x->a, node, one_less(min), one_less(max), parent, e);
     return code;
 }
 
@@ -457,54 +478,124 @@ int gmatch_control(struct gmatch *m, uint32_t config, size_t i, uint32_t *out, s
 
 /* ---- canonical forms ------------------------------------------------------------------------ */
 
+/* Counts that a token cannot bring to an end are as good as endless. */
 static uint32_t cut(uint32_t count, size_t longest)
 {
-    return count > longest ? (uint32_t)longest + 1 : count;
+    return count > longest ? GRAMMAR_INF : count;
 }
 
-/* Counts above the longest token make no difference to a mask. */
-static int frame_canon(struct gmatch *m, uint32_t frame, uint32_t *out, struct err *e)
+/* The frame with counts above `longest` endless; *out is its number. */
+static int frame_cut(struct gmatch *m, uint32_t frame, size_t longest, uint32_t *out, struct err *e)
 {
     uint32_t chain[GRAMMAR_DEPTH_MAX + 1], n = 0, to = 0;
     int code = 0;
-    for (; frame && !m->t.frame[frame].canon; frame = m->t.frame[frame].parent)
+    for (; frame; frame = m->t.frame[frame].parent)
         chain[n++] = frame;
-    to = frame ? m->t.frame[frame].canon : 0;
     while (n && !code) {
         struct gframe f = m->t.frame[chain[--n]];
-        code = frame_get(&m->t, f.node, cut(f.min, m->v->longest), cut(f.max, m->v->longest), to,
-                         &to, e);
-        if (!code)
-            m->t.frame[chain[n]].canon = to;
+        code = frame_get(&m->t, f.node, cut(f.min, longest), cut(f.max, longest), to, &to, e);
     }
     *out = to;
     return code;
 }
 
-int gmatch_canon(struct gmatch *m, uint32_t config, uint32_t *out, struct err *e)
+static int config_cut(struct gmatch *m, uint32_t config, size_t longest, uint32_t *out,
+                      struct err *e)
 {
     struct gconfig c = m->t.config[config];
-    if (c.canon != UNKNOWN) {
-        *out = c.canon;
-        return 0;
-    }
     begin(m);
     int code = grow(&m->done, c.n, &m->cap_done, sizeof *m->done, e);
     for (uint32_t i = 0; i < c.n && !code; i++) {
         struct gitem it = m->t.item[c.first + i];
-        code = frame_canon(m, it.frame, &it.frame, e);
+        code = frame_cut(m, it.frame, longest, &it.frame, e);
         m->done[i] = it;
     }
-    if (!code) { /* two that differed in counts may have become one */
-        size_t k = 0;
+    if (code)
+        return code;
+    size_t k = 0; /* two that differed in counts may have become one */
+    if (c.n > 1)
         qsort(m->done, c.n, sizeof *m->done, by_place);
-        for (uint32_t i = 0; i < c.n; i++)
-            if (!k || by_place(&m->done[k - 1], &m->done[i]) != 0)
-                m->done[k++] = m->done[i];
-        code = config_get(&m->t, m->g, m->done, k, out, e);
-    }
-    if (!code)
+    for (uint32_t i = 0; i < c.n; i++)
+        if (!k || by_place(&m->done[k - 1], &m->done[i]) != 0)
+            m->done[k++] = m->done[i];
+    return config_get(&m->t, m->g, m->done, k, out, e);
+}
+
+int gmatch_canon(struct gmatch *m, uint32_t config, uint32_t *out, struct err *e)
+{
+    int code = 0;
+    *out = m->t.config[config].canon;
+    if (*out == UNKNOWN && !(code = config_cut(m, config, m->v->longest, out, e)))
         m->t.config[config].canon = *out;
+    return code;
+}
+
+/* ---- bytes that change nothing --------------------------------------------------------------- */
+
+/* Do all characters beyond ASCII lead back to config? */
+static int loops_utf8(struct gmatch *m, uint32_t config, bool *yes, struct err *e)
+{
+    uint32_t at[8] = {config}, to;
+    static const uint8_t order[8] = {0, 3, 2, 1,
+                                     4, 5, 6, 7}; /* each is known when it is its turn */
+    *yes = false;
+    for (int i = 0; i < 8; i++)
+        for (unsigned c = 0x80; c < 0x100; c++) {
+            int state = order[i], next = gutf8_step(state, (uint8_t)c);
+            if (next < 0)
+                continue;
+            int code = gmatch_step(m, at[state], (uint8_t)c, &to, e);
+            if (code)
+                return code;
+            if (next && !at[next])
+                at[next] = to;
+            if (!to || at[next] != to)
+                return 0;
+        }
+    *yes = true;
+    return 0;
+}
+
+static int find_loops(struct gmatch *m, uint32_t config, uint64_t *out, struct err *e)
+{
+    const uint64_t high = 1ull << GCLASS_UTF8 | 1ull << GCLASS_BROKEN;
+    uint64_t leave = high;
+    uint32_t to;
+    int code = 0;
+    for (unsigned c = 0; c < 128 && !code; c++) {
+        uint64_t bit = 1ull << gclass_of((uint8_t)c);
+        if (leave & bit)
+            continue;
+        code = gmatch_step(m, config, (uint8_t)c, &to, e);
+        leave |= !code && to != config ? bit : 0;
+    }
+    bool all = true, utf8 = false;
+    for (unsigned c = 128; c < 256 && !code && all; c++) {
+        code = gmatch_step(m, config, (uint8_t)c, &to, e);
+        all = to == config;
+    }
+    if (!code && !all)
+        code = loops_utf8(m, config, &utf8, e);
+    *out = ~leave | (all ? high : utf8 ? 1ull << GCLASS_UTF8 : 0);
+    return code;
+}
+
+int gmatch_loops(struct gmatch *m, uint32_t config, unsigned bytes, uint64_t *out, struct err *e)
+{
+    const struct gconfig *c = &m->t.config[config];
+    int code = 0;
+    *out = 0;
+    if (c->lowest <= bytes)
+        return 0;
+    uint32_t loose = c->lowest == GRAMMAR_INF ? config : c->loose;
+    if (loose == UNKNOWN && !(code = config_cut(m, config, 0, &loose, e)))
+        m->t.config[config].loose = loose;
+    if (!code && !m->t.config[loose].looked) {
+        code = find_loops(m, loose, out, e);
+        m->t.config[loose].loops = code ? 0 : *out;
+        m->t.config[loose].looked = !code;
+    }
+    *out = code ? 0 : m->t.config[loose].loops;
     return code;
 }
 

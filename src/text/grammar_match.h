@@ -33,17 +33,21 @@ struct gframe {
     uint32_t node;     /* CALL or LOOP */
     uint32_t min, max; /* rounds of the loop that are still to come; 0, 0 for CALL */
     uint32_t parent;   /* 0: the bottom */
-    uint32_t canon;    /* the same with counts cut to the longest token; 0: not known */
     uint32_t next;     /* in its hash chain */
     uint32_t depth;
+    uint32_t lowest; /* count on this stack that is neither 0 nor GRAMMAR_INF; GRAMMAR_INF: none */
 };
 
 struct gconfig {
-    uint32_t first, n;    /* items, in order */
-    uint32_t *row;        /* [256] next by byte, UINT32_MAX: not known; NULL: none is */
-    uint32_t next;        /* in its hash chain */
-    uint32_t canon, free; /* its canonical form, its items of free text; UINT32_MAX: not known */
-    uint16_t mask;        /* slot + 1 */
+    uint32_t first, n; /* items, in order */
+    uint32_t *row;     /* [256] next by byte, UINT32_MAX: not known; NULL: none is */
+    uint32_t next;     /* in its hash chain */
+    /* its canonical form, its items of free text, the same without counts; UINT32_MAX: not known */
+    uint32_t canon, free, loose;
+    uint32_t lowest; /* count of a loop on its stacks; GRAMMAR_INF: there is none */
+    uint64_t loops;  /* classes of bytes that lead back to it, once looked at */
+    bool looked;
+    uint16_t mask; /* slot + 1 */
     uint8_t flags;
 };
 
@@ -101,6 +105,8 @@ int gmatch_step(struct gmatch *m, uint32_t config, uint8_t byte, uint32_t *out, 
 /* By control token i of the vocabulary's list. */
 int gmatch_control(struct gmatch *m, uint32_t config, size_t i, uint32_t *out, struct err *e);
 int gmatch_canon(struct gmatch *m, uint32_t config, uint32_t *out, struct err *e);
+/* The classes of bytes all of which lead back here, for texts of fewer than `bytes` + 1 bytes. */
+int gmatch_loops(struct gmatch *m, uint32_t config, unsigned bytes, uint64_t *out, struct err *e);
 
 /* Is it time to collect? Then drops all that cursors and root[0..n) do not need, and renumbers. */
 bool gmatch_full(const struct gmatch *m);

@@ -53,6 +53,27 @@ static int walk_step(struct walk *w, size_t depth, uint8_t byte, uint32_t *out, 
     return code;
 }
 
+enum { LARGE = 32 }; /* nodes of a subtree that are worth a look at it as a whole */
+
+/* Does all of the subtree at node i lead nowhere but back? Then all its tokens fit. */
+static int walk_whole(struct walk *w, size_t i, uint32_t *bits, bool *whole, struct err *e)
+{
+    const struct grammar_vocab *v = w->m->v;
+    const struct gtrie *t = &v->trie[i];
+    uint64_t loops;
+    *whole = false;
+    if (t->height == 255 || gmatch_full(w->m))
+        return 0;
+    int code = gmatch_loops(w->m, w->path[t->depth], t->height, &loops, e);
+    w->row[t->depth] = w->m->t.config[w->path[t->depth]].row;
+    if (code || v->below[i] & ~loops)
+        return code;
+    for (uint32_t k = v->rank[i]; k < v->rank[i + t->skip]; k++)
+        bits[v->order[k] / 32] |= 1u << (v->order[k] % 32);
+    *whole = true;
+    return 0;
+}
+
 static int walk_plain(struct walk *w, uint32_t *bits, struct err *e)
 {
     const struct grammar_vocab *v = w->m->v;
@@ -60,6 +81,16 @@ static int walk_plain(struct walk *w, uint32_t *bits, struct err *e)
     w->row[0] = w->m->t.config[w->path[0]].row;
     for (size_t i = 0; i < v->n_trie;) {
         size_t depth = t[i].depth;
+        if (t[i].skip >= LARGE) {
+            bool whole;
+            int code = walk_whole(w, i, bits, &whole, e);
+            if (code)
+                return code;
+            if (whole) {
+                i += t[i].skip;
+                continue;
+            }
+        }
         const uint32_t *row = w->row[depth];
         uint32_t to = row ? row[t[i].byte] : UINT32_MAX;
         if (to == UINT32_MAX) {

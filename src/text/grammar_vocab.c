@@ -1,6 +1,8 @@
 /*
  * The vocabulary for masks: a trie of the tokens' bytes, laid out in the order of a depth-first
- * walk, so that a mask is one pass from left to right that skips the subtrees which do not fit.
+ * walk, so that a mask is one pass from left to right that skips the subtrees which do not fit. For
+ * each subtree it is known which classes of bytes are in it: where all of them lead back to where
+ * they came from (most of a string, free text), the whole subtree fits without a look at it.
  *
  * Control tokens are kept apart: special ones, and added ones written <…>. They stand only where a
  * grammar names them. Other added tokens (runs of spaces in some vocabularies) are text.
@@ -127,6 +129,73 @@ static size_t build(struct grammar_vocab *v, const struct entry *t, size_t n, st
     return nodes;
 }
 
+/* ---- what subtrees hold -------------------------------------------------------------------- */
+
+int gclass_of(uint8_t c)
+{
+    if (c >= '0' && c <= '9')
+        return 0;
+    if (c >= 'a' && c <= 'z')
+        return 1;
+    if (c >= 'A' && c <= 'Z')
+        return 2;
+    if (c < ' ' || c == 127)
+        return c == '\n' ? 3 : c == '\t' ? 4 : c == '\r' ? 5 : 6;
+    static const char alone[] = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+    return 7 + (int)(strchr(alone, c) - alone);
+}
+
+int gutf8_step(int state, uint8_t byte)
+{
+    static const struct {
+        uint8_t from, lo, hi, to;
+    } steps[] = {{0, 0xc2, 0xdf, 1}, {0, 0xe0, 0xe0, 4}, {0, 0xe1, 0xec, 2}, {0, 0xed, 0xed, 5},
+                 {0, 0xee, 0xef, 2}, {0, 0xf0, 0xf0, 6}, {0, 0xf1, 0xf3, 3}, {0, 0xf4, 0xf4, 7},
+                 {1, 0x80, 0xbf, 0}, {2, 0x80, 0xbf, 1}, {3, 0x80, 0xbf, 2}, {4, 0xa0, 0xbf, 1},
+                 {5, 0x80, 0x9f, 1}, {6, 0x90, 0xbf, 2}, {7, 0x80, 0x8f, 2}};
+    if (byte < 0x80)
+        return state ? -1 : 0;
+    for (size_t i = 0; i < NUM_COUNT(steps); i++)
+        if (steps[i].from == state && byte >= steps[i].lo && byte <= steps[i].hi)
+            return steps[i].to;
+    return -1;
+}
+
+/* Fills below, rank, order and heights, from the last node to the first. */
+static void describe(struct grammar_vocab *v, uint8_t *well)
+{
+    uint32_t tokens = 0;
+    for (size_t i = 0; i < v->n_trie; i++) {
+        v->rank[i] = tokens;
+        for (int32_t id = v->trie[i].token; id >= 0; id = v->same[id])
+            v->order[tokens++] = id;
+    }
+    v->rank[v->n_trie] = tokens;
+    for (size_t i = v->n_trie; i-- > 0;) {
+        struct gtrie *t = &v->trie[i];
+        uint64_t below = t->byte < 0x80 ? 1ull << gclass_of(t->byte) : 1ull << GCLASS_UTF8;
+        unsigned height = 0;
+        uint8_t all = 0xff; /* entry states from which all children are well-formed */
+        for (size_t k = i + 1; k < i + t->skip; k += v->trie[k].skip) {
+            below |= v->below[k] & ~(1ull << GCLASS_BROKEN);
+            if (v->below[k] >> GCLASS_BROKEN & 1) /* for this node's start it may be right */
+                below |= 1ull << GCLASS_UTF8;
+            all &= well[k];
+            height = v->trie[k].height > height ? v->trie[k].height : height;
+        }
+        well[i] = 0;
+        for (int state = 0; state < 8; state++) {
+            int to = gutf8_step(state, t->byte);
+            if (to >= 0 && (all >> to & 1))
+                well[i] |= (uint8_t)(1u << state);
+        }
+        if (below >> GCLASS_UTF8 & 1 && !(well[i] & 1))
+            below = (below & ~(1ull << GCLASS_UTF8)) | 1ull << GCLASS_BROKEN;
+        v->below[i] = below;
+        t->height = (uint8_t)(height < 255 ? height + 1 : 255);
+    }
+}
+
 static int make_trie(struct grammar_vocab *v, struct err *e)
 {
     struct entry *t = malloc((v->count + 1) * sizeof *t);
@@ -142,10 +211,18 @@ static int make_trie(struct grammar_vocab *v, struct err *e)
     qsort(t, n, sizeof *t, by_bytes);
     v->n_trie = build(v, t, n, NULL);
     v->trie = malloc((v->n_trie + 1) * sizeof *v->trie);
-    if (v->trie)
+    v->below = malloc((v->n_trie + 1) * sizeof *v->below);
+    v->rank = malloc((v->n_trie + 1) * sizeof *v->rank);
+    v->order = malloc((n + 1) * sizeof *v->order);
+    uint8_t *well = malloc(v->n_trie + 1);
+    bool ok = v->trie && v->below && v->rank && v->order && well;
+    if (ok) {
         build(v, t, n, v->trie);
+        describe(v, well);
+    }
     free(t);
-    return v->trie ? 0 : err_nomem(e, v->n_trie * sizeof *v->trie, "a vocabulary");
+    free(well);
+    return ok ? 0 : err_nomem(e, v->n_trie * sizeof *v->trie, "a vocabulary");
 }
 
 int grammar_vocab_new(struct grammar_vocab **out, const struct tokenizer *tok, struct err *e)
@@ -178,6 +255,9 @@ void grammar_vocab_unref(struct grammar_vocab *v)
     if (!v || atomic_fetch_sub(&v->refs, 1) > 1)
         return;
     free(v->trie);
+    free(v->below);
+    free(v->rank);
+    free(v->order);
     free(v->same);
     free(v->start);
     free(v->bytes);
