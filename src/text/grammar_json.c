@@ -6,7 +6,8 @@
  *   ",", and before "}" and "]"; none or a space behind ":"; so compact and indented texts both
  * are; numbers: 18 digits for integers (they fit 64 bits), 16 before and 16 behind the point and an
  *   exponent of two digits for others (they fit a double);
- *   strings: valid UTF-8 without control characters, all escapes, surrogates only in pairs.
+ *   strings: valid UTF-8 without control characters, all escapes but that of NUL, surrogates only
+ *   in pairs.
  */
 #include "base/utf8.h"
 #include "text/grammar_impl.h"
@@ -48,9 +49,13 @@ static void plain_chars(struct gbuild *b, struct gset *set)
 static struct gx *escape(struct gbuild *b)
 {
     struct gx *hex = gx_chars(b, "09AFaf");
-    struct gx *unit = /* no surrogate */
-        GX_ALT(b, GX_SEQ(b, gx_chars(b, "09AACCEFaaccefBBbb"), hex, hex, hex),
-               GX_SEQ(b, gx_chars(b, "DDdd"), gx_chars(b, "07"), hex, hex));
+    struct gx *some = gx_chars(b, "19AFaf"), *zero = gx_text(b, "0");
+    struct gx *unit = /* no surrogate, and not 0: many programs take no NUL */
+        GX_ALT(b, GX_SEQ(b, gx_chars(b, "19ACEFacef"), hex, hex, hex),
+               GX_SEQ(b, gx_chars(b, "DDdd"), gx_chars(b, "07"), hex, hex),
+               GX_SEQ(b, zero,
+                      GX_ALT(b, GX_SEQ(b, some, hex, hex), GX_SEQ(b, zero, some, hex),
+                             GX_SEQ(b, zero, zero, some))));
     struct gx *high = GX_SEQ(b, gx_chars(b, "DDdd"), gx_chars(b, "89ABab"), hex, hex);
     struct gx *low = GX_SEQ(b, gx_chars(b, "DDdd"), gx_chars(b, "CFcf"), hex, hex);
     struct gx *after =

@@ -530,7 +530,7 @@ int gmatch_canon(struct gmatch *m, uint32_t config, uint32_t *out, struct err *e
     return code;
 }
 
-/* ---- bytes that change nothing --------------------------------------------------------------- */
+/* ---- bytes that change nothing -------------------------------------------------------------- */
 
 /* Do all characters beyond ASCII lead back to config? */
 static int loops_utf8(struct gmatch *m, uint32_t config, bool *yes, struct err *e)

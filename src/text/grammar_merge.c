@@ -176,10 +176,13 @@ json_t *schema_merge(struct schema *s, const json_t *a, const json_t *b)
 {
     const char *key;
     json_t *v, *out = NULL;
+    unsigned types;
     if (json_is_false(a) || json_is_false(b))
         return json_false();
     if (!json_is_object(a) || !json_is_object(b))
         return copy_of(json_is_object(a) ? a : b);
+    if (!schema_check(s, a, &types) || !schema_check(s, b, &types))
+        return NULL;
     s->work += 1 + json_object_size(a) + json_object_size(b) +
                json_object_size(get(a, "properties")) + json_object_size(get(b, "properties"));
     if (s->work > SCHEMA_WORK_MAX) {

@@ -150,8 +150,7 @@ static bool check_type(struct schema *s, const json_t *t)
     return ok;
 }
 
-/* Are all keywords known, and of the right kind? *types: those the keywords speak of. */
-static bool check(struct schema *s, const json_t *o, unsigned *types)
+bool schema_check(struct schema *s, const json_t *o, unsigned *types)
 {
     static const struct {
         const char *name;
@@ -408,7 +407,7 @@ static bool exclusive(struct schema *s, const json_t *a, const json_t *b)
     const char *key;
     json_t *v;
     s->work += 16;
-    if (!check(s, a, &x) || !check(s, b, &y))
+    if (!schema_check(s, a, &x) || !schema_check(s, b, &y))
         return true; /* the fault is on record */
     x = json_object_get(a, "type") || !x ? schema_types(a) : x;
     y = json_object_get(b, "type") || !y ? schema_types(b) : y;
@@ -536,7 +535,7 @@ static struct gx *compile(struct schema *s, const json_t *o)
         return gx_never(s->b);
     if (!json_is_object(o))
         return schema_fail(s, ERR_FORMAT, NULL, "a schema has to be an object, true or false");
-    if (!check(s, o, &spoken))
+    if (!schema_check(s, o, &spoken))
         return NULL;
     const json_t *ref = json_object_get(o, "$ref");
     if (ref && !json_is_string(ref))

@@ -40,6 +40,8 @@ struct schema {
 struct gx *schema_fail(struct schema *s, int code, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 bool schema_is_annotation(const char *key);
+/* Are all keywords known, and of the right kind? *types: those that they speak of. */
+bool schema_check(struct schema *s, const json_t *o, unsigned *types);
 unsigned schema_types(const json_t *o); /* that "type" names; all without it */
 
 /* A schema that both allow; new reference, NULL after a fault. */

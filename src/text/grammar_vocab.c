@@ -129,7 +129,7 @@ static size_t build(struct grammar_vocab *v, const struct entry *t, size_t n, st
     return nodes;
 }
 
-/* ---- what subtrees hold -------------------------------------------------------------------- */
+/* ---- what subtrees hold --------------------------------------------------------------------- */
 
 int gclass_of(uint8_t c)
 {
