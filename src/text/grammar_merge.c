@@ -179,6 +179,10 @@ json_t *schema_merge(struct schema *s, const json_t *a, const json_t *b)
     unsigned types;
     if (json_is_false(a) || json_is_false(b))
         return json_false();
+    if ((!json_is_object(a) && !json_is_true(a)) || (!json_is_object(b) && !json_is_true(b))) {
+        schema_fail(s, ERR_FORMAT, NULL, "a schema has to be an object, true or false");
+        return NULL;
+    }
     if (!json_is_object(a) || !json_is_object(b))
         return copy_of(json_is_object(a) ? a : b);
     if (!schema_check(s, a, &types) || !schema_check(s, b, &types))

@@ -152,6 +152,11 @@ struct gx *schema_string(struct schema *s, const json_t *o)
 
 /* ---- arrays --------------------------------------------------------------------------------- */
 
+static uint32_t one_less(uint32_t max)
+{
+    return max == GRAMMAR_INF ? max : max - 1;
+}
+
 struct gx *schema_array(struct schema *s, const json_t *o)
 {
     struct gbuild *b = s->b;
@@ -188,9 +193,11 @@ struct gx *schema_array(struct schema *s, const json_t *o)
         }
     } else if (max == 0) {
         tail = min ? gx_never(b) : gx_empty(b);
-    } else {
-        struct gx *more = gx_rep(b, GX_SEQ(b, comma, item), min ? min - 1 : 0,
-                                 max == GRAMMAR_INF ? max : max - 1);
+    } else { /* the item stands here twice: as a rule it is there once */
+        uint32_t rule = gbuild_rule(b, "items", 5);
+        gbuild_define(b, rule, item);
+        item = gx_call(b, rule);
+        struct gx *more = gx_rep(b, GX_SEQ(b, comma, item), min ? min - 1 : 0, one_less(max));
         tail = GX_SEQ(b, item, more, space);
         tail = min ? tail : gx_opt(b, tail);
     }

@@ -330,10 +330,336 @@ static void walks_end_in_valid_texts(void **state)
     }
 }
 
+/* ---- texts ---------------------------------------------------------------------------------- */
+
+static void texts_in_the_expected_form_are_taken(void **state)
+{
+    static const struct {
+        const char *schema;
+        const char *yes[7], *no[9];
+    } rows[] = {
+        {"{\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"null\"}},\"required\":["
+         "\"a\"]}",
+         {"{\"a\":1}", "{\"a\": 1, \"b\": null}", "{\n  \"a\": 1,\n\t\"b\":null\n}"},
+         {"{}", "{\"b\":null,\"a\":1}", "{\"a\":1,}", "{\"a\":1 ,\"b\":null}", "{\"a\":1,\"c\":2}",
+          "{\"a\":1.0}", "{\"a\":01}", " {\"a\":1}", "{\"a\":1}\n"}},
+        {"{\"type\":\"string\"}",
+         {"\"\"", "\"é\\n\\u00e9\\ud83d\\ude00\\/\"", "\"\x7f\""},
+         {"\"\n\"", "\"\\ud83d\"", "\"\\ude00\"", "\"\\ud83dx\"", "\"\xc3\"", "\"\\x\"",
+          "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "\"\\u0000\""}},
+        {"{\"type\":\"string\",\"minLength\":1,\"maxLength\":2}",
+         {"\"😀\"", "\"\\ud83d\\ude00a\"", "\"\\n\\\"\""},
+         {"\"\"", "\"abc\"", "\"😀😀😀\""}},
+        {"{\"type\":\"number\"}",
+         {"0", "-0.5", "12e+9", "3.25E-7"},
+         {"00", ".5", "1.", "+1", "1e", "0x1", "1e999", "12345678901234567890"}},
+        {"{\"type\":\"integer\",\"minimum\":-5,\"maximum\":120}",
+         {"-5", "-1", "0", "7", "99", "120"},
+         {"-6", "121", "1000", "-0", "-10", "07"}},
+        {"{\"type\":\"number\",\"minimum\":0.5,\"exclusiveMaximum\":12.25}",
+         {"0.5", "0.50", "1", "12.2499", "9.99", "12"},
+         {"0.49", "0", "12.25", "12.250", "13", "-1", "0.4999"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":1,\"maxItems\":3}",
+         {"[1]", "[1,2]", "[1, 2, 3]", "[\n  1,\n  2\n]"},
+         {"[]", "[1,2,3,4]", "[1,]", "[,1]"}},
+        {"{\"additionalProperties\":{\"type\":\"integer\"},\"properties\":{\"ab\":{\"type\":"
+         "\"null\"},\"é\":{"
+         "\"type\":\"null\"}}}",
+         {"{}", "{\"ab\":null,\"x\":1}", "{\"a\":1,\"abc\":2}", "{\"\":1}", "{\"é\":null}",
+          "{\"\\n\":1}"},
+         {"{\"ab\":1}", "{\"a\\u0062\":1}", "{\"\\u0061b\":1}", "{\"é\":1}", "{\"\\u00e9\":1}",
+          "{\"x\":1,\"ab\":null}"}},
+        {"{\"enum\":[\"a\\\"b\",1.5,[1,{}]]}",
+         {"\"a\\\"b\"", "1.5", "[1,{}]"},
+         {"\"a\"", "1", "[1]"}},
+        {"{\"type\":\"string\",\"pattern\":\"^\\\\d+$\"}",
+         {"\"12\""},
+         {"\"\"", "\"a\"", "\"\\u0031\""}},
+        {"{\"type\":\"string\",\"pattern\":\"b\"}",
+         {"\"b\"", "\"abc\"", "\"é\\nb\""},
+         {"\"\"", "\"ac\""}},
+        {"{\"type\":\"string\",\"format\":\"date\"}",
+         {"\"2024-02-29\"", "\"2000-02-29\"", "\"1999-12-31\""},
+         {"\"2023-02-29\"", "\"1900-02-29\"", "\"2024-13-01\"", "\"2024-04-31\"", "\"24-01-01\""}},
+        {"{\"type\":\"string\",\"format\":\"ipv6\"}",
+         {"\"::\"", "\"::1\"", "\"2001:db8::ff00:42:8329\"", "\"1:2:3:4:5:6:7:8\""},
+         {"\"1:2:3\"", "\":::\"", "\"1::2::3\"", "\"12345::\""}},
+        {"{\"type\":\"string\",\"format\":\"uri\"}",
+         {"\"https://example.org/a?b=c#d\"", "\"mailto:a@b.c\""},
+         {"\"example.org\"", "\"http://a b\""}},
+        {"{\"anyOf\":[{\"$ref\":\"#/$defs/"
+         "a~1b\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}}],\"$defs\":{\"a/b\":{"
+         "\"type\":\"null\"}}}",
+         {"null", "[]", "[[null],null,[]]"},
+         {"[1]", "{}"}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct grammar *g = compile(rows[i].schema);
+        for (int k = 0; k < 7 && rows[i].yes[k]; k++)
+            if (!grammar_takes(&small, g, rows[i].yes[k], strlen(rows[i].yes[k])))
+                fail_msg("%s does not take %s", rows[i].schema, rows[i].yes[k]);
+        for (int k = 0; k < 9 && rows[i].no[k]; k++)
+            if (grammar_takes(&small, g, rows[i].no[k], strlen(rows[i].no[k])))
+                fail_msg("%s takes %s", rows[i].schema, rows[i].no[k]);
+        grammar_unref(g);
+    }
+}
+
+/* Ranges are exact: against comparing every number around the bounds. */
+static void ranges_are_exact(void **state)
+{
+    static const int bounds[] = {-1002, -100, -99, -10, -9, -1, 0, 1, 7, 10, 19, 99, 100, 111, 999};
+    enum { N = sizeof bounds / sizeof *bounds };
+    for (int i = 0; i < N; i++)
+        for (int k = i; k < N; k += 1 + (i + k) % 3) {
+            char text[128];
+            snprintf(text, sizeof text, "{\"type\":\"integer\",\"minimum\":%d,\"maximum\":%d}",
+                     bounds[i], bounds[k]);
+            struct grammar *g = compile(text);
+            for (int x = -1010; x <= 1010;
+                 x += abs(x - bounds[i]) < 12 || abs(x - bounds[k]) < 12 ? 1 : 11) {
+                char number[16];
+                snprintf(number, sizeof number, "%d", x);
+                if (grammar_takes(&small, g, number, strlen(number)) !=
+                    (x >= bounds[i] && x <= bounds[k]))
+                    fail_msg("%s: %s", text, number);
+            }
+            grammar_unref(g);
+        }
+    static const char *const reals[] = {"-1.5", "-0.25", "0",    "0.1",   "0.105",
+                                        "1",    "1.5",   "2.05", "10.001"};
+    for (int i = 0; i < 9; i++)
+        for (int k = i; k < 9; k++)
+            for (int open = 0; open < 2 && (!open || i < k); open++) {
+                char text[128];
+                snprintf(text, sizeof text, "{\"type\":\"number\",\"%s\":%s,\"%s\":%s}",
+                         open ? "exclusiveMinimum" : "minimum", reals[i],
+                         open ? "exclusiveMaximum" : "maximum", reals[k]);
+                struct grammar *g = compile(text);
+                double lo = strtod(reals[i], NULL), hi = strtod(reals[k], NULL);
+                for (int x = -1600; x <= 11000; x += x < 2200 ? 5 : 37) {
+                    char number[32];
+                    snprintf(number, sizeof number, "%s%d.%03d", x < 0 ? "-" : "", abs(x) / 1000,
+                             abs(x) % 1000);
+                    double v = strtod(number, NULL);
+                    bool in = open ? v > lo && v < hi : v >= lo && v <= hi;
+                    if (grammar_takes(&small, g, number, strlen(number)) != in)
+                        fail_msg("%s: %s", text, number);
+                }
+                grammar_unref(g);
+            }
+}
+
+/* ---- refusals ------------------------------------------------------------------------------- */
+
+static void refusals_name_keyword_and_place(void **state)
+{
+    static const struct {
+        const char *schema;
+        int code;
+        const char *words;
+    } rows[] = {
+        {"42", ERR_FORMAT, "has to be an object"},
+        {"{\"type\":\"something\"}", ERR_FORMAT, "#/type: has to be"},
+        {"{\"properties\":{\"a/b\":{\"not\":{}}}}", ERR_UNSUPPORTED,
+         "#/properties/a~1b/not: this keyword"},
+        {"{\"type\":\"integer\",\"multipleOf\":3}", ERR_UNSUPPORTED, "#/multipleOf"},
+        {"{\"patternProperties\":{}}", ERR_UNSUPPORTED, "#/patternProperties"},
+        {"{\"if\":true}", ERR_UNSUPPORTED, "#/if"},
+        {"{\"minlength\":3}", ERR_UNSUPPORTED, "#/minlength"},
+        {"{\"type\":\"array\",\"uniqueItems\":true}", ERR_UNSUPPORTED, "#/uniqueItems"},
+        {"{\"type\":\"string\",\"format\":\"color\"}", ERR_UNSUPPORTED, "#/format"},
+        {"{\"type\":\"string\",\"pattern\":\"(?=a)\"}", ERR_UNSUPPORTED,
+         "#/pattern: the expression at byte"},
+        {"{\"type\":\"string\",\"pattern\":\"a\",\"maxLength\":3}", ERR_UNSUPPORTED, "#/pattern"},
+        {"{\"items\":{\"minItems\":-1,\"type\":\"array\"}}", ERR_FORMAT, "#/items/minItems"},
+        {"{\"type\":\"string\",\"maxLength\":\"3\"}", ERR_FORMAT, "#/maxLength"},
+        {"{\"type\":\"integer\",\"minimum\":\"x\"}", ERR_FORMAT, "#/minimum"},
+        {"{\"required\":[1]}", ERR_FORMAT, "#/required"},
+        {"{\"properties\":[]}", ERR_FORMAT, "#/properties"},
+        {"{\"$ref\":\"#/$defs/none\"}", ERR_FORMAT, "no such place"},
+        {"{\"$ref\":\"http://example.org/x\"}", ERR_UNSUPPORTED, "#/$ref"},
+        {"{\"$ref\":\"#\"}", ERR_UNSUPPORTED, "begins with itself"},
+        {"{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}", ERR_UNSUPPORTED,
+         "begins with itself"},
+        {"{\"allOf\":[{\"$ref\":\"#\"}]}", ERR_LIMIT, "deeper than"},
+        {"{\"allOf\":[42]}", ERR_FORMAT, "has to be an object"},
+        {"{\"allOf\":[{\"pattern\":\"a\"},{\"pattern\":\"b\"}]}", ERR_UNSUPPORTED, "pattern"},
+        {"{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", ERR_UNSUPPORTED, "#/oneOf"},
+        {"{\"enum\":[\"a\"],\"minLength\":1}", ERR_UNSUPPORTED, "#/minLength"},
+        /* what admits nothing */
+        {"false", ERR_FORMAT, "no text at all"},
+        {"{\"enum\":[]}", ERR_FORMAT, "no text at all"},
+        {"{\"anyOf\":[]}", ERR_FORMAT, "no text at all"},
+        {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", ERR_FORMAT, "no text at all"},
+        {"{\"type\":\"integer\",\"minimum\":0.2,\"maximum\":0.8}", ERR_FORMAT, "no text at all"},
+        {"{\"type\":\"string\",\"minLength\":3,\"maxLength\":2}", ERR_FORMAT, "no text at all"},
+        {"{\"type\":\"array\",\"items\":false,\"minItems\":1}", ERR_FORMAT, "no text at all"},
+        {"{\"required\":[\"a\"],\"additionalProperties\":false}", ERR_FORMAT, "no text at all"},
+        {"{\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}", ERR_FORMAT,
+         "no text at all"},
+        {"{\"allOf\":[{\"type\":\"string\"},{\"type\":\"integer\"}]}", ERR_FORMAT,
+         "no text at all"},
+        {"{\"type\":\"string\",\"enum\":[1,2]}", ERR_FORMAT, "no text at all"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err e = {0};
+        struct grammar *g = NULL;
+        json_t *o = parse(rows[i].schema);
+        int code = grammar_new_schema(&g, o, &e);
+        if (code != rows[i].code || !strstr(e.text, rows[i].words))
+            fail_msg("%s: %d, %s", rows[i].schema, code, e.text);
+        assert_null(g);
+        json_decref(o);
+    }
+}
+
+/* ---- hostile schemas ------------------------------------------------------------------------ */
+
+/* Compiles, and when that works takes one mask and the walk to a text's end. */
+static int try(json_t *schema)
+{
+    struct err e = {0};
+    struct grammar *g = NULL;
+    struct grammar_state *s;
+    const uint32_t *bits;
+    int code = grammar_new_schema(&g, schema, &e);
+    if (code)
+        assert_true(strlen(e.text) > 10);
+    if (!code && !(code = grammar_state_new(&s, g, small.v, GRAMMAR_THOUGHT_NONE, &e))) {
+        for (int32_t step = 0; step < 40 && !code && !(code = grammar_state_mask(s, &bits, &e));
+             step++) {
+            int32_t id = (step * 37) % 256;
+            while (!mask_has(bits, id))
+                id = (id + 1) % (int32_t)tokenizer_count(small.tok);
+            if (tokenizer_is_end(small.tok, id))
+                break;
+            code = grammar_state_accept(s, id, &e);
+        }
+        grammar_state_free(s);
+    }
+    grammar_unref(g);
+    json_decref(schema);
+    return code;
+}
+
+static json_t *wide(int n, bool required, bool open)
+{
+    json_t *props = json_object(), *names = json_array();
+    for (int i = 0; i < n; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "property_%d", i * 7919 % n);
+        json_object_set_new(props, key, json_pack("{s:s}", "type", i % 2 ? "string" : "integer"));
+        if (required)
+            json_array_append_new(names, json_string(key));
+    }
+    return json_pack("{s:s,s:o,s:o,s:b}", "type", "object", "properties", props, "required", names,
+                     "additionalProperties", open);
+}
+
+static json_t *nested(int depth, const char *key)
+{
+    json_t *o = json_pack("{s:s}", "type", "integer");
+    for (int i = 0; i < depth; i++)
+        o = json_pack("{s:s,s:o}", "type", "array", key, o);
+    return o;
+}
+
+static void hostile_schemas_end_soon(void **state)
+{
+    double begin = clock_seconds();
+    assert_int_equal(try(wide(10000, true, false)), 0);
+    assert_int_equal(try(wide(10000, false, false)), 0);
+    int code = try(wide(10000, false, true));
+    assert_true(code == 0 || code == ERR_LIMIT);
+    assert_int_equal(try(parse("{\"type\":\"array\",\"minItems\":1000000000}")), 0);
+    assert_int_equal(
+        try(parse(
+            "{\"type\":\"array\",\"minItems\":1e18,\"items\":{\"type\":\"array\",\"maxItems\":"
+            "99999999999}}")),
+        0);
+    assert_int_equal(
+        try(parse("{\"type\":\"string\",\"minLength\":1000000,\"maxLength\":2000000}")), 0);
+    assert_int_equal(try(parse("{\"type\":\"string\",\"pattern\":\"^(a+)+$\"}")), 0);
+    assert_int_equal(
+        try(parse("{\"type\":\"string\",\"pattern\":\"((((a?){100}){100}){100}){100}\"}")), 0);
+    assert_int_equal(try(parse("{\"type\":\"string\",\"pattern\":\"(a|b)*a(a|b){20}c\"}")), 0);
+    assert_int_equal(try(nested(150, "items")), 0);
+    assert_int_equal(try(nested(5000, "items")), ERR_LIMIT);
+
+    json_t *values = json_array(), *defs = json_object();
+    for (int i = 0; i < 1000000; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "value %d", i);
+        json_array_append_new(values, json_string(text));
+    }
+    assert_int_equal(try(json_pack("{s:o}", "enum", values)), ERR_LIMIT);
+    values = json_array();
+    for (int i = 0; i < 100000; i++)
+        json_array_append_new(values, json_integer(i * 31));
+    assert_int_equal(try(json_pack("{s:o}", "enum", values)), 0);
+
+    for (int i = 0; i < 10000; i++) { /* a chain of references */
+        char name[32], to[48];
+        snprintf(name, sizeof name, "d%d", i);
+        snprintf(to, sizeof to, "#/$defs/d%d", i + 1);
+        json_object_set_new(
+            defs, name,
+            json_pack("{s:s,s:o}", "type", "array", "items", json_pack("{s:s}", "$ref", to)));
+    }
+    json_object_set_new(defs, "d10000", json_true());
+    assert_int_equal(try(json_pack("{s:s,s:o}", "$ref", "#/$defs/d0", "$defs", defs)), 0);
+    json_t *o = json_pack("{s:s}", "type", "array"); /* 10^12 schemas when written out */
+    for (int i = 0; i < 12; i++) {
+        json_t *any = json_array();
+        for (int k = 0; k < 10; k++)
+            json_array_append(any, o);
+        json_decref(o);
+        o = json_pack("{s:o,s:i}", "anyOf", any, "maxItems", i);
+    }
+    assert_int_equal(try(o), ERR_LIMIT);
+    assert_true(clock_seconds() - begin < 120);
+}
+
+/* A list that must nest for ever is cut off before the stack is: every state has a way out. */
+static void deep_texts_can_still_end(void **state)
+{
+    struct grammar *g = compile(
+        "{\"type\":\"array\",\"minItems\":1,\"maxItems\":1,\"items\":{\"anyOf\":[{\"$ref\":\"#\"},{"
+        "\"type\":\"null\"}]}}");
+    struct err e = {0};
+    struct grammar_state *s;
+    int32_t open = -1;
+    for (int32_t i = 0; (size_t)i < tokenizer_count(small.tok); i++) {
+        size_t k;
+        const char *p = tokenizer_bytes(small.tok, i, &k);
+        open = k == 1 && *p == '[' ? i : open;
+    }
+    assert_int_equal(grammar_state_new(&s, g, small.v, GRAMMAR_THOUGHT_NONE, &e), 0);
+    int depth = 0;
+    const uint32_t *bits;
+    while (!grammar_state_mask(s, &bits, &e) && mask_has(bits, open)) {
+        assert_int_equal(grammar_state_accept(s, open, &e), 0);
+        depth++;
+    }
+    assert_in_range(depth, 60, 1000);
+    bool any = false;
+    for (int32_t i = 0; (size_t)i < tokenizer_count(small.tok); i++)
+        any |= mask_has(bits, i) && !tokenizer_is_end(small.tok, i);
+    assert_true(any);
+    grammar_state_free(s);
+    grammar_unref(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(walks_end_in_valid_texts),
+        cmocka_unit_test(texts_in_the_expected_form_are_taken),
+        cmocka_unit_test(ranges_are_exact),
+        cmocka_unit_test(refusals_name_keyword_and_place),
+        cmocka_unit_test(hostile_schemas_end_soon),
+        cmocka_unit_test(deep_texts_can_still_end),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
