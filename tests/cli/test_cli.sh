@@ -608,4 +608,18 @@ run run "$model" x --template "$tmp/think.jinja" --max-tokens 24 --json
 exits 0 && says '"thought_cut": false'
 is 'a thought may have a budget'
 
+printf 'root ::= "yes" | "n" [o0]{3}\n' >"$tmp/g.gbnf"
+printf '{"type":"object","properties":{"n":{"type":"integer","minimum":7,"maximum":9}},"required":["n"]}' >"$tmp/schema.json"
+run run "$model" x --seed 3 --grammar "$tmp/g.gbnf"
+exits 0 && holds grep -qxE 'yes|n[o0]{3}' "$tmp/out"
+run run "$model" x --seed 3 --format "$tmp/schema.json" --json
+exits 0 && holds grep -qE '"answer": "[{][ n\\t]*' "$tmp/out" && says '\"n\":' && says '"tool_calls": []'
+run run "$model" x --format '{"type":"integer","multipleOf":3}'
+exits 1 && oneline && tells '#/multipleOf: this keyword is not supported'
+run run "$model" x --format json --grammar "$tmp/g.gbnf"
+exits 2 && tells 'exclude each other'
+run run "$model" x --grammar "$tmp/none.gbnf"
+exits 1 && oneline && tells 'none.gbnf'
+is 'answers may be held to a form'
+
 echo "1..$count"
