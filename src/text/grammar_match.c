@@ -23,6 +23,7 @@ enum {
     CONFIGS_FULL = 8192,
     ITEMS_FULL = 1 << 20,
     CLOSURE_MAX = 1 << 16, /* places of one closure */
+    WORK_MAX = 20000000,   /* places, and frames compared, for one mask or token */
 };
 
 #define UNKNOWN UINT32_MAX
@@ -30,8 +31,7 @@ enum {
 static int too_many(struct err *e)
 {
     return err_set(e, ERR_LIMIT,
-                   "the grammar is too ambiguous: a text fits it in more than %d ways at once",
-                   CLOSURE_MAX);
+                   "the grammar is too ambiguous: this text fits it in too many ways at once");
 }
 
 static int grow(void *array, size_t need, size_t *cap, size_t size, struct err *e)
@@ -243,7 +243,7 @@ static int add(struct gmatch *m, uint32_t node, uint32_t frame, struct err *e)
     size_t k = seen_slot(m, key);
     if (m->stamp[k] == m->now)
         return 0;
-    if (m->n_seen >= CLOSURE_MAX)
+    if (m->n_seen >= CLOSURE_MAX || m->spent++ > WORK_MAX)
         return too_many(e);
     m->seen[k] = key;
     m->stamp[k] = m->now;
@@ -266,9 +266,10 @@ static int push(struct gmatch *m, uint32_t entry, uint32_t node, uint32_t min, u
 
 /* Whatever may follow in frame b may also follow in frame a: the same places to return to, with
    no more rounds needed and no fewer allowed. */
-static bool covers(const struct gmatch *m, uint32_t a, uint32_t b)
+static bool covers(struct gmatch *m, uint32_t a, uint32_t b)
 {
     while (a != b) {
+        m->spent++;
         const struct gframe *x = &m->t.frame[a], *y = &m->t.frame[b];
         if (!a || !b || x->node != y->node || x->min > y->min || x->max < y->max)
             return false;
@@ -291,6 +292,7 @@ static int at_loop(struct gmatch *m, uint32_t node, uint32_t min, uint32_t max, 
     const struct gnode *x = &m->g->node[node];
     for (size_t i = 0; i < m->n_loops; i++) {
         const struct gframe *l = &m->loops[i];
+        m->spent++;
         if (l->node == node && l->min <= min && l->max >= max && covers(m, l->parent, parent))
             return 0; /* all that would follow follows already */
     }
@@ -348,7 +350,7 @@ static int expand(struct gmatch *m, struct gitem it, struct err *e)
 /* Drops places that others cover; where there are very many, they stay. */
 static void prune(struct gmatch *m)
 {
-    enum { FEW = 256 };
+    enum { FEW = 64 };
     size_t w = 0;
     if (m->n_done < 2 || m->n_done > FEW)
         return;

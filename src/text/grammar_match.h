@@ -81,6 +81,7 @@ struct gmatch {
     struct gcursor live; /* head of a ring */
     struct gmask mask[GMASKS];
     uint64_t clock;
+    uint64_t spent; /* work since the lock was taken: the owner of the lock sets it to 0 */
     /* of the closure under way */
     struct gitem *work, *done;
     size_t n_work, cap_work, n_done, cap_done;

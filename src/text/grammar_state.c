@@ -191,6 +191,7 @@ int grammar_state_mask(struct grammar_state *s, const uint32_t **bits, struct er
     } else {
         const uint32_t *found = NULL;
         pthread_mutex_lock(&s->m->lock);
+        s->m->spent = 0;
         code = find_mask(s->m, &s->at, &found, e);
         if (!code)
             memcpy(s->bits, found, s->m->v->words * sizeof *s->bits);
@@ -251,6 +252,7 @@ int grammar_state_accept(struct grammar_state *s, int32_t id, struct err *e)
         return 0;
     }
     pthread_mutex_lock(&m->lock);
+    m->spent = 0;
     int code = gmatch_full(m) ? gmatch_collect(m, NULL, 0, e) : 0;
     uint32_t config = s->at.config;
     code = code ? code : follow(m, &config, id, e);
@@ -282,6 +284,7 @@ size_t grammar_state_forced(struct grammar_state *s, char *out, size_t max)
     if (s->ended)
         return 0;
     pthread_mutex_lock(&m->lock);
+    m->spent = 0;
     uint32_t config = s->at.config;
     while (n < max && !gmatch_full(m) && gmatch_choices(m, config, &byte) == 1 &&
            !gmatch_step(m, config, byte, &config, &lost) && config)
@@ -323,6 +326,7 @@ int grammar_state_new(struct grammar_state **out, struct grammar *g, struct gram
     if (code)
         return code;
     pthread_mutex_lock(&m->lock);
+    m->spent = 0;
     code = gmatch_start(m, thought, &s->at.config, e);
     gcursor_attach(m, &s->at);
     pthread_mutex_unlock(&m->lock);
