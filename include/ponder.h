@@ -73,7 +73,8 @@ struct ponder_model_options {
     int threads;         /* as many as the machine allows */
     size_t context;      /* tokens of a session: what the model was trained for, memory allowing */
     int tokenizer_only;  /* no weights: ponder_tokenize and ponder_detokenize work, no sessions */
-    const char *kv_type; /* of the cache: "auto" (default), "f16", "f32", "bf16", "q8_0", "fp8" */
+    const char *kv_type; /* of the cache: "auto" (default), "f16", "f32", "bf16", "q8_0", "fp8",
+                            "fp8_e5m2" */
     const char *template_text; /* a chat template (Jinja) instead of the file's */
     /* Called now and then while loading, with bytes. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);

@@ -76,18 +76,11 @@ int ponder_api_version(void)
 
 static int api_kv_type(enum quant_id *out, const char *name, struct err *e)
 {
-    static const struct {
-        const char *name;
-        enum quant_id id;
-    } rows[] = {{"auto", ENGINE_KV_AUTO}, {"f16", QUANT_F16},   {"f32", QUANT_F32},
-                {"bf16", QUANT_BF16},     {"q8_0", QUANT_Q8_0}, {"fp8", QUANT_E4M3}};
-    for (size_t i = 0; i < NUM_COUNT(rows); i++)
-        if (!strcmp(rows[i].name, name)) {
-            *out = rows[i].id;
-            return 0;
-        }
-    return err_set(e, ERR_USAGE, "kv_type \"%.40s\": auto, f16, f32, bf16, q8_0 and fp8 are known",
-                   name);
+    if (engine_kv_parse(out, name))
+        return 0;
+    return err_set(
+        e, ERR_USAGE,
+        "kv_type \"%.40s\": auto, f16, f32, bf16, q8_0, fp8 (e4m3) and fp8_e5m2 are known", name);
 }
 
 int ponder_model_open(struct ponder_model **out, const char *path,

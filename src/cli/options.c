@@ -25,7 +25,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "batch", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 65536, .shown = "512",
      .env = "PONDER_BATCH", .offset = AT(batch),
      .help = "tokens of a prompt that are computed together"},
-    {.name = "kv-type", .alias = "cache-type", .kind = OPT_ENUM, .arg = "TYPE", .choices = "auto|f16|f32|bf16|q8_0|fp8", .shown = "auto",
+    {.name = "kv-type", .alias = "cache-type", .kind = OPT_ENUM, .arg = "TYPE", .choices = "auto|f16|f32|bf16|q8_0|fp8|fp8_e4m3|fp8_e5m2", .shown = "auto",
      .env = "PONDER_KV_TYPE", .offset = AT(kv_type),
      .help = "how keys and values of the context are stored; auto is f16, and q8_0 for latents (V2, V3, R1) where products read int8"},
     {.name = "weights", .kind = OPT_ENUM, .arg = "WHERE", .choices = "auto|packed|mapped", .value = "auto",
@@ -116,10 +116,9 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
     o.want = r->want;
     o.cache = r->cache;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;
-    o.kv_type = !u->kv_type                   ? r->kv_type
-                : !strcmp(u->kv_type, "auto") ? ENGINE_KV_AUTO
-                : !strcmp(u->kv_type, "fp8")  ? QUANT_E4M3
-                                              : quant_by_name(u->kv_type)->id;
+    o.kv_type = r->kv_type;
+    if (u->kv_type)
+        engine_kv_parse(&o.kv_type, u->kv_type); /* one of the choices */
     if (u->lora_merge > 0 && !u->lora)
         return err_set(e, ERR_USAGE, "--lora-merge needs --lora PATH");
     o.act = r->act;

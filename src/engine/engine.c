@@ -21,6 +21,23 @@
 
 enum { ENGINE_CTX_MAX = 32768, ENGINE_BATCH = 512 };
 
+bool engine_kv_parse(enum quant_id *out, const char *name)
+{
+    static const struct {
+        const char *name;
+        enum quant_id id;
+    } rows[] = {{"auto", ENGINE_KV_AUTO}, {"f16", QUANT_F16},      {"float16", QUANT_F16},
+                {"f32", QUANT_F32},       {"float32", QUANT_F32},  {"bf16", QUANT_BF16},
+                {"bfloat16", QUANT_BF16}, {"q8_0", QUANT_Q8_0},    {"fp8", QUANT_E4M3},
+                {"fp8_e4m3", QUANT_E4M3}, {"fp8_e5m2", QUANT_E5M2}};
+    for (size_t i = 0; i < NUM_COUNT(rows); i++)
+        if (!strcmp(rows[i].name, name)) {
+            *out = rows[i].id;
+            return true;
+        }
+    return false;
+}
+
 void engine_opts_init(struct engine_opts *o)
 {
     memset(o, 0, sizeof *o);

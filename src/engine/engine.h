@@ -61,6 +61,10 @@ enum engine_math {
 /* F16; Q8_0 for latents when products read int8. */
 #define ENGINE_KV_AUTO QUANT_ID_MAX
 
+/* "auto", "f16", "f32", "bf16", "q8_0", "fp8" (= "fp8_e4m3"), "fp8_e5m2"; also "float16",
+   "bfloat16" and so on. False: unknown. */
+bool engine_kv_parse(enum quant_id *out, const char *name);
+
 struct engine_opts {
     int threads;      /* 0 = as many as there are cores for this process */
     int pin;          /* an enum team_pin or ENGINE_PIN_AUTO; TEAM_PIN_NONE by default */
@@ -71,7 +75,7 @@ struct engine_opts {
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     size_t cache;     /* tokens that the sessions hold together, at most; 0 = ctx: one full session.
                          Each session takes whole pages of 64 */
-    enum quant_id kv_type; /* QUANT_F16, F32, BF16, Q8_0 or ENGINE_KV_AUTO (the default) */
+    enum quant_id kv_type; /* by engine_kv_parse */
     enum engine_place place;
     enum engine_act act;
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */

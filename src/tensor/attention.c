@@ -66,17 +66,25 @@ struct attn_slice {
 
 /* ---- storing -------------------------------------------------------------------------------- */
 
+/* Float types of one byte. */
+static bool attn_byte(enum quant_id type)
+{
+    return type == QUANT_E4M3 || type == QUANT_E5M2;
+}
+
 /* n values to elements `at`… of a float type. */
 static void attn_convert(const struct kern *kern, enum quant_id type, void *to, size_t at,
                          const float *x, size_t n)
 {
     if (type == QUANT_F32)
         memcpy((float *)to + at, x, n * sizeof *x);
-    else if (type == QUANT_E4M3)
-        for (size_t i = 0; i < n; i++) /* beyond ±448 there is only NaN */
-            ((uint8_t *)to)[at + i] = quant_f32_to_e4m3(x[i] > 448    ? 448
-                                                        : x[i] < -448 ? -448
-                                                                      : x[i]);
+    else if (attn_byte(type))
+        for (size_t i = 0; i < n; i++) { /* beyond them there is only NaN, or infinity */
+            float most = type == QUANT_E4M3 ? 448 : 57344;
+            float v = x[i] > most ? most : x[i] < -most ? -most : x[i];
+            ((uint8_t *)to)[at + i] =
+                type == QUANT_E4M3 ? quant_f32_to_e4m3(v) : quant_f32_to_e5m2(v);
+        }
     else
         (type == QUANT_F16 ? kern->f32_to_f16 : kern->f32_to_bf16)((uint16_t *)to + at, x, n);
 }
@@ -108,7 +116,7 @@ static void attn_store_one(const struct attn_job *j, const struct batch_run *r, 
         } else {
             attn_convert(kern, type->id, tmp, 0, k + d, n);
             for (size_t i = 0; i < n; i++)
-                if (type->id == QUANT_E4M3)
+                if (attn_byte(type->id))
                     kp[(d + i) * KV_PAGE + at] = ((const uint8_t *)tmp)[i];
                 else
                     ((uint16_t *)(void *)kp)[(d + i) * KV_PAGE + at] = tmp[i];
@@ -244,9 +252,9 @@ float attn_weights(const struct kern *kern, float *s, size_t n, size_t seen, flo
 
 static enum kern_float attn_float(enum quant_id type)
 {
-    return type == QUANT_F16 || type == QUANT_E4M3 ? KERN_F16
-           : type == QUANT_BF16                    ? KERN_BF16
-                                                   : KERN_F32;
+    return type == QUANT_F16 || attn_byte(type) ? KERN_F16
+           : type == QUANT_BF16                 ? KERN_BF16
+                                                : KERN_F32;
 }
 
 static size_t attn_pages(size_t tokens)
@@ -259,13 +267,17 @@ static size_t attn_stretches(size_t tokens)
     return (attn_pages(tokens) + ATTN_STRETCH - 1) / ATTN_STRETCH;
 }
 
-/* A page of an E4M3 cache as halves; of other types as it is. `n`: its values that are read. */
+/* A page of bytes as halves, of other types as it is. `n`: its values that are read. */
 static const void *attn_floats(const struct attn_job *j, const uint8_t *page, size_t n,
                                struct attn_work *w)
 {
-    if (j->shape->type != QUANT_E4M3)
+    if (!attn_byte(j->shape->type))
         return page;
-    j->c->kern->e4m3_to_f16(w->half, page, n);
+    if (j->shape->type == QUANT_E4M3)
+        j->c->kern->e4m3_to_f16(w->half, page, n);
+    else /* e5m2 is the upper byte of a half */
+        for (size_t i = 0; i < n; i++)
+            w->half[i] = (uint16_t)(page[i] << 8);
     return w->half;
 }
 
@@ -293,9 +305,9 @@ static void attn_values(const struct attn_job *j, const uint8_t *page, const uin
 {
     bool latent = j->shape->latent;
     size_t dv = j->a->d_v, step = latent ? j->a->d_k : j->dv_pad;
-    /* The latents of an E4M3 cache are there from attn_scores. */
+    /* Latents of bytes are there from attn_scores. */
     const void *v =
-        latent && j->shape->type == QUANT_E4M3 ? w->half : attn_floats(j, page, seen * step, w);
+        latent && attn_byte(j->shape->type) ? w->half : attn_floats(j, page, seen * step, w);
     j->c->kern->tile[attn_float(j->shape->type)](
         &(struct kern_tile){v, ahead, 16, step, dv, seen, w->s, KV_PAGE, cols, o, dv});
 }

@@ -13,7 +13,7 @@ struct attn_work {
     float *pl, *l, *sl;       /* (cols) and sums of the weights */
     float *f;                 /* (2 × cols) factors of a fold */
     float *kd;                /* keys of a page: (4, d_k, 16); expanded latents only */
-    uint16_t *half;           /* a page of an E4M3 cache: (64, d_k or d_v padded) */
+    uint16_t *half;           /* a page of an FP8 cache: (64, d_k or d_v padded) */
     float *int8;              /* what `cols` lies in */
     struct kv_int8_cols cols; /* of an int8 cache, instead of q */
 };

@@ -57,8 +57,9 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
     size_t k, v, bytes;
     *out = NULL;
     if (s->type != QUANT_F32 && s->type != QUANT_F16 && s->type != QUANT_BF16 &&
-        s->type != QUANT_Q8_0 && s->type != QUANT_E4M3)
-        return err_set(e, ERR_USAGE, "a KV cache can be f32, f16, bf16, q8_0 or fp8");
+        s->type != QUANT_Q8_0 && s->type != QUANT_E4M3 && s->type != QUANT_E5M2)
+        return err_set(e, ERR_USAGE,
+                       "a KV cache can be f32, f16, bf16, q8_0, fp8_e4m3 or fp8_e5m2");
     if (!kv_head_bytes(s, &k, &v))
         return err_set(
             e, ERR_USAGE,

@@ -11,7 +11,8 @@
  * so that both products of attention are the strided tile product of the kernels. Latent caches
  * (MLA) hold one row of d_k values a position, whose first d_v values are the value too: [64][d_k].
  *
- * E4M3 (fp8) is as float types are, a byte a value, without scales: ±448 is the most it holds.
+ * E4M3 and E5M2 (fp8) are as float types are, a byte a value, without scales: ±448 and ±57344 are
+ * the most they hold.
  * Q8_0 stands for int8 with scales per 32 to 128 values, laid out for integer products
  * (tensor/kv_int8.c).
  *
@@ -37,7 +38,7 @@ enum { KV_PAGE = 64 };
 
 struct kv_shape {
     size_t n_layer, n_kv_head, d_k, d_v;
-    enum quant_id type; /* QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_E4M3 or QUANT_Q8_0 */
+    enum quant_id type; /* QUANT_F32, _F16, _BF16, _E4M3, _E5M2 or _Q8_0 */
     bool latent;        /* the value is the first d_v values of the key; n_kv_head is 1 */
 };
 

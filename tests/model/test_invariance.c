@@ -255,6 +255,7 @@ static void test_q8_0(void **state)
 static void test_fp8(void **state)
 {
     check_kv(((struct fixture *)*state)->src, QUANT_E4M3);
+    check_kv(((struct fixture *)*state)->src, QUANT_E5M2);
 }
 
 static void test_few_bits(void **state)

@@ -165,11 +165,17 @@ static void test_fp8(void **state)
     check(QUANT_E4M3, 0.4);
 }
 
+static void test_fp8_e5m2(void **state)
+{
+    (void)state;
+    check(QUANT_E5M2, 0.8); /* one bit less */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32),  cmocka_unit_test(test_f16), cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_q8_0), cmocka_unit_test(test_fp8),
+        cmocka_unit_test(test_q8_0), cmocka_unit_test(test_fp8), cmocka_unit_test(test_fp8_e5m2),
     };
     return cmocka_run_group_tests_name("tensor/attention", tests, NULL, NULL);
 }
