@@ -42,21 +42,29 @@ void field_bool(struct fields *f, const char *key, bool *v)
         *v = json_is_true(x);
 }
 
+bool fields_whole(const json_t *x, int64_t *v)
+{
+    double d = json_is_real(x) ? json_real_value(x) : 0.5;
+    if (json_is_integer(x))
+        *v = json_integer_value(x);
+    else if (fabs(d) < 9e15 && d == floor(d))
+        *v = (int64_t)d;
+    else
+        return false;
+    return true;
+}
+
 void field_int(struct fields *f, const char *key, int64_t *v, int64_t min, int64_t max)
 {
     json_t *x = field(f, key);
     int64_t n;
     if (!x)
         return;
-    if (json_is_integer(x)) {
-        n = json_integer_value(x);
-    } else if (json_is_real(x) && fabs(json_real_value(x)) < 9e15 &&
-               json_real_value(x) == floor(json_real_value(x))) {
-        n = (int64_t)json_real_value(x);
-    } else if (json_is_real(x) && fabs(json_real_value(x)) >= 9e15) {
+    if (!fields_whole(x, &n) && json_is_real(x) && fabs(json_real_value(x)) >= 9e15) {
         fail_range(f, key, json_real_value(x), (double)min, (double)max);
         return;
-    } else {
+    }
+    if (!fields_whole(x, &n)) {
         field_fail(f, key, "must be a whole number");
         return;
     }
@@ -203,14 +211,13 @@ void field_ids(struct fields *f, const char *key, int32_t **v, size_t *n, size_t
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        json_t *id = json_array_get(x, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            (uint64_t)json_integer_value(id) >= vocab) {
+        int64_t id;
+        if (!fields_whole(json_array_get(x, i), &id) || id < 0 || (uint64_t)id >= vocab) {
             field_fail(f, key, "holds a number that is out of vocabulary");
             free(ids);
             return;
         }
-        ids[i] = (int32_t)json_integer_value(id);
+        ids[i] = (int32_t)id;
     }
     *v = ids;
     *n = count;

@@ -30,6 +30,8 @@ struct fields fields_of(json_t *o, const char *prefix, struct err *e);
 json_t *field(const struct fields *f, const char *key);
 int field_fail(struct fields *f, const char *key, const char *text); /* "KEY TEXT" */
 
+/* Whether a value is a whole number: 3, 3.0, but not 3.5, 1e300 or "3". */
+bool fields_whole(const json_t *x, int64_t *v);
 void field_bool(struct fields *f, const char *key, bool *v);
 /* Whole numbers; 3.0 is one, 3.5, 1e300 and "3" are not. */
 void field_int(struct fields *f, const char *key, int64_t *v, int64_t min, int64_t max);

@@ -159,6 +159,38 @@ void *http_arg(const struct http_exchange *x)
     return x->h->o.arg;
 }
 
+/*
+ * JSON as clients write it, beyond what jansson takes: whole numbers outside of 64 bits become
+ * floats; U+0000 in the name of a member (which nothing here is called) becomes U+FFFD, and with it
+ * all of this text. In values it stays.
+ */
+static json_t *json_take(const char *s, size_t n, json_error_t *bad)
+{
+    size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    char *copy = NULL;
+    json_t *v = json_loadb(s, n, flags, bad);
+    for (int tries = 0; tries < 2 && !v; tries++) {
+        if (json_error_code(bad) == json_error_numeric_overflow) {
+            flags |= JSON_DECODE_INT_AS_REAL;
+        } else if (json_error_code(bad) == json_error_null_byte_in_key && !copy) {
+            copy = malloc(n);
+            if (!copy)
+                break;
+            memcpy(copy, s, n);
+            for (size_t i = 0; i + 6 <= n; i++)
+                if (copy[i] == '\\' && !memcmp(copy + i, "\\u0000", 6))
+                    memcpy(copy + i, "\\ufffd", 6);
+                else if (copy[i] == '\\')
+                    i++; /* what is escaped begins nothing */
+        } else {
+            break;
+        }
+        v = json_loadb(copy ? copy : s, n, flags, bad);
+    }
+    free(copy);
+    return v;
+}
+
 json_t *http_json(struct http_exchange *x)
 {
     struct err e = {0};
@@ -176,7 +208,7 @@ json_t *http_json(struct http_exchange *x)
     else
         http_json_bounds(s, n, &e);
     if (!e.code) {
-        json_t *v = json_loadb(s, n, JSON_DECODE_ANY, &bad);
+        json_t *v = json_take(s, n, &bad);
         if (json_is_object(v))
             return v;
         if (v)

@@ -196,12 +196,29 @@ static bool route_has_path(const struct http_route *r, const char *path, const c
     return true;
 }
 
+/* "GET, HEAD, OPTIONS": the methods of a path; empty when there is no such path. */
+static void route_allow(const struct http *h, const char *path, char allow[64])
+{
+    const char *rest;
+    *allow = 0;
+    for (size_t i = 0; i < h->o.n_route; i++) {
+        const struct http_route *r = &h->o.route[i];
+        size_t n = strlen(allow);
+        if (route_has_path(r, path, &rest) && !strstr(allow, r->method))
+            snprintf(allow + n, 64 - n, "%s%s%s", n ? ", " : "", r->method,
+                     strcmp(r->method, "GET") ? "" : ", HEAD");
+    }
+    size_t n = strlen(allow);
+    if (n)
+        snprintf(allow + n, 64 - n, ", OPTIONS");
+}
+
 /* Sets the route, or refuses: 404, or 405 with the methods that there are. */
 static bool head_route(struct http_exchange *x, const char *method)
 {
     const struct http *h = x->h;
     const char *rest;
-    char allow[64] = "";
+    char allow[64];
     x->head = !strcmp(method, "HEAD");
     for (size_t i = 0; i < h->o.n_route; i++) {
         const struct http_route *r = &h->o.route[i];
@@ -214,15 +231,10 @@ static bool head_route(struct http_exchange *x, const char *method)
             x->rest = rest;
             return true;
         }
-        size_t n = strlen(allow);
-        if (!strstr(allow, r->method))
-            snprintf(allow + n, sizeof allow - n, "%s%s%s", n ? ", " : "", r->method,
-                     strcmp(r->method, "GET") ? "" : ", HEAD");
         x->api = r->api;
     }
+    route_allow(h, x->path, allow);
     if (*allow) {
-        size_t n = strlen(allow);
-        snprintf(allow + n, sizeof allow - n, ", OPTIONS");
         http_set(x, "Allow", allow);
         refuse(x, 405, "this path does not have that method");
         return false;
@@ -270,7 +282,9 @@ static bool head_origin(struct http_exchange *x, const char *method)
                  want && is_token_list(want) ? want : "Authorization, Content-Type");
         http_set(x, "Access-Control-Max-Age", "43200");
     } else {
-        http_set(x, "Allow", "GET, HEAD, POST, DELETE, OPTIONS");
+        char allow[64];
+        route_allow(x->h, x->path, allow);
+        http_set(x, "Allow", *allow ? allow : "OPTIONS");
     }
     http_send(x, 204, NULL, "", 0);
     return false;

@@ -296,7 +296,8 @@ static void read_messages(struct fields *f, struct openai_request *r)
 
 static bool is_ids(const json_t *a)
 {
-    return json_array_size(a) && json_is_integer(json_array_get(a, 0));
+    int64_t first;
+    return json_array_size(a) && fields_whole(json_array_get(a, 0), &first);
 }
 
 /* One input; ids go to the end of r->input_ids, which has room. */
@@ -315,13 +316,12 @@ static void read_input(struct fields *f, struct openai_request *r, const char *k
     in->ids = r->input_ids + *n_ids;
     in->n_ids = json_array_size(v);
     for (size_t i = 0; i < in->n_ids && !f->code; i++) {
-        json_t *id = json_array_get(v, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) > INT32_MAX) {
+        int64_t id;
+        if (!fields_whole(json_array_get(v, i), &id) || id < 0 || id > INT32_MAX) {
             field_fail(f, key, "holds a token id that is out of vocabulary");
             return;
         }
-        r->input_ids[(*n_ids)++] = (int32_t)json_integer_value(id);
+        r->input_ids[(*n_ids)++] = (int32_t)id;
     }
 }
 

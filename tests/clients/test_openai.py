@@ -128,7 +128,7 @@ class OpenAI(unittest.TestCase):
         for model in ("plain", "always"):
             for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
                 with self.subTest(model=model, choice=choice):
-                    r = self.chat(model=model, tools=TOOLS, tool_choice=choice, max_tokens=300, extra_body={"thinking_token_budget": 6})
+                    r = self.chat(model=model, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, max_tokens=300, extra_body={"thinking_token_budget": 6})
                     call = r.choices[0].message.tool_calls[0]
                     self.assertEqual(call.function.name, "get_weather")
                     args = json.loads(call.function.arguments)
