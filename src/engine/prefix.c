@@ -25,8 +25,9 @@
 #define NONE UINT32_MAX
 
 enum {
-    PREFIX_WRITES = 128, /* pages that wait to be written, at most */
-    PREFIX_AGAIN = 300,  /* seconds after which the disk is told again of a page's use */
+    PREFIX_WRITES = 128,      /* pages that wait to be written, at most */
+    PREFIX_SPARE = 256 << 20, /* bytes of the disk that stay free */
+    PREFIX_AGAIN = 300,       /* seconds after which the disk is told again of a page's use */
 };
 _Static_assert((int)PREFIX_PAGE == (int)KV_PAGE, "files hold pages");
 
@@ -79,6 +80,7 @@ static int prefix_open_disk(struct prefix *p, const struct prefix_opts *o, struc
         &p->disk,
         &(struct prefix_disk_opts){.dir = o->disk,
                                    .bytes = o->disk_bytes ? o->disk_bytes : 10000000000,
+                                   .spare = PREFIX_SPARE,
                                    .id = {p->id[0], p->id[1]},
                                    .page_bytes = p->page_bytes,
                                    .max_ids = p->g->info.ctx,

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
@@ -138,13 +139,26 @@ static void disk_scan(struct prefix_disk *d)
     free(s.key);
 }
 
+/* The disk is not filled to the brim. */
+static int disk_room(const struct prefix_disk *d, size_t bytes, struct err *e)
+{
+    struct statvfs v;
+    if (fstatvfs(d->dir, &v))
+        return 0;
+    uint64_t left = (uint64_t)v.f_bavail * v.f_frsize;
+    if (left >= bytes && left - bytes >= d->o.spare)
+        return 0;
+    return err_set(e, ERR_IO, "only %.1f GB are free on its disk", (double)left / 1e9);
+}
+
 /* Writes what was copied. */
 static void disk_write(struct prefix_disk *d, const struct prefix_page *page)
 {
     struct err e = {0};
     char temp[64];
     snprintf(temp, sizeof temp, "%016" PRIx64 ".%" PRIu64 ".part", d->tag, d->n_temp++);
-    int rc = prefix_file_write(d->dir, page, temp, d->room, &e);
+    int rc = disk_room(d, prefix_file_bytes(page->n, page->bytes), &e);
+    rc = rc ? rc : prefix_file_write(d->dir, page, temp, d->room, &e);
     if (rc) {
         disk_trouble(d, &d->write_trouble, &e, "pages are not kept");
         /* Another process may have removed the folder when it was empty. */

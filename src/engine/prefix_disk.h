@@ -30,6 +30,7 @@ struct prefix_disk;
 struct prefix_disk_opts {
     const char *dir;
     uint64_t bytes; /* bound */
+    uint64_t spare; /* nothing is written when less than this would be free on the disk */
     uint64_t id[2]; /* the model */
     size_t page_bytes;
     size_t max_ids; /* tokens of a timeline */

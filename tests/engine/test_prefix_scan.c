@@ -4,6 +4,7 @@
  */
 #include "base/num.h"
 #include "base/rng.h"
+#include "engine/prefix_disk.h"
 #include "engine/prefix_scan.h"
 
 // clang-format off
@@ -263,14 +264,70 @@ static void test_strangers(void **state)
     assert_int_equal(unlinkat(r->own, "0000000000000001-0000000000000001.kv", AT_REMOVEDIR), 0);
 }
 
+/* Pages stay off a disk that has little room; one line says so, and jobs come back all the same. */
+static void test_little_room(void **state)
+{
+    const struct rig *r = *state;
+    FILE *lines = tmpfile();
+    struct log log = {.out = lines, .level = LOG_WARN};
+    char line[256];
+    for (int little = 1; little >= 0; little--) {
+        struct prefix_disk_opts o = {.dir = r->path,
+                                     .bytes = 1 << 30,
+                                     .spare = little ? UINT64_MAX / 2 : 0,
+                                     .id = {ours[0], ours[1]},
+                                     .page_bytes = 100,
+                                     .max_ids = 4 * PREFIX_PAGE,
+                                     .reads = 2,
+                                     .writes = 3,
+                                     .log = &log};
+        struct prefix_disk *d;
+        struct err e = {0};
+        int32_t ids[PREFIX_PAGE] = {0};
+        uint8_t page[100] = {1};
+        if (prefix_disk_open(&d, &o, &e))
+            fail_msg("%s", e.text);
+        struct prefix_job j = {.write = true,
+                               .page = {.id = {ours[0], ours[1]},
+                                        .ids = ids,
+                                        .n = PREFIX_PAGE,
+                                        .data = page,
+                                        .bytes = 100}};
+        for (uint64_t k = 1; k <= 4; k++) {
+            j.page.key = k;
+            assert_int_equal(prefix_disk_push(d, &j), k <= 3); /* as many as there may be */
+        }
+        prefix_disk_stop(d);
+        for (size_t k = 0; k < 3; k++) {
+            assert_true(prefix_disk_next(d, &j));
+            assert_true(j.ok && j.page.data == page);
+        }
+        assert_false(prefix_disk_next(d, &j));
+        for (uint64_t k = 1; k <= 3; k++) {
+            assert_int_equal(there(r->own, k, 0), !little);
+            assert_int_equal(prefix_disk_has(d, k, true), !little);
+        }
+        prefix_disk_free(d);
+    }
+    rewind(lines);
+    assert_non_null(fgets(line, sizeof line, lines));
+    assert_non_null(strstr(line, "free"));
+    assert_null(fgets(line, sizeof line, lines));
+    fclose(lines);
+    size_t keys, gone;
+    assert_int_equal(scan(r, 0, &keys, &gone), 0);
+    assert_int_equal(gone, 3);
+}
+
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names), cmocka_unit_test(test_keys_of_pages),
-        cmocka_unit_test(test_set),   WITH_FOLDER(test_bound),
-        WITH_FOLDER(test_circle),     WITH_FOLDER(test_strangers),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_keys_of_pages),
+        cmocka_unit_test(test_set),    WITH_FOLDER(test_bound),
+        WITH_FOLDER(test_circle),      WITH_FOLDER(test_strangers),
+        WITH_FOLDER(test_little_room),
     };
     return cmocka_run_group_tests_name("engine/prefix_scan", tests, NULL, NULL);
 }
