@@ -29,7 +29,8 @@ struct interrupt {
     sigset_t set;        /* what the thread waits for */
     int event;           /* eventfd: written after every change of what can be taken */
     atomic_int watching; /* watches without unwatch */
-    atomic_bool prompt;
+    atomic_bool prompt, serving;
+    atomic_int count;     /* while serving */
     atomic_llong pending; /* when the first interrupt came that was not taken (ns), or 0 */
     atomic_int screen;    /* INTERRUPT_RESIZED, INTERRUPT_CONTINUED */
     bool have_tty;        /* `tty` holds the terminal's settings at start */
@@ -89,6 +90,13 @@ static void interrupt_stop(struct interrupt *i)
     interrupt_note(i, 0);
 }
 
+static void interrupt_served(struct interrupt *i, int sig)
+{
+    if (atomic_fetch_add(&i->count, 1) >= 3)
+        interrupt_exit(i, sig);
+    interrupt_note(i, 0);
+}
+
 static void *interrupt_thread(void *arg)
 {
     struct interrupt *i = arg;
@@ -96,6 +104,10 @@ static void *interrupt_thread(void *arg)
         int sig = 0;
         if (sigwait(&i->set, &sig))
             continue;
+        if (atomic_load(&i->serving) && (sig == SIGINT || sig == SIGTERM)) {
+            interrupt_served(i, sig);
+            continue;
+        }
         switch (sig) {
         case INTERRUPT_QUIT_SIGNAL:
             return NULL;
@@ -180,6 +192,16 @@ void interrupt_unwatch(struct interrupt *i)
 void interrupt_prompt(struct interrupt *i, bool on)
 {
     atomic_store(&i->prompt, on);
+}
+
+void interrupt_serve(struct interrupt *i)
+{
+    atomic_store(&i->serving, true);
+}
+
+int interrupt_count(const struct interrupt *i)
+{
+    return atomic_load(&i->count);
 }
 
 bool interrupt_pending(const struct interrupt *i)

@@ -31,6 +31,11 @@ void interrupt_watch(struct interrupt *i);
 void interrupt_unwatch(struct interrupt *i);
 void interrupt_prompt(struct interrupt *i, bool on);
 
+/* From here on the program is a server: SIGINT and SIGTERM are counted and kept, and do not end it;
+   who stops it cleanly looks at the count. The fourth one ends it at once all the same. */
+void interrupt_serve(struct interrupt *i);
+int interrupt_count(const struct interrupt *i);
+
 /* Whether there is an interrupt that was not taken. Any thread. */
 bool interrupt_pending(const struct interrupt *i);
 

@@ -122,6 +122,11 @@ int locate_model(const char *name, char out[LOCATE_MAX], struct err *e)
     return e ? e->code : ERR_IO;
 }
 
+bool locate_models(char out[LOCATE_MAX])
+{
+    return locate_folder(out) && file_kind(out) == FILE_DIR;
+}
+
 int locate_default(char out[LOCATE_MAX], struct err *e)
 {
     const char *env = getenv("PONDER_MODEL");

@@ -22,6 +22,9 @@ bool locate_is_model(const char *name);
 /* When no model was named: $PONDER_MODEL, else the only one in the folder of models. */
 int locate_default(char out[LOCATE_MAX], struct err *e);
 
+/* The folder of models, when it is there. */
+bool locate_models(char out[LOCATE_MAX]);
+
 /* ~/.local/share/ponder/NAME (or under $XDG_DATA_HOME), folders made; ERR_IO when impossible. */
 int locate_data(const char *name, char out[LOCATE_MAX], struct err *e);
 

@@ -56,7 +56,7 @@ struct opt {
 };
 
 struct opt_group {
-    const char *title;
+    const char *title; /* NULL: understood, but not shown in help */
     const struct opt *rows;
     size_t n;
     size_t base; /* offset of the group's struct in the command's */

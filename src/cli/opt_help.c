@@ -139,6 +139,8 @@ int help_command(const struct command *c, int width, struct buf *out, struct err
     if (!rc)
         rc = help_wrap(out, c->about, 0, 0, w, e);
     for (size_t g = 0; !rc && g < c->spec.n; g++) {
+        if (!c->spec.groups[g].title) /* not for people */
+            continue;
         rc = buf_printf(out, e, "\n%s:\n", c->spec.groups[g].title);
         for (size_t i = 0; !rc && i < c->spec.groups[g].n; i++)
             rc = help_option(&c->spec.groups[g].rows[i], w, out, e);
@@ -277,6 +279,8 @@ int help_man(const struct command *c, struct buf *out, struct err *e)
     if (!rc && c->spec.n)
         rc = buf_puts(out, ".SH OPTIONS\n", e);
     for (size_t g = 0; !rc && g < c->spec.n; g++) {
+        if (!c->spec.groups[g].title)
+            continue;
         rc = buf_printf(out, e, ".SS %s\n", c->spec.groups[g].title);
         for (size_t i = 0; !rc && i < c->spec.groups[g].n; i++)
             rc = man_option(&c->spec.groups[g].rows[i], out, e);

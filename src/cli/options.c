@@ -19,7 +19,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX,
      .shown = "one for each core that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
      .help = "compute threads; the result is the same for any number"},
-    {.name = "ctx", .brief = 'c', .alias = "ctx-size num-ctx", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30,
+    {.name = "ctx", .brief = 'c', .alias = "ctx-size num-ctx max-model-len", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30,
      .shown = "what the model was trained for, within limits", .env = "PONDER_CTX", .offset = AT(ctx),
      .help = "tokens of context: what was said and the answer together; 16k works too"},
     {.name = "batch", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 65536, .shown = "512",
@@ -50,7 +50,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "isa", .kind = OPT_ENUM, .arg = "NAME", .choices = "auto|scalar|avx2|avx512|avx512vnni", .value = "auto",
      .env = "PONDER_ISA", .offset = AT(isa),
      .help = "use only these instructions; the result is the same for any"},
-    {.name = "template", .kind = OPT_STRING, .arg = "FILE", .shown = "the model's own", .offset = AT(template_file),
+    {.name = "template", .alias = "chat-template", .kind = OPT_STRING, .arg = "FILE", .shown = "the model's own", .offset = AT(template_file),
      .help = "chat template (Jinja) to use"},
     {.name = "log", .kind = OPT_ENUM, .arg = "LEVEL", .choices = "error|warn|info|debug", .value = "warn",
      .env = "PONDER_LOG", .offset = AT(log),
@@ -100,12 +100,10 @@ static void options_progress(void *arg, uint64_t done, uint64_t total)
     progress_update(p, done);
 }
 
-int options_open(struct engine **out, struct engine_request *r, struct err *e)
+int options_engine_opts(struct engine_opts *out, struct engine_request *r, struct err *e)
 {
     struct engine_opts o;
-    struct progress bar;
     const struct engine_options *u = r->o;
-    *out = NULL;
     buf_init(&r->template_text, OPTIONS_TEMPLATE_MAX);
     engine_opts_init(&o);
     if (u->log)
@@ -143,10 +141,22 @@ int options_open(struct engine **out, struct engine_request *r, struct err *e)
             return err_ctx(e, "--template");
         o.template_text = r->template_text.data;
     }
+    *out = o;
+    return 0;
+}
+
+int options_open(struct engine **out, struct engine_request *r, struct err *e)
+{
+    struct engine_opts o;
+    struct progress bar;
+    *out = NULL;
+    int rc = options_engine_opts(&o, r, e);
+    if (rc)
+        return rc;
     progress_init(&bar, stderr, "loading", PROGRESS_BYTES, 0);
     o.progress = options_progress;
     o.progress_arg = &bar;
-    int rc = engine_open(out, r->path, &o, e);
+    rc = engine_open(out, r->path, &o, e);
     progress_finish(&bar);
     return rc;
 }

@@ -44,6 +44,8 @@ struct engine_request {
     size_t cache;          /* tokens of all sessions together; 0 = of one */
 };
 
+/* Only what the engine is opened with; `path` is not read. */
+int options_engine_opts(struct engine_opts *out, struct engine_request *r, struct err *e);
 int options_open(struct engine **out, struct engine_request *r, struct err *e);
 
 /* What the model recommends, changed by what the user gave. bias has room for OPT_LIST_MAX; its

@@ -1,6 +1,9 @@
 /* Members of JSON requests: see fields.h. */
 #include "server/fields.h"
 
+#include "base/num.h"
+
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,4 +224,44 @@ void field_ids(struct fields *f, const char *key, int32_t **v, size_t *n, size_t
     }
     *v = ids;
     *n = count;
+}
+
+bool fields_duration(const char *s, double *out)
+{
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"µs", 1e-6}, {"ms", 1e-3},
+                 {"s", 1},     {"m", 60},    {"h", 3600}};
+    double sum = 0, sign = *s == '-' ? -1 : 1;
+    s += *s == '-' || *s == '+';
+    if (!isdigit((unsigned char)*s) && *s != '.')
+        return false;
+    while (*s) {
+        char *end;
+        if (!isdigit((unsigned char)*s) && *s != '.')
+            return false;
+        double v = strtod(s, &end);
+        if (end == s || !isfinite(v))
+            return false;
+        size_t best = NUM_COUNT(units), n = strlen(end);
+        for (size_t i = 0; i < NUM_COUNT(units); i++) {
+            size_t k = strlen(units[i].unit);
+            /* "m" is not the beginning of "ms" */
+            if (n >= k && !memcmp(end, units[i].unit, k) &&
+                (best == NUM_COUNT(units) || k > strlen(units[best].unit)))
+                best = i;
+        }
+        if (best == NUM_COUNT(units)) {
+            if (*end)
+                return false;
+            sum += v; /* no unit at the end */
+            s = end;
+        } else {
+            sum += v * units[best].seconds;
+            s = end + strlen(units[best].unit);
+        }
+    }
+    *out = sign * sum;
+    return true;
 }

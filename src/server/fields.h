@@ -52,4 +52,7 @@ void field_strings(struct fields *f, const char *key, const char **v, size_t *n,
 /* An array of ids below `vocab`. Allocated: the caller's. */
 void field_ids(struct fields *f, const char *key, int32_t **v, size_t *n, size_t max, size_t vocab);
 
+/* A duration as Go writes it: "300ms", "-1.5h", "2h45m"; a bare number is seconds. */
+bool fields_duration(const char *s, double *out);
+
 #endif

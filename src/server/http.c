@@ -185,13 +185,16 @@ void http_counts(struct http *h,
     pthread_mutex_unlock(&h->lock);
 }
 
-static void access_line(struct http_exchange *x, int status, bool sent)
+void http_log(struct http_exchange *x)
 {
     struct tm t;
     time_t now = time(NULL);
     localtime_r(&now, &t);
+    int status = x->status ? x->status : 499;
     pthread_mutex_lock(&x->lock);
-    const char *end = x->cut ? "  cut off: it read too slowly" : sent ? "" : "  the client left";
+    const char *end = x->cut     ? "  cut off: it read too slowly"
+                      : x->heard ? ""
+                                 : "  the client left";
     log_bare(x->h->o.log, "%02d:%02d:%02d %s %.200s%s%s %d%s%s%s", t.tm_hour, t.tm_min, t.tm_sec,
              x->head ? "HEAD" : x->method, x->path, *x->about ? " " : "", x->about, status,
              *x->note ? "  " : "", x->note, end);
@@ -215,12 +218,17 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
         (how == MHD_REQUEST_TERMINATED_COMPLETED_OK && x->status) || x->stage == HTTP_REFUSED;
     int status = x->status ? x->status : 499;
     pthread_mutex_unlock(&x->lock);
+    x->heard = sent;
     http_gone(x);
     bool seen = x->stage != HTTP_AT_HEAD; /* else libmicrohttpd has refused it */
     /* Health checks that succeed would drown the rest. */
     bool quiet = x->route && x->route->open && status < 400;
-    if (h->o.access_log && seen && !quiet)
-        access_line(x, status, sent);
+    if (h->o.access_log && seen && !quiet) {
+        if (sent)
+            http_log(x);
+        else /* the handler may have a word to say, when it has ended */
+            x->log_later = true;
+    }
     pthread_mutex_lock(&h->lock);
     if (seen)
         count_request(h, x, status);
@@ -609,6 +617,16 @@ int http_port(const struct http *h)
     return h->port;
 }
 
+size_t http_keys(const struct http *h)
+{
+    return h->n_key;
+}
+
+bool http_is_local(const struct http *h)
+{
+    return h->local || !h->port;
+}
+
 size_t http_active(struct http *h)
 {
     size_t n = 0;
@@ -618,6 +636,21 @@ size_t http_active(struct http *h)
             n++;
     pthread_mutex_unlock(&h->lock);
     return n;
+}
+
+bool http_wait(struct http *h, double seconds)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    double at = (double)end.tv_sec + 1e-9 * (double)end.tv_nsec + seconds;
+    end.tv_sec = (time_t)at;
+    end.tv_nsec = (long)((at - (double)end.tv_sec) * 1e9);
+    pthread_mutex_lock(&h->lock);
+    int rc = 0;
+    while ((h->list[HTTP_BUSY].head || h->list[HTTP_BODY].head) && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&h->changed, &h->lock, &end);
+    pthread_mutex_unlock(&h->lock);
+    return rc != ETIMEDOUT;
 }
 
 void http_drain(struct http *h)

@@ -66,10 +66,13 @@ struct http_opts {
 
 int http_new(struct http **out, const struct http_opts *o, struct err *e);
 int http_port(const struct http *h);
+size_t http_keys(const struct http *h);   /* that are asked for */
+bool http_is_local(const struct http *h); /* bound to this machine alone */
 /* Stops accepting; what runs goes on. */
 void http_drain(struct http *h);
-size_t http_active(struct http *h); /* exchanges without a complete answer */
-void http_free(struct http *h);     /* ends what still runs */
+size_t http_active(struct http *h);             /* exchanges without a complete answer */
+bool http_wait(struct http *h, double seconds); /* until there are none; false: time is over */
+void http_free(struct http *h);                 /* ends what still runs */
 
 /* ---- the request --------------------------------------------------------------------------- */
 

@@ -20,6 +20,8 @@ void http_keep(struct http_exchange *x)
 
 static void exchange_free(struct http_exchange *x)
 {
+    if (x->log_later)
+        http_log(x);
     atomic_fetch_sub(&x->h->bodies, x->counted);
     buf_release(&x->body);
     buf_release(&x->fields);
@@ -62,27 +64,33 @@ void http_wake(struct http_exchange *x)
     }
 }
 
-void http_gone(struct http_exchange *x)
+/* Calls the handler's function; the lock is held before and after, not meanwhile. */
+static void gone_tell(struct http_exchange *x)
 {
-    pthread_mutex_lock(&x->lock);
-    bool complete = x->whole || x->ended;
-    void (*fn)(void *arg) = NULL;
-    if (!x->gone && !complete) {
-        x->gone = true;
-        fn = x->gone_fn;
-        x->telling = fn != NULL;
-        buf_release(&x->out);
-        x->sent = 0;
-        http_wake(x);
-    }
+    void (*fn)(void *arg) = x->gone_fn;
     void *arg = x->gone_arg;
-    pthread_mutex_unlock(&x->lock);
     if (!fn)
         return;
+    x->gone_fn = NULL;
+    x->telling = true;
+    x->teller = pthread_self();
+    pthread_mutex_unlock(&x->lock);
     fn(arg);
     pthread_mutex_lock(&x->lock);
     x->telling = false;
     pthread_cond_broadcast(&x->told);
+}
+
+void http_gone(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    if (!x->gone && !x->whole && !x->ended) {
+        x->gone = true;
+        buf_release(&x->out);
+        x->sent = 0;
+        http_wake(x);
+        gone_tell(x);
+    }
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -91,12 +99,11 @@ void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
     pthread_mutex_lock(&x->lock);
     x->gone_fn = gone;
     x->gone_arg = arg;
-    while (!gone && x->telling)
+    while (x->telling && !pthread_equal(x->teller, pthread_self()))
         pthread_cond_wait(&x->told, &x->lock);
-    bool now = x->gone;
+    if (x->gone && !x->cut)
+        gone_tell(x);
     pthread_mutex_unlock(&x->lock);
-    if (now && gone)
-        gone(arg);
 }
 
 /* ---- what a request is ----------------------------------------------------------------------- */

@@ -154,14 +154,17 @@ struct http_exchange {
     double silent;
     void (*gone_fn)(void *arg);
     void *gone_arg;
-    bool telling; /* gone_fn runs */
+    bool telling; /* gone_fn runs, in this thread */
+    pthread_t teller;
     pthread_cond_t told;
     char about[128], note[256];
+    bool heard, log_later; /* all of the answer was sent; the line of the log comes at the end */
 };
 
 /* http.c */
 void http_move(struct http *h, struct http_conn *k, enum http_state to); /* with http.lock */
 void http_unref(struct http *h);
+void http_log(struct http_exchange *x);
 
 /* http_head.c */
 /* Fills the request. When it is refused, an answer has been given; `close`: the connection cannot

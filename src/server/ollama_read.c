@@ -19,54 +19,13 @@ enum { TEXT_MAX = 32 << 20, STOP_BYTES = 1024, CONTEXT_MAX = 1 << 22, MESSAGES_M
 
 /* ---- members of both ------------------------------------------------------------------------ */
 
-/* A duration as Go writes it: "300ms", "-1.5h", "2h45m"; a bare number is seconds. */
-static bool duration(const char *s, double *out)
-{
-    static const struct {
-        const char *unit;
-        double seconds;
-    } units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"µs", 1e-6}, {"ms", 1e-3},
-                 {"s", 1},     {"m", 60},    {"h", 3600}};
-    double sum = 0, sign = *s == '-' ? -1 : 1;
-    s += *s == '-' || *s == '+';
-    if (!isdigit((unsigned char)*s) && *s != '.')
-        return false;
-    while (*s) {
-        char *end;
-        if (!isdigit((unsigned char)*s) && *s != '.')
-            return false;
-        double v = strtod(s, &end);
-        if (end == s || !isfinite(v))
-            return false;
-        size_t best = NUM_COUNT(units), n = strlen(end);
-        for (size_t i = 0; i < NUM_COUNT(units); i++) {
-            size_t k = strlen(units[i].unit);
-            /* "m" is not the beginning of "ms" */
-            if (n >= k && !memcmp(end, units[i].unit, k) &&
-                (best == NUM_COUNT(units) || k > strlen(units[best].unit)))
-                best = i;
-        }
-        if (best == NUM_COUNT(units)) {
-            if (*end)
-                return false;
-            sum += v; /* no unit at the end */
-            s = end;
-        } else {
-            sum += v * units[best].seconds;
-            s = end + strlen(units[best].unit);
-        }
-    }
-    *out = sign * sum;
-    return true;
-}
-
 void ollama_keep_alive(struct fields *f, double *seconds)
 {
     json_t *v = field(f, "keep_alive");
     if (!v)
         return;
     if (json_is_string(v)) {
-        if (!duration(json_string_value(v), seconds))
+        if (!fields_duration(json_string_value(v), seconds))
             field_fail(f, "keep_alive", "is no duration: write \"5m\", \"1h30m\", 300 or -1");
     } else {
         field_double(f, "keep_alive", seconds, -1e300, 1e300);

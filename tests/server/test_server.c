@@ -1,0 +1,367 @@
+/*
+ * The whole server over real sockets with small random models: its own routes, metrics, keys on
+ * everything, clients that leave, the end. What the APIs say in detail has tests of its own.
+ */
+#include "server/client.h"
+#include "server/models.h"
+#include "server/route.h"
+#include "server/server.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+
+#include <dirent.h>
+#include <time.h>
+#include <unistd.h>
+
+struct bench {
+    char *folder;
+    struct server_opts o;
+    struct server *s;
+    int port;
+    struct log log;
+    char *text;
+    size_t text_n, fds;
+};
+
+static size_t count_fds(void)
+{
+    size_t n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static void nap(double seconds)
+{
+    struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&t, NULL);
+}
+
+static void begin(struct bench *b, const char *const *key, size_t n_key)
+{
+    struct err e = {0};
+    *b = (struct bench){.fds = count_fds()};
+    b->folder = models_folder();
+    models_add(b->folder, "plain", "qwen2_tied", models_plain);
+    b->log = (struct log){open_memstream(&b->text, &b->text_n), LOG_WARN};
+    server_opts_init(&b->o);
+    b->o.http.port = 0;
+    b->o.http.log = &b->log;
+    b->o.http.api_key = key;
+    b->o.http.n_api_key = n_key;
+    b->o.hub.dir = b->folder;
+    b->o.hub.engine.threads = 1;
+    b->o.hub.engine.ctx = 1024;
+    b->o.hub.engine.cache = 4096;
+    if (server_new(&b->s, &b->o, &e))
+        fail_msg("%s", e.text);
+    b->port = http_port(b->s->http);
+}
+
+static void end(struct bench *b)
+{
+    server_free(b->s);
+    fclose(b->log.out);
+    free(b->text);
+    models_drop(b->folder);
+    assert_int_equal(count_fds(), b->fds);
+}
+
+static void ask(struct bench *b, const char *method, const char *path, const char *more,
+                const char *body, struct reply *r)
+{
+    char text[2048];
+    snprintf(text, sizeof text,
+             "%s %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %zu\r\n\r\n%s", method, path,
+             more, strlen(body), body);
+    client_ask(b->port, text, r);
+}
+
+static int status(struct bench *b, const char *method, const char *path, const char *body)
+{
+    struct reply r;
+    ask(b, method, path, "", body, &r);
+    int s = r.complete ? r.status : -r.status;
+    reply_free(&r);
+    return s;
+}
+
+static void routes_of_the_server_itself(void **state)
+{
+    struct bench b;
+    struct reply r;
+    begin(&b, NULL, 0);
+    assert_int_equal(status(&b, "GET", "/health", ""), 200);
+    assert_int_equal(status(&b, "GET", "/v1/health", ""), 200);
+    assert_int_equal(status(&b, "GET", "/ping", ""), 200);
+    assert_int_equal(status(&b, "POST", "/ping", ""), 200);
+    ask(&b, "GET", "/version", "", "", &r);
+    assert_string_equal(r.body, "{\"version\":\"" PONDER_VERSION "\"}");
+    reply_free(&r);
+    ask(&b, "GET", "/load", "", "", &r);
+    assert_string_equal(r.body, "{\"server_load\":0}");
+    reply_free(&r);
+    static const struct {
+        const char *method, *path;
+    } later[] = {{"POST", "/api/pull"},          {"POST", "/api/push"},
+                 {"POST", "/api/create"},        {"POST", "/api/copy"},
+                 {"DELETE", "/api/delete"},      {"POST", "/api/blobs/sha256:../x"},
+                 {"GET", "/api/blobs/sha256:00"}};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        ask(&b, later[i].method, later[i].path, "", "{}", &r);
+        assert_int_equal(r.status, 501);
+        assert_int_equal(strncmp(r.body, "{\"error\":\"this server does not ", 31), 0);
+        reply_free(&r);
+    }
+    end(&b);
+}
+
+/* Every row of the table: with a key set, only open ones answer without it. */
+static void keys_guard_every_route(void **state)
+{
+    static const char *const keys[] = {"sk-x"};
+    struct bench b;
+    struct reply r;
+    size_t n;
+    begin(&b, keys, 1);
+    const struct http_route *rows = route_all(&n);
+    assert_true(n > 40);
+    for (size_t i = 0; i < n; i++) {
+        char path[200];
+        snprintf(path, sizeof path, "%s", rows[i].path);
+        if (strchr(path, '*'))
+            strcpy(strchr(path, '*'), "x");
+        ask(&b, rows[i].method, path, "", "", &r);
+        if ((r.status == 401) == rows[i].open)
+            fail_msg("%s %s: %d", rows[i].method, path, r.status);
+        reply_free(&r);
+        ask(&b, rows[i].method, path, "Authorization: Bearer sk-x\r\n", "", &r);
+        if (r.status == 401 || (r.status == 404 && !strchr(rows[i].path, '*')))
+            fail_msg("%s %s with the key: %d", rows[i].method, path, r.status);
+        assert_true(r.complete);
+        reply_free(&r);
+    }
+    end(&b);
+}
+
+#define CHAT                                                                                      \
+    "{\"model\":\"plain\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"temperature\":" \
+    "0,"
+
+static double metric(struct bench *b, const char *line)
+{
+    struct reply r;
+    ask(b, "GET", "/metrics", "", "", &r);
+    assert_int_equal(r.status, 200);
+    const char *at = strstr(r.body, line);
+    double v = at ? strtod(at + strlen(line), NULL) : -1;
+    reply_free(&r);
+    return v;
+}
+
+static void requests_appear_in_metrics_and_log(void **state)
+{
+    struct bench b;
+    struct reply r;
+    begin(&b, NULL, 0);
+    ask(&b, "POST", "/v1/chat/completions", "", CHAT "\"max_tokens\":4,\"ignore_eos\":true}", &r);
+    if (r.status != 200)
+        fail_msg("%s", r.body);
+    reply_free(&r);
+    assert_int_equal(status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
+    assert_int_equal(status(&b, "POST", "/v1/chat/completions",
+                            "{\"model\":\"none\","
+                            "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"),
+                     404);
+#define M "{engine=\"0\",model_name=\"plain\""
+    assert_true(metric(&b, "\nvllm:request_success_total" M ",finished_reason=\"length\"} ") >= 1);
+    assert_true(metric(&b, "\nvllm:generation_tokens_total" M "} ") >= 4);
+    assert_true(metric(&b, "\nvllm:prompt_tokens_total" M "} ") >= 2);
+    assert_true(metric(&b, "\nvllm:time_to_first_token_seconds_count" M "} ") == 2);
+    assert_true(metric(&b, "\nvllm:e2e_request_latency_seconds_bucket" M ",le=\"+Inf\"} ") == 2);
+    assert_true(metric(&b, "\nvllm:inter_token_latency_seconds_count" M "} ") >= 1);
+    assert_true(metric(&b, "\nvllm:request_params_n_bucket" M ",le=\"1.0\"} ") == 2);
+    assert_true(metric(&b, "\nvllm:num_requests_running" M "} ") == 0);
+    assert_true(metric(&b, "\nvllm:kv_cache_usage_perc" M "} ") >= 0);
+    assert_true(metric(&b, "\nhttp_requests_total{handler=\"/v1/chat/completions\",method=\"POST\","
+                           "status=\"200\"} ") == 1);
+    assert_true(metric(&b, "\nprocess_resident_memory_bytes ") > 1e6);
+    fflush(b.log.out);
+    assert_non_null(strstr(b.text, " POST /v1/chat/completions plain 200  prompt "));
+    assert_non_null(strstr(b.text, "  answer 4  first token "));
+    end(&b);
+}
+
+/* Every line is a comment or `name{labels} value`, each name has its type before it, and buckets
+   only rise. */
+static void metrics_are_well_formed(void **state)
+{
+    struct bench b;
+    struct reply r;
+    char name[200] = "", type_of[200] = "";
+    begin(&b, NULL, 0);
+    assert_int_equal(status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
+    ask(&b, "GET", "/metrics", "", "", &r);
+    double last = 0;
+    size_t lines = 0;
+    for (char *s = r.body, *next; *s; s = next, lines++) {
+        next = strchr(s, '\n');
+        assert_non_null(next);
+        *next++ = 0;
+        if (sscanf(s, "# TYPE %199s", type_of) == 1 || !strncmp(s, "# HELP ", 7))
+            continue;
+        size_t n = strcspn(s, "{ ");
+        snprintf(name, sizeof name, "%.*s", (int)n, s);
+        if (strncmp(name, type_of, strlen(type_of)) != 0)
+            fail_msg("%s below %s", s, type_of);
+        char *value = strrchr(s, ' '), *end_of;
+        assert_non_null(value);
+        double v = strtod(value + 1, &end_of);
+        assert_true(end_of > value + 1 && !*end_of);
+        bool bucket = strstr(name, "_bucket") != NULL;
+        if (bucket && strstr(s, "le=\"0.0") == NULL)
+            assert_true(v >= last || strstr(s, "le=\"0.3\"") || strstr(s, "le=\"1.0\""));
+        last = bucket ? v : 0;
+    }
+    assert_true(lines > 200);
+    reply_free(&r);
+    end(&b);
+}
+
+static void clients_that_leave_free_their_places(void **state)
+{
+    struct bench b;
+    begin(&b, NULL, 0);
+    int fd = client_open(b.port);
+    static const char body[] = CHAT "\"max_tokens\":900,\"ignore_eos\":true,\"stream\":true}";
+    char text[1024], c;
+    snprintf(
+        text, sizeof text,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
+        strlen(body), body);
+    client_puts(fd, text);
+    assert_true(client_expect(fd, "HTTP/1.1 200"));
+    assert_true(client_expect(fd, " OK") && read(fd, &c, 1) == 1);
+    close(fd);
+    double t0 = clock_seconds(), n = 0;
+    while (n < 1 && clock_seconds() - t0 < 30) {
+        n = metric(&b, "\nvllm:request_success_total" M ",finished_reason=\"abort\"} ");
+        nap(0.05);
+    }
+    assert_true(n == 1);
+    assert_true(metric(&b, "\nvllm:num_requests_running" M "} ") == 0);
+    assert_true(metric(&b, "\nvllm:generation_tokens_total" M "} ") < 900);
+    fflush(b.log.out);
+    assert_non_null(strstr(b.text, "  the client left\n"));
+    end(&b);
+}
+
+static bool never(void *arg)
+{
+    return false;
+}
+
+static bool at_once(void *arg)
+{
+    return true;
+}
+
+static int stream_begin(struct bench *b, int tokens)
+{
+    char text[1024], body[512];
+    snprintf(body, sizeof body, CHAT "\"max_tokens\":%d,\"ignore_eos\":true,\"stream\":true}",
+             tokens);
+    snprintf(
+        text, sizeof text,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
+        strlen(body), body);
+    int fd = client_open(b->port);
+    client_puts(fd, text);
+    /* It has begun when there is a byte. */
+    assert_true(client_expect(fd, "H"));
+    return fd;
+}
+
+static void draining_waits_for_answers(void **state)
+{
+    struct bench b;
+    char all[1 << 16];
+    size_t n = 0;
+    ssize_t got;
+    begin(&b, NULL, 0);
+    int fd = stream_begin(&b, 40);
+    server_drain(b.s, never, NULL);
+    assert_int_equal(client_open(b.port), -1);
+    while ((got = read(fd, all + n, sizeof all - 1 - n)) > 0)
+        n += (size_t)got;
+    all[n] = 0;
+    assert_non_null(strstr(all, "data: [DONE]\n\n"));
+    close(fd);
+    end(&b);
+}
+
+static void draining_can_be_cut_short(void **state)
+{
+    struct bench b;
+    begin(&b, NULL, 0);
+    int fd = stream_begin(&b, 900);
+    server_drain(b.s, at_once, NULL);
+    assert_int_equal(http_active(b.s->http), 1);
+    server_free(b.s);
+    b.s = NULL;
+    assert_true(client_ends(fd, 10));
+    close(fd);
+    end(&b);
+}
+
+static void idle_models_and_idle_connections_are_cheap(void **state)
+{
+    struct bench b;
+    enum { N = 300 };
+    static int fd[N];
+    begin(&b, NULL, 0);
+    int stream = stream_begin(&b, 900);
+    for (int i = 0; i < N; i++)
+        fd[i] = client_open(b.port);
+    double worst = 0;
+    for (int i = 0; i < 50; i++) {
+        double t0 = clock_seconds();
+        assert_int_equal(status(&b, "GET", "/health", ""), 200);
+        assert_int_equal(status(&b, "GET", "/api/tags", ""), 200);
+        double took = clock_seconds() - t0;
+        worst = took > worst ? took : worst;
+    }
+    assert_true(worst < 20); /* not held up by what computes */
+    for (int i = 0; i < N; i++)
+        close(fd[i]);
+    close(stream);
+    end(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(routes_of_the_server_itself),
+        cmocka_unit_test(keys_guard_every_route),
+        cmocka_unit_test(requests_appear_in_metrics_and_log),
+        cmocka_unit_test(metrics_are_well_formed),
+        cmocka_unit_test(clients_that_leave_free_their_places),
+        cmocka_unit_test(draining_waits_for_answers),
+        cmocka_unit_test(draining_can_be_cut_short),
+        cmocka_unit_test(idle_models_and_idle_connections_are_cheap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
