@@ -50,7 +50,7 @@ bool fields_whole(const json_t *x, int64_t *v)
     double d = json_is_real(x) ? json_real_value(x) : 0.5;
     if (json_is_integer(x))
         *v = json_integer_value(x);
-    else if (fabs(d) < 9e15 && d == floor(d))
+    else if (fabs(d) <= 9007199254740992 && d == floor(d)) /* 2^53: all below are exact */
         *v = (int64_t)d;
     else
         return false;

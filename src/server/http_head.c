@@ -366,10 +366,10 @@ void http_head(struct http_exchange *x, const char *method, const char *version)
     }
     bool target = x->target_text && strlen(x->target_text) <= HTTP_TARGET_MAX &&
                   http_target_parse(&x->target, x->target_text);
-    if (target) {
+    if (target)
         x->path = x->target.path;
-        x->api = path_api(x->path);
-    }
+    if (x->target_text) /* a malformed one has a beginning too */
+        x->api = path_api(target ? x->path : x->target_text);
     if (!head_framing(x, version, &chunked, &length)) {
         x->close = true;
         return;

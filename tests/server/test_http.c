@@ -280,6 +280,21 @@ static void events_are_framed_and_each_is_a_piece(void **state)
     close(fd);
 }
 
+/* The shape of an error is that of the API, also when the rest of the path is rubbish. */
+static void malformed_targets_are_told_in_the_words_of_their_api(void **state)
+{
+    struct fixture *f = *state;
+    struct reply r;
+    client_ask(f->port, "GET /v1/models/a%01 HTTP/1.1\r\n" HOST "\r\n", &r);
+    assert_int_equal(r.status, 400);
+    assert_non_null(strstr(r.body, "\"error\":{\"message\":"));
+    reply_free(&r);
+    client_ask(f->port, "GET /api/%00 HTTP/1.1\r\n" HOST "\r\n", &r);
+    assert_int_equal(r.status, 400);
+    assert_non_null(strstr(r.body, "{\"error\":\""));
+    reply_free(&r);
+}
+
 static void named_events_have_their_names(void **state)
 {
     struct fixture *f = *state;
@@ -1015,6 +1030,7 @@ int main(void)
         T(head_is_get_without_a_body),
         T(json_is_read_within_bounds),
         T(events_are_framed_and_each_is_a_piece),
+        T(malformed_targets_are_told_in_the_words_of_their_api),
         T(named_events_have_their_names),
         T(what_was_taken_back_is_not_called),
         T(lines_end_in_one_newline_each),
