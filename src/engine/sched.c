@@ -26,7 +26,6 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "engine/engine_private.h"
-#include "text/grammar.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -119,7 +118,6 @@ int sched_new(struct sched **out, struct engine *g, const struct sched_opts *o, 
     s->pool = sched_pooling(g);
     s->pace.busy = s->pace.alone = 128;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->grammar_lock, NULL);
     int rc = sched_memory(s, e);
     rc = rc ? rc : sched_prefix(s, e);
     if (rc)
@@ -155,9 +153,7 @@ void sched_free(struct sched *s)
     }
     for (size_t i = 0; i < s->n_owner; i++)
         free(s->owner[i]);
-    grammar_vocab_unref(s->grammar);
     pthread_mutex_destroy(&s->lock);
-    pthread_mutex_destroy(&s->grammar_lock);
     free(s->run);
     free(s->of);
     free(s->part);
@@ -236,16 +232,6 @@ static int request_check(const struct sched *s, const struct request_params *p, 
     return 0;
 }
 
-/* The vocabulary that grammars are matched against. */
-static int sched_grammar(struct sched *s, struct grammar_vocab **out, struct err *e)
-{
-    pthread_mutex_lock(&s->grammar_lock);
-    int rc = s->grammar ? 0 : grammar_vocab_new(&s->grammar, s->g->tok, e);
-    *out = s->grammar;
-    pthread_mutex_unlock(&s->grammar_lock);
-    return rc;
-}
-
 static int sample_init(struct sched *s, struct request *r, size_t index,
                        const struct request_params *p, struct grammar_vocab *v, struct err *e)
 {
@@ -293,7 +279,7 @@ static int request_new(struct request **out, struct sched *s, const struct reque
         r->p.prompt = r->prompt;
     }
     if (!rc && p->answer.grammar && !p->embed)
-        rc = sched_grammar(s, &v, e);
+        rc = engine_grammar_vocab(s->g, &v, e);
     for (size_t i = 0; i < r->n && !rc; i++)
         rc = sample_init(s, r, i, p, v, e);
     if (rc)

@@ -101,11 +101,9 @@ struct sched {
     struct engine *g;
     struct sched_opts o;
     struct bell *bell;
-    size_t vocab; /* tokens to choose from */
-    pthread_mutex_t grammar_lock;
-    struct prefix *prefix;         /* or NULL */
-    struct grammar_vocab *grammar; /* made for the first request with a grammar */
-    size_t pages;                  /* of the cache */
+    size_t vocab;          /* tokens to choose from */
+    struct prefix *prefix; /* or NULL */
+    size_t pages;          /* of the cache */
     enum { POOL_MEAN, POOL_FIRST, POOL_LAST } pool;
 
     pthread_mutex_t lock; /* of the following, which all threads use */

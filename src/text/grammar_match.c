@@ -561,9 +561,18 @@ static int loops_utf8(struct gmatch *m, uint32_t config, bool *yes, struct err *
 static int find_loops(struct gmatch *m, uint32_t config, uint64_t *out, struct err *e)
 {
     const uint64_t high = 1ull << GCLASS_UTF8 | 1ull << GCLASS_BROKEN;
+    static const uint8_t usual[] = {'e', '0', ' '};
     uint64_t leave = high;
     uint32_t to;
     int code = 0;
+    bool any = false; /* most places are no loops, and these tell soon */
+    for (size_t i = 0; i < NUM_COUNT(usual) && !code && !any; i++) {
+        code = gmatch_step(m, config, usual[i], &to, e);
+        any = !code && to == config;
+    }
+    *out = 0;
+    if (code || !any)
+        return code;
     for (unsigned c = 0; c < 128 && !code; c++) {
         uint64_t bit = 1ull << gclass_of((uint8_t)c);
         if (leave & bit)
