@@ -470,6 +470,38 @@ static void other_calls_come_whole(void **state)
     assert_string_equal(p.args, "{\"a\": [1, 2");
 }
 
+/* Where there are no calls, what looks like one is the answer; thoughts are still told apart. */
+static void without_calls_all_is_content(void **state)
+{
+    static const char *const answers[] = {
+        "{\"name\": \"f\", \"arguments\": {}}",
+        "{\"x\": \"<tool_call>{\\\"name\\\": 1}</tool_call>\"}",
+        "a <｜tool▁calls▁begin｜> b <|python_tag|>",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++)
+        for (size_t piece = 1; piece < 9; piece += 7) {
+            char text[256], want[256];
+            struct parser *p;
+            struct err e;
+            struct log l = {.last = -1};
+            int n = snprintf(text, sizeof text, "hm</think>\n\n%s", answers[i]);
+            snprintf(want, sizeof want, "%chm%c%s", 'A' + PARSE_REASONING, 'A' + PARSE_CONTENT,
+                     answers[i]);
+            assert_int_equal(parser_new(&p, true, &e), 0);
+            parser_no_calls(p);
+            for (int at = 0; at < n; at += (int)piece)
+                assert_int_equal(parser_feed(p, text + at,
+                                             (size_t)(n - at) < piece ? (size_t)(n - at) : piece,
+                                             log_event, &l, &e),
+                                 0);
+            assert_int_equal(parser_finish(p, log_event, &l, &e), 0);
+            parser_free(p);
+            l.s[l.n] = 0;
+            assert_string_equal(l.s, want);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +516,7 @@ int main(void)
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(calls_come_in_pieces),
         cmocka_unit_test(other_calls_come_whole),
+        cmocka_unit_test(without_calls_all_is_content),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
