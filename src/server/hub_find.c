@@ -190,12 +190,10 @@ static void identity(struct hub_model *m)
 {
     const struct engine_head *head = &m->head;
     const uint64_t facts[3] = {head->identity, head->bytes, head->params};
-    struct sha256 sum;
+    const struct sha256_part parts[] = {{facts, sizeof facts},
+                                        {head->template_text, strlen(head->template_text)}};
     uint8_t out[SHA256_BYTES];
-    sha256_init(&sum);
-    sha256_add(&sum, facts, sizeof facts);
-    sha256_add(&sum, head->template_text, strlen(head->template_text));
-    sha256_end(&sum, out);
+    sha256_of_parts(parts, NUM_COUNT(parts), out);
     sha256_hex(out, m->digest);
 }
 

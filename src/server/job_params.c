@@ -86,14 +86,11 @@ static void salt(struct job *j)
 {
     uint64_t owner = http_owner(j->x);
     uint8_t out[SHA256_BYTES];
-    struct sha256 sum;
+    const char *own = j->spec->salt ? j->spec->salt : "";
+    const struct sha256_part parts[] = {{&owner, sizeof owner}, {own, strlen(own)}};
     if (!owner && !j->spec->salt)
         return;
-    sha256_init(&sum);
-    sha256_add(&sum, &owner, sizeof owner);
-    if (j->spec->salt)
-        sha256_add(&sum, j->spec->salt, strlen(j->spec->salt));
-    sha256_end(&sum, out);
+    sha256_of_parts(parts, NUM_COUNT(parts), out);
     memcpy(j->params.salt, out, sizeof j->params.salt);
 }
 
