@@ -5,6 +5,7 @@
 #include "server/anthropic.h"
 #include "server/ollama.h"
 #include "server/openai.h"
+#include "server/openapi.h"
 #include "server/responses.h"
 
 enum { METRICS_TEXT_MAX = 16 << 20 };
