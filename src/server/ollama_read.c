@@ -161,6 +161,14 @@ static void read_chat(struct fields *f, struct ollama_request *r)
     r->spec.parallel = true;
     r->load_only = !json_array_size(all);
     r->spec.prompt = JOB_CHAT;
+    json_t *one;
+    size_t i;
+    json_array_foreach(all, i, one)
+    {
+        if (json_array_size(json_object_get(one, "images")))
+            field_fail(f, "messages",
+                       "hold images, which this model can't see: it reads text only");
+    }
     if (f->code || r->load_only)
         return;
     f->code = job_messages(all, &r->messages, f->e);

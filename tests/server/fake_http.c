@@ -237,6 +237,12 @@ void http_send_json(struct http_exchange *x, int status, json_t *v)
     json_decref(v);
 }
 
+void http_send(struct http_exchange *x, int status, const char *type, const char *body, size_t n)
+{
+    (void)type;
+    http_whole(x, status, body, n);
+}
+
 void http_error(struct http_exchange *x, int status, const char *type, const char *code,
                 const char *param, const char *text)
 {
