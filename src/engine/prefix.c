@@ -38,10 +38,10 @@ struct prefix_entry {
     uint32_t next;         /* in its slot of the table */
     uint32_t newer, older; /* on the list */
     uint64_t salt[2];
-    uint64_t key;   /* prefix_key, with a disk */
-    bool writing;   /* a job reads the page: it stays */
-    bool from_disk; /* and not yet attached */
-    double told;    /* when the disk was told of its use */
+    uint64_t key;     /* prefix_key, with a disk */
+    uint32_t writing; /* jobs that read the page: it stays */
+    bool from_disk;   /* and not yet attached */
+    double told;      /* when the disk was told of its use */
     int32_t ids[KV_PAGE];
 };
 
@@ -258,7 +258,7 @@ static void prefix_store(struct prefix *p, const uint32_t *path, size_t k, const
         if (!room)
             break;
         x->jobs++;
-        t->writing = true;
+        t->writing++;
     }
     prefix_ids_done(x);
 }
@@ -275,7 +275,7 @@ static void prefix_add(struct prefix *p, uint32_t page, uint32_t parent, const u
     t->children = 0;
     t->next = *slot;
     t->from_disk = false;
-    t->writing = false;
+    t->writing = 0;
     t->told = clock_seconds();
     if (p->disk)
         t->key = prefix_key(prefix_parent_key(p, parent, salt), ids);
@@ -346,7 +346,7 @@ static void prefix_poll(struct prefix *p)
     for (struct prefix_job j; p->disk && prefix_disk_next(p->disk, &j);) {
         struct prefix_ids *x = j.arg;
         if (j.write)
-            p->entry[j.number].writing = false;
+            p->entry[j.number].writing--;
         else
             prefix_take_in(p, &j);
         x->jobs--;
