@@ -462,6 +462,8 @@ void sched_preempt(struct sched *s, struct sample *x)
 {
     sched_leave(s, x);
     sched_wait(s, x);
+    if (x->sum) /* its states will be computed, and added, again */
+        memset(x->sum, 0, model_config(s->g->model)->d_model * sizeof *x->sum);
     x->asked = false;
     x->stats.preemptions++;
     s->tally.preemptions++;

@@ -758,6 +758,39 @@ static void test_embeddings(void **state)
     engine_free(g);
 }
 
+/* An embedding that had to make room in the middle of its text adds nothing up twice. */
+static void test_embedding_preempted(void **state)
+{
+    struct engine *g = open_llama(8);
+    struct client *c[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct sched *s = new_sched(g, NULL);
+        struct client *first = client_new(300, 9);
+        c[i] = client_new(400, 1);
+        c[i]->p.embed = true;
+        c[i]->p.priority = 1;
+        submit(s, c[i]);
+        if (i) {
+            step(s);
+            assert_true(c[i]->progress);
+            submit(s, first);
+        }
+        run(s);
+        assert_int_equal(c[i]->done, 1);
+        assert_int_equal(c[i]->stats.preemptions, i);
+        assert_int_equal(c[i]->n_vector, 64);
+        if (i)
+            assert_truth(first, 0);
+        client_free(first);
+        assert_all_free(s);
+        sched_free(s);
+    }
+    assert_memory_equal(c[1]->vector, c[0]->vector, 64 * sizeof(float));
+    client_free(c[0]);
+    client_free(c[1]);
+    engine_free(g);
+}
+
 /* Runs one request of 250 tokens and returns how many of them were found. */
 static size_t cached(struct sched *s, uint64_t salt, size_t same)
 {
@@ -993,14 +1026,23 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),      cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_tiny_cache), cmocka_unit_test(test_narrow_steps),
-        cmocka_unit_test(test_samples),    cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_priority),
-        cmocka_unit_test(test_fairness),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_logprobs),   cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_prefix),     cmocka_unit_test(test_disk),
-        cmocka_unit_test(test_threads),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_tiny_cache),
+        cmocka_unit_test(test_narrow_steps),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_embedding_preempted),
     };
     return cmocka_run_group_tests(tests, open_alone, close_alone);
 }
