@@ -628,22 +628,33 @@ static void sched_admit(struct sched *s)
     }
 }
 
+/* All samples end. The request is gone then: the last one's end, or a failure, is its own. */
+static void request_cut(struct sched *s, struct request *r, enum request_end end)
+{
+    struct err e;
+    for (size_t i = 0, live = r->live; live; i++) {
+        struct sample *x = &r->sample[i];
+        if (x->state == SAMPLE_ENDED)
+            continue;
+        if (sample_flush(x, &e)) {
+            request_fail(s, r, &e);
+            return;
+        }
+        live--;
+        sample_finish(s, x, end);
+    }
+}
+
 /* Ends what was cancelled or is out of time. */
 static void sched_reap(struct sched *s)
 {
     double now = clock_seconds();
     for (struct request *r = s->all, *next; r; r = next) {
         next = r->next;
-        bool cancelled = atomic_load(&r->cancelled), late = r->p.deadline && now >= r->p.deadline;
-        /* The last one's end is the request's. */
-        for (size_t i = 0, n = r->n; (cancelled || late) && i < n; i++) {
-            bool last = r->live == 1;
-            if (r->sample[i].state == SAMPLE_ENDED)
-                continue;
-            sample_finish(s, &r->sample[i], cancelled ? REQUEST_CANCELLED : REQUEST_DEADLINE);
-            if (last)
-                break;
-        }
+        if (atomic_load(&r->cancelled))
+            request_cut(s, r, REQUEST_CANCELLED);
+        else if (r->p.deadline && now >= r->p.deadline)
+            request_cut(s, r, REQUEST_DEADLINE);
     }
 }
 

@@ -166,7 +166,9 @@ int sched_compute(struct sched *s, struct err *e);
 /* What the step gave: states, log-probabilities of prompts, next tokens, ends. */
 void sched_deliver(struct sched *s);
 void request_tell(struct request *r, struct request_event *ev);
-/* The sample ends; the request too when it was the last. */
+/* Delivers the text that was still held back. On an error the request is to fail. */
+int sample_flush(struct sample *x, struct err *e);
+/* The sample, whose text was delivered, ends; the request too when it was the last. */
 void sample_finish(struct sched *s, struct sample *x, enum request_end end);
 void request_fail(struct sched *s, struct request *r, const struct err *e);
 void request_unref(struct request *r);

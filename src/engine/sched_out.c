@@ -215,18 +215,18 @@ static void request_end(struct sched *s, struct request *r, struct request_event
     sched_forget(s, r);
 }
 
+int sample_flush(struct sample *x, struct err *e)
+{
+    x->upto = x->n;
+    return x->answer ? answer_finish(x->answer, sample_emit, x, e) : 0;
+}
+
 void sample_finish(struct sched *s, struct sample *x, enum request_end end)
 {
     struct request *r = x->r;
-    struct err e;
     double now = clock_seconds();
     struct request_event ev = {
         .kind = REQUEST_SAMPLE, .sample = x->index, .end = end, .stop_id = -1};
-    x->upto = x->n;
-    if (x->answer && answer_finish(x->answer, sample_emit, x, &e)) {
-        request_fail(s, r, &e);
-        return;
-    }
     if (!r->started)
         x->stats.queue_seconds = now - r->submitted;
     else if (x->first > 0)
@@ -331,13 +331,16 @@ static void draw_settle(struct sched *s)
             continue;
         struct request *r = x->r;
         draw_note(s, x, now);
+        bool ended = !x->err.code && draw_ended(x, &end);
+        if (ended)
+            x->err.code = sample_flush(x, &x->err);
         if (x->err.code) {
             struct err e = x->err;
             for (size_t k = 0; k < i; k++)
                 if (s->draw[k] && s->draw[k]->r == r)
                     s->draw[k] = NULL;
             request_fail(s, r, &e);
-        } else if (draw_ended(x, &end)) {
+        } else if (ended) {
             sample_finish(s, x, end);
         } else if (x->state == SAMPLE_HELD && !sched_start(s, x, r->sample[0].session)) {
             sched_wait(s, x);
