@@ -193,6 +193,7 @@ static struct hub_wait *hub_take_waits(struct hub_model *m)
     struct hub_wait *w = m->first;
     m->first = NULL;
     m->last = &m->first;
+    m->n_wait = 0;
     return w;
 }
 
@@ -378,6 +379,8 @@ void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
         m->uses++;
         m->used = clock_seconds();
         u.engine = m->engine;
+    } else if (m->n_wait >= (h->o.sched.queue ? h->o.sched.queue : HUB_WAITS)) {
+        rc = err_set(&e, ERR_BUSY, "%zu requests are waiting for the model already", m->n_wait);
     } else {
         struct hub_wait *w = calloc(1, sizeof *w);
         if (w) {
@@ -386,6 +389,7 @@ void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
                 m->turn = h->turns++;
             *m->last = w;
             m->last = &w->next;
+            m->n_wait++;
             m->leaving |= small;
             pthread_cond_broadcast(&h->change);
         } else {

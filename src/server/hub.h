@@ -76,7 +76,7 @@ struct hub_use {
  * in the caller's thread, when the model is loaded, else later in a thread of the hub that may do
  * work of some milliseconds. `ctx` > 0 asks for at least that context, bounded by what the model
  * was trained for and by what the engine's options say: a loaded model with a smaller one is loaded
- * again when its requests have ended.
+ * again when its requests have ended. ERR_BUSY when as many wait for it as a scheduler lets wait.
  */
 void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
              void (*ready)(void *arg, const struct hub_use *u, const struct err *e), void *arg);

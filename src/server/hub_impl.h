@@ -8,7 +8,12 @@
 
 #include <pthread.h>
 
-enum { HUB_MODELS = 1024, HUB_NAMES = 16, HUB_NAME_MAX = 256 };
+enum {
+    HUB_MODELS = 1024,
+    HUB_NAMES = 16,
+    HUB_NAME_MAX = 256,
+    HUB_WAITS = 512, /* for one model, when its scheduler has no bound of its own */
+};
 
 /* Somebody who needs a model that is not loaded. */
 struct hub_wait {
@@ -44,7 +49,8 @@ struct hub_model {
     size_t asked;         /* context it was loaded for */
     uint64_t bytes;
     struct hub_wait *first, **last; /* in the order they came */
-    uint64_t turn;                  /* of the first of them: whose model is loaded first */
+    size_t n_wait;
+    uint64_t turn; /* of the first of them: whose model is loaded first */
 
     /* The scheduler may be submitted to while the reading side is held, and is freed under the
        writing side. */

@@ -350,6 +350,47 @@ static void a_model_that_fails_may_be_tried_again(void **state)
     hub_free(h);
 }
 
+/* Who waits for a model to be loaded has a place in a queue, and the queue an end. */
+static void a_model_is_waited_for_by_so_many(void **state)
+{
+    (void)state;
+    struct hub_opts o;
+    struct hub *h;
+    struct hub_model *m;
+    struct got a, waits[2], late;
+    struct err e;
+    int think;
+    hub_opts_init(&o);
+    o.dir = folder;
+    o.engine.threads = 1;
+    o.engine.ctx = 512;
+    o.loaded = 1;
+    o.sched.queue = 2;
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    get(h, "alpha", &a);
+    assert_int_equal(hub_find(h, "beta", &m, &think, &e), 0);
+    for (size_t i = 0; i < 2; i++) {
+        got_init(&waits[i]);
+        hub_get(h, m, 0, ready, &waits[i]);
+        assert_false(waits[i].there);
+    }
+    got_init(&late);
+    hub_get(h, m, 0, ready, &late);
+    assert_true(late.there);
+    assert_false(late.has_use);
+    assert_int_equal(late.err.code, ERR_BUSY);
+    hub_put(&a.use, NAN);
+    for (size_t i = 0; i < 2; i++) {
+        await(&waits[i]);
+        assert_true(waits[i].has_use);
+        hub_put(&waits[i].use, NAN);
+    }
+    get(h, "beta", &late);
+    assert_true(late.has_use);
+    hub_put(&late.use, NAN);
+    hub_free(h);
+}
+
 static void stopping_answers_whoever_waits(void **state)
 {
     (void)state;
@@ -483,6 +524,7 @@ int main(void)
         cmocka_unit_test(a_busy_model_cannot_keep_another_out),
         cmocka_unit_test(more_context_is_a_new_load),
         cmocka_unit_test(a_model_that_fails_may_be_tried_again),
+        cmocka_unit_test(a_model_is_waited_for_by_so_many),
         cmocka_unit_test(stopping_answers_whoever_waits),
         cmocka_unit_test(models_compute_in_turn),
         cmocka_unit_test(stopping_ends_what_runs),
