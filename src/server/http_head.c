@@ -292,16 +292,21 @@ static bool head_origin(struct http_exchange *x, const char *method)
 
 static bool head_key(struct http_exchange *x)
 {
-    const char *auth = http_header(x, "Authorization"), *key = http_header(x, "X-Api-Key");
+    /* Anthropic's clients say X-Api-Key, Azure's Api-Key; who says several means the first. */
+    static const char *const names[] = {"Authorization", "X-Api-Key", "Api-Key"};
+    const char *key = NULL;
     char text[200];
     if (!x->h->n_key || (x->route && x->route->open))
         return true;
-    if (head_count(x, "Authorization") > 1 || head_count(x, "X-Api-Key") > 1) {
-        refuse(x, 401, "more than one key");
-        return false;
+    for (size_t i = NUM_COUNT(names); i-- > 0;) {
+        const char *value = http_header(x, names[i]);
+        if (head_count(x, names[i]) > 1) {
+            refuse(x, 401, "more than one key");
+            return false;
+        }
+        if (value)
+            key = i ? value : http_bearer(value);
     }
-    if (auth)
-        key = http_bearer(auth);
     x->owner = key ? http_rules_key(x->h, key) : 0;
     if (x->owner)
         return true;
