@@ -66,47 +66,65 @@ static int tool_use(struct fields *f, json_t *message, const json_t *b)
     return json_array_append_new(calls, call) ? err_nomem(f->e, 0, "messages") : 0;
 }
 
-/* Joins what has the same kind; `message` is the one that is being made. */
-static int add_text(json_t *message, const char *key, json_t *text)
-{
-    json_t *before = json_object_get(message, key);
-    if (!json_string_length(before))
-        return json_object_set(message, key, text);
-    size_t n = json_string_length(before), m = json_string_length(text);
-    struct buf both;
-    buf_init(&both, (size_t)128 << 20);
-    int rc = buf_append(&both, json_string_value(before), n, NULL);
-    rc = rc ? rc : buf_append(&both, json_string_value(text), m, NULL);
-    rc = rc ? rc : json_object_set_new(message, key, json_stringn(both.data, both.len));
-    buf_release(&both);
-    return rc;
-}
+/* A message that is being made, with what its blocks say. */
+struct blocks {
+    json_t *message;
+    struct buf text, thought;
+};
 
-static int block(struct fields *f, json_t *all, json_t *message, const json_t *b)
+static int block(struct fields *f, json_t *all, struct blocks *to, const json_t *b)
 {
     const char *type = json_string_value(json_object_get(b, "type"));
     json_t *text = json_object_get(b, "text"), *thought = json_object_get(b, "thinking");
     if (!type)
         return field_fail(f, "messages", "hold a block without a type");
     if (!strcmp(type, "text") && json_is_string(text))
-        return add_text(message, "content", text) ? err_nomem(f->e, 0, "messages") : 0;
+        return buf_append(&to->text, json_string_value(text), json_string_length(text), f->e);
     if (!strcmp(type, "thinking") && json_is_string(thought))
-        return add_text(message, "reasoning_content", thought) ? err_nomem(f->e, 0, "messages") : 0;
+        return buf_append(&to->thought, json_string_value(thought), json_string_length(thought),
+                          f->e);
     if (!strcmp(type, "redacted_thinking"))
         return 0;
     if (!strcmp(type, "tool_use"))
-        return tool_use(f, message, b);
+        return tool_use(f, to->message, b);
     if (!strcmp(type, "tool_result"))
         return tool_result(f, all, b);
     return field_fail(f, "messages", "hold a block that this model can't read: only text can be");
+}
+
+/* A message whose content is a list of blocks. One of results only needs no message of its own. */
+static int blocks(struct fields *f, json_t *all, const char *role, const json_t *content)
+{
+    struct blocks to = {.message = json_pack("{ss}", "role", role)};
+    size_t i, before = json_array_size(all);
+    json_t *b;
+    int rc = to.message ? 0 : err_nomem(f->e, 0, "messages");
+    buf_init(&to.text, (size_t)64 << 20);
+    buf_init(&to.thought, (size_t)64 << 20);
+    json_array_foreach(content, i, b)
+    {
+        if (!rc)
+            rc = block(f, all, &to, b);
+    }
+    if (!rc && (to.text.len || json_array_size(all) == before)) {
+        int bad = json_object_set_new(to.message, "content",
+                                      json_stringn(to.text.len ? to.text.data : "", to.text.len));
+        if (to.thought.len)
+            bad |= json_object_set_new(to.message, "reasoning_content",
+                                       json_stringn(to.thought.data, to.thought.len));
+        if (bad || json_array_append(all, to.message))
+            rc = err_nomem(f->e, 0, "messages");
+    }
+    json_decref(to.message);
+    buf_release(&to.text);
+    buf_release(&to.thought);
+    return rc;
 }
 
 static int message(struct fields *f, json_t *all, const json_t *m)
 {
     const char *role = json_string_value(json_object_get(m, "role"));
     const json_t *content = json_object_get(m, "content");
-    size_t i;
-    json_t *b;
     if (!role || (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0 &&
                   strcmp(role, "system") != 0))
         return field_fail(f, "messages", "must have the role \"user\" or \"assistant\"");
@@ -114,21 +132,7 @@ static int message(struct fields *f, json_t *all, const json_t *m)
         return append(all, role, plain(content)) ? err_nomem(f->e, 0, "messages") : 0;
     if (!json_is_array(content))
         return field_fail(f, "messages", "must have a content: a string or a list of blocks");
-    json_t *made = json_pack("{ss ss}", "role", role, "content", "");
-    size_t before = json_array_size(all);
-    int rc = made ? 0 : err_nomem(f->e, 0, "messages");
-    json_array_foreach(content, i, b)
-    {
-        if (!rc)
-            rc = block(f, all, made, b);
-    }
-    /* A message of results only needs no message of its own. */
-    bool results = json_array_size(all) > before;
-    if (!rc && (!results || json_string_length(json_object_get(made, "content"))) &&
-        json_array_append(all, made))
-        rc = err_nomem(f->e, 0, "messages");
-    json_decref(made);
-    return rc;
+    return blocks(f, all, role, content);
 }
 
 static void read_messages(struct fields *f, struct anthropic_request *r)

@@ -4,6 +4,7 @@
  */
 #include "base/buf.h"
 #include "base/num.h"
+#include "server/http_parse.h"
 #include "server/job.h"
 
 #include <stdlib.h>
@@ -66,24 +67,35 @@ static int content(const json_t *c, size_t at, json_t **out, struct err *e)
     return rc;
 }
 
-/* Arguments as an object; text that is no object stays what the model wrote. New reference. */
+/* Arguments as an object; text that is no object, or more of one than a body may hold, stays what
+   the model wrote. New reference. */
 static json_t *arguments(json_t *args)
 {
+    struct err ignored;
     if (!args || json_is_null(args))
         return json_object();
     if (!json_is_string(args))
         return json_incref(args);
-    if (!json_string_length(args))
+    const char *s = json_string_value(args);
+    size_t n = json_string_length(args);
+    if (!n)
         return json_object();
-    json_t *v = json_loadb(json_string_value(args), json_string_length(args), JSON_ALLOW_NUL, NULL);
+    json_t *v = http_json_bounds(s, n, &ignored) ? NULL : json_loadb(s, n, JSON_ALLOW_NUL, NULL);
     if (json_is_object(v))
         return v;
     json_decref(v);
     return json_incref(args);
 }
 
+/* Messages that are being made. */
+struct made {
+    json_t *all;
+    json_t
+        *names; /* of the calls so far, by their ids: templates ask for it beside a result's id */
+};
+
 /* {"id", "type": "function", "function": {"name", "arguments"}} */
-static int calls(const json_t *in, size_t at, json_t **out, struct err *e)
+static int calls(struct made *made, const json_t *in, size_t at, json_t **out, struct err *e)
 {
     size_t i;
     json_t *c;
@@ -103,7 +115,9 @@ static int calls(const json_t *in, size_t at, json_t **out, struct err *e)
         }
         json_t *o = json_pack("{ss s{sO so}}", "type", "function", "function", "name", name,
                               "arguments", arguments(json_object_get(f, "arguments")));
-        int bad = !o || (json_is_string(id) && json_object_set(o, "id", id));
+        int bad = !o || (json_is_string(id) &&
+                         (json_object_set(o, "id", id) ||
+                          json_object_set(made->names, json_string_value(id), name)));
         if (json_array_append_new(all, bad ? NULL : o)) {
             if (bad)
                 json_decref(o);
@@ -115,23 +129,7 @@ static int calls(const json_t *in, size_t at, json_t **out, struct err *e)
     return 0;
 }
 
-/* The name of the call that a result answers: templates ask for it beside the id. */
-static json_t *call_name(const json_t *before, const json_t *id)
-{
-    for (size_t i = json_array_size(before); i-- > 0;) {
-        size_t k;
-        json_t *c;
-        json_array_foreach(json_object_get(json_array_get(before, i), "tool_calls"), k, c)
-        {
-            json_t *has = json_object_get(c, "id");
-            if (json_is_string(has) && json_equal(has, id))
-                return json_object_get(json_object_get(c, "function"), "name");
-        }
-    }
-    return NULL;
-}
-
-static int one(const json_t *m, size_t at, json_t *all, struct err *e)
+static int one(struct made *made, const json_t *m, size_t at, struct err *e)
 {
     static const char *const roles[] = {"system", "user", "assistant", "tool"};
     static const char *const thoughts[] = {"reasoning_content", "reasoning", "thinking"};
@@ -151,9 +149,9 @@ static int one(const json_t *m, size_t at, json_t *all, struct err *e)
             "messages[%zu].role is \"%.40s\": it must be system, user, assistant or tool", at,
             role);
     int rc = content(json_object_get(m, "content"), at, &text, e);
-    json_t *made = json_object_get(m, "tool_calls");
-    if (!rc && json_array_size(made) && !strcmp(role, "assistant"))
-        rc = calls(made, at, &list, e);
+    json_t *given = json_object_get(m, "tool_calls");
+    if (!rc && json_array_size(given) && !strcmp(role, "assistant"))
+        rc = calls(made, given, at, &list, e);
     if (rc) {
         json_decref(text);
         return rc;
@@ -171,14 +169,14 @@ static int one(const json_t *m, size_t at, json_t *all, struct err *e)
     if (!json_is_string(name))
         name = json_object_get(m, "tool_name");
     if (!json_is_string(name) && json_is_string(id))
-        name = call_name(all, id);
+        name = json_object_get(made->names, json_string_value(id));
     if (json_is_string(id))
         bad |= json_object_set(o, "tool_call_id", id);
     if (json_is_string(name))
         bad |= json_object_set(o, "name", name);
     if (json_is_true(json_object_get(m, "prefix")))
         bad |= json_object_set(o, "prefix", json_true());
-    if (bad || json_array_append(all, o))
+    if (bad || json_array_append(made->all, o))
         rc = err_nomem(e, 0, "messages");
     json_decref(o);
     return rc;
@@ -195,17 +193,18 @@ int job_messages(const json_t *in, json_t **out, struct err *e)
         return err_set(e, ERR_USAGE, "messages is empty: at least one message is needed");
     if (json_array_size(in) > MESSAGES_MAX)
         return err_set(e, ERR_USAGE, "messages: more than %d", MESSAGES_MAX);
-    json_t *all = json_array();
-    int rc = all ? 0 : err_nomem(e, 0, "messages");
+    struct made made = {json_array(), json_object()};
+    int rc = made.all && made.names ? 0 : err_nomem(e, 0, "messages");
     json_array_foreach(in, i, m)
     {
         if (!rc)
-            rc = one(m, i, all, e);
+            rc = one(&made, m, i, e);
     }
+    json_decref(made.names);
     if (rc)
-        json_decref(all);
+        json_decref(made.all);
     else
-        *out = all;
+        *out = made.all;
     return rc;
 }
 

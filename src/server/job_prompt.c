@@ -7,6 +7,7 @@
  * messages of one role in a row as one (templates that insist on turns). The first error is the one
  * that is told.
  */
+#include "base/buf.h"
 #include "base/num.h"
 #include "server/job_impl.h"
 #include "text/fim.h"
@@ -62,44 +63,61 @@ static bool mergeable(const json_t *a, const json_t *b)
            !json_object_get(b, "tool_calls");
 }
 
-/* Puts the text of b behind that of a. */
-static int join(json_t *a, const json_t *b)
+/* Messages i to end of `all`, of one role each, as one with their texts. New reference. */
+static json_t *joined(const json_t *all, size_t i, size_t end)
 {
-    const json_t *x = json_object_get(a, "content"), *y = json_object_get(b, "content");
-    size_t n = json_string_length(x), m = json_string_length(y);
-    char *text = malloc(n + m + 2);
-    if (!text)
-        return ERR_NOMEM;
-    memcpy(text, json_string_value(x), n);
-    memcpy(text + n, "\n\n", 2);
-    memcpy(text + n + 2, json_string_value(y), m);
-    json_t *s = json_stringn(text, n + m + 2);
-    free(text);
-    return !s || json_object_set_new(a, "content", s) ? ERR_NOMEM : 0;
+    struct buf text;
+    int rc = 0;
+    buf_init(&text, SIZE_MAX / 4);
+    for (size_t k = i; k < end && !rc; k++) {
+        const json_t *s = json_object_get(json_array_get(all, k), "content");
+        if (k > i)
+            rc = buf_puts(&text, "\n\n", NULL);
+        rc = rc ? rc : buf_append(&text, json_string_value(s), json_string_length(s), NULL);
+    }
+    json_t *m = rc ? NULL : json_copy(json_array_get(all, i));
+    if (m && json_object_set_new(m, "content", json_stringn(text.data, text.len))) {
+        json_decref(m);
+        m = NULL;
+    }
+    buf_release(&text);
+    return m;
+}
+
+/* The messages, those of one role in a row as one. New reference. */
+static json_t *merged(const json_t *messages)
+{
+    size_t n = json_array_size(messages), end;
+    json_t *all = json_array();
+    for (size_t i = 0; i < n && all; i = end) {
+        for (end = i + 1;
+             end < n && mergeable(json_array_get(messages, end - 1), json_array_get(messages, end));
+             end++)
+            ;
+        json_t *m =
+            end == i + 1 ? json_incref(json_array_get(messages, i)) : joined(messages, i, end);
+        if (json_array_append_new(all, m)) {
+            json_decref(all);
+            all = NULL;
+        }
+    }
+    return all;
 }
 
 /* The messages in another shape; new reference, NULL: no memory. */
 static json_t *reshape(const json_t *messages, int shape)
 {
-    json_t *all = json_deep_copy(messages);
-    size_t i = 0;
-    while (all && i < json_array_size(all)) {
-        json_t *m = json_array_get(all, i);
-        json_t *before = i ? json_array_get(all, i - 1) : NULL;
-        int rc = shape & SHAPE_TEXT_ARGUMENTS ? as_text(m) : 0;
-        if (!rc && shape & SHAPE_MERGED && before && mergeable(before, m)) {
-            rc = join(before, m);
-            if (!rc)
-                rc = json_array_remove(all, i);
-        } else {
-            i++;
-        }
-        if (rc) {
-            json_decref(all);
-            return NULL;
-        }
-    }
-    return all;
+    json_t *all =
+        shape & SHAPE_MERGED ? merged(messages) : json_copy((json_t *)(uintptr_t)messages);
+    json_t *own = shape & SHAPE_TEXT_ARGUMENTS ? json_deep_copy(all) : json_incref(all);
+    int rc = own ? 0 : ERR_NOMEM;
+    for (size_t i = 0; i < json_array_size(own) && shape & SHAPE_TEXT_ARGUMENTS && !rc; i++)
+        rc = as_text(json_array_get(own, i));
+    json_decref(all);
+    if (!rc)
+        return own;
+    json_decref(own);
+    return NULL;
 }
 
 /* What the template sees beside the messages. */

@@ -1,5 +1,6 @@
 /* OpenAI's API: tools, and formats of answers. */
 #include "base/num.h"
+#include "server/http_parse.h"
 #include "server/openai.h"
 
 #include <string.h>
@@ -115,8 +116,11 @@ static void set_schema_or_text(struct fields *f, struct openai_request *r, const
                                json_t *v)
 {
     if (json_is_string(v)) {
+        const char *s = json_string_value(v);
+        size_t n = json_string_length(v);
+        struct err ignored;
         json_decref(r->choices_given);
-        r->choices_given = json_loadb(json_string_value(v), json_string_length(v), 0, NULL);
+        r->choices_given = http_json_bounds(s, n, &ignored) ? NULL : json_loadb(s, n, 0, NULL);
         v = r->choices_given;
     }
     set_schema(f, r, key, v);
