@@ -387,6 +387,7 @@ void http_error_from(struct http_exchange *x, const struct err *e)
         status = 404;
         break;
     case ERR_BUSY:
+    case ERR_CANCELLED: /* not by the client: it stops, or unloads the model */
         status = 503;
         http_set(x, "Retry-After", "2");
         break;

@@ -15,6 +15,8 @@
 
 #define OLLAMA_API "0.33.0" /* whose API this is */
 
+enum { OLLAMA_STOPS = 16 }; /* of a request */
+
 /* Where thoughts go in an answer. */
 enum ollama_thoughts {
     OLLAMA_FIELD,  /* message.thinking, or thinking */
@@ -31,7 +33,7 @@ struct ollama_request {
     bool chat, stream, load_only;
     bool think_given;
     enum ollama_thoughts thoughts;
-    const char *stops[16];
+    const char *stops[OLLAMA_STOPS];
     json_t *messages; /* owned */
     int32_t *context; /* owned: ids of earlier turns (/api/generate) */
 

@@ -100,7 +100,7 @@ static void read_inputs(struct fields *f, struct embed *m, const char *key)
 static int embed_read(struct embed *m, struct err *e)
 {
     struct fields f = fields_of(m->body, "", e);
-    const char *stops[1];
+    const char *stops[OLLAMA_STOPS];
     int64_t dimensions = 0;
     job_spec_init(&m->spec);
     m->spec.embed = true;
@@ -115,7 +115,9 @@ static int embed_read(struct embed *m, struct err *e)
     if (dimensions)
         field_fail(&f, "dimensions", "can't be chosen: this model's vectors have one length");
     ollama_keep_alive(&f, &m->spec.keep_alive);
-    ollama_options(&f, &m->spec, stops, 1);
+    ollama_options(&f, &m->spec, stops, OLLAMA_STOPS);
+    m->spec.stop = NULL; /* nothing is written that could stop */
+    m->spec.n_stop = 0;
     read_inputs(&f, m, m->old ? "prompt" : "input");
     return f.code;
 }
