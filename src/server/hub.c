@@ -143,13 +143,21 @@ static size_t hub_ctx(const struct hub_model *m, size_t ctx)
     return o->ctx ? num_min(ctx, o->ctx) : ctx;
 }
 
-/* The largest one that a waiting use asks for; 0: what the engine takes by itself is enough. */
+/* The largest one that a waiting use asks for. */
+static size_t hub_asked(const struct hub_model *m)
+{
+    size_t ctx = 0;
+    for (const struct hub_wait *w = m->first; w; w = w->next)
+        ctx = num_max(ctx, hub_ctx(m, w->ctx));
+    return ctx;
+}
+
+/* The context to load for; 0: what the engine takes by itself is enough. */
 static size_t hub_wanted(const struct hub_model *m)
 {
     const struct engine_opts *o = &m->hub->o.engine;
-    size_t own = num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX), ctx = 0;
-    for (const struct hub_wait *w = m->first; w; w = w->next)
-        ctx = num_max(ctx, hub_ctx(m, w->ctx));
+    size_t own = num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
+    size_t ctx = hub_asked(m);
     return o->ctx || ctx <= own ? 0 : ctx;
 }
 
@@ -209,6 +217,36 @@ static void hub_answer(struct hub_wait *w, struct hub_model *m, struct engine *g
     }
 }
 
+/* Whether a loaded model's context is too small, and loading it again would help. */
+static bool hub_small(const struct hub_model *m, size_t ctx)
+{
+    return ctx > engine_info(m->engine)->ctx && ctx > m->asked;
+}
+
+/* Those of the list that the model serves as it is, each with a use. Who came while it was loaded
+   and wants more context waits on. */
+static struct hub_wait *hub_serve(struct hub_model *m, struct hub_wait *w)
+{
+    struct hub_wait *served = NULL, **end = &served;
+    while (w) {
+        struct hub_wait *next = w->next;
+        bool small = hub_small(m, w->ctx);
+        w->next = NULL;
+        if (small) {
+            *m->last = w;
+            m->last = &w->next;
+            m->turn = m->hub->turns++;
+            m->leaving = true;
+        } else {
+            *end = w;
+            end = &w->next;
+            m->uses++;
+        }
+        w = next;
+    }
+    return served;
+}
+
 /* Called with `lock` held, which is released meanwhile. */
 static void hub_load(struct hub_model *m)
 {
@@ -216,7 +254,7 @@ static void hub_load(struct hub_model *m)
     struct engine *g = NULL;
     struct sched *s = NULL;
     struct err e = {0};
-    size_t ctx = hub_wanted(m);
+    size_t ctx = hub_wanted(m), asked = hub_asked(m);
     double t = clock_seconds();
     m->state = HUB_LOADING;
     m->bytes = hub_estimate(m, ctx);
@@ -235,7 +273,7 @@ static void hub_load(struct hub_model *m)
     if (!rc) {
         const struct engine_info *i = engine_info(g);
         m->engine = g;
-        m->asked = ctx;
+        m->asked = asked; /* where memory gave less, asking again gives no more */
         m->bytes =
             i->weight_bytes + i->mapped_bytes + i->kv_token_bytes * i->cache + i->scratch_bytes;
         m->used = clock_seconds();
@@ -249,8 +287,8 @@ static void hub_load(struct hub_model *m)
         pthread_mutex_unlock(&h->beat);
     }
     struct hub_wait *w = hub_take_waits(m);
-    for (const struct hub_wait *x = w; x && !rc; x = x->next)
-        m->uses++;
+    if (!rc)
+        w = hub_serve(m, w);
     pthread_mutex_unlock(&h->lock);
     hub_answer(w, m, g, rc ? &e : NULL);
     pthread_mutex_lock(&h->lock);
@@ -372,7 +410,7 @@ void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
     int rc = 0;
     ctx = hub_ctx(m, ctx);
     pthread_mutex_lock(&h->lock);
-    bool small = m->state == HUB_READY && ctx > engine_info(m->engine)->ctx && ctx > m->asked;
+    bool small = m->state == HUB_READY && hub_small(m, ctx);
     if (h->stopping) {
         rc = err_set(&e, ERR_CANCELLED, "the server is stopping");
     } else if (m->state == HUB_READY && !m->leaving && !small) {

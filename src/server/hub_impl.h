@@ -46,7 +46,7 @@ struct hub_model {
     size_t uses;
     bool leaving; /* takes no new uses: another model needs its memory, or it needs more context */
     double expires, used; /* clock_seconds(); INFINITY: never */
-    size_t asked;         /* context it was loaded for */
+    size_t asked;         /* largest context that was asked for when it was loaded */
     uint64_t bytes;
     struct hub_wait *first, **last; /* in the order they came */
     size_t n_wait;

@@ -331,6 +331,42 @@ static void more_context_is_a_new_load(void **state)
     hub_free(h);
 }
 
+/* Whoever comes while it is loaded gets what they asked for, too. */
+static void all_who_wait_get_their_context(void **state)
+{
+    enum { N = 8 };
+    (void)state;
+    struct hub_opts o;
+    struct hub *h;
+    struct err e;
+    struct got g[N];
+    struct hub_model *m;
+    int think;
+    hub_opts_init(&o);
+    o.dir = folder;
+    o.engine.threads = 1;
+    o.engine.ctx_max = 256;
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    assert_int_equal(hub_find(h, "alpha", &m, &think, &e), 0);
+    for (size_t i = 0; i < N; i++) {
+        got_init(&g[i]);
+        hub_get(h, m, i % 2 ? 300 + 50 * i : 0, ready, &g[i]);
+        usleep(2000);
+    }
+    for (size_t i = 0; i < N; i += 2) { /* who asked for nothing is served first */
+        await(&g[i]);
+        assert_true(g[i].has_use);
+        hub_put(&g[i].use, NAN);
+    }
+    for (size_t i = 1; i < N; i += 2) {
+        await(&g[i]);
+        assert_true(g[i].has_use);
+        assert_true(engine_info(g[i].use.engine)->ctx >= 300 + 50 * i);
+        hub_put(&g[i].use, NAN);
+    }
+    hub_free(h);
+}
+
 static void a_model_that_fails_may_be_tried_again(void **state)
 {
     (void)state;
@@ -523,6 +559,7 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_makes_room),
         cmocka_unit_test(a_busy_model_cannot_keep_another_out),
         cmocka_unit_test(more_context_is_a_new_load),
+        cmocka_unit_test(all_who_wait_get_their_context),
         cmocka_unit_test(a_model_that_fails_may_be_tried_again),
         cmocka_unit_test(a_model_is_waited_for_by_so_many),
         cmocka_unit_test(stopping_answers_whoever_waits),
