@@ -235,6 +235,7 @@ static struct hub_wait *hub_serve(struct hub_model *m, struct hub_wait *w)
         if (small) {
             *m->last = w;
             m->last = &w->next;
+            m->n_wait++;
             m->turn = m->hub->turns++;
             m->leaving = true;
         } else {
