@@ -1,0 +1,124 @@
+#!/bin/sh
+# ponder serve as people run it: test_serve.sh PONDER CLIENT GOLDEN_FOLDER. Prints TAP.
+# CLIENT is serve_client (serve_client.c): HTTP without further programs.
+set -u
+ponder=$1
+client=$2
+golden=$3
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/ponder-serve.XXXXXX") || exit 1
+pid=
+trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null; rm -rf "$tmp"' EXIT
+for v in $(env | sed -n 's/^\(\(PONDER\|OLLAMA\)_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
+unset XDG_CACHE_HOME XDG_DATA_HOME
+export HOME="$tmp/home" LC_ALL=C.UTF-8
+mkdir -p "$HOME" "$tmp/models"
+ln -s "$golden/models/qwen2_tied" "$tmp/models/qwen2_tied"
+count=0
+
+ok() {
+    count=$((count + 1))
+    if [ "$2" = 0 ]; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1"
+        sed 's/^/# /' "$tmp/err" "$tmp/out" 2>/dev/null
+    fi
+}
+
+# start WORDS…: the server in the background; waits until it says where it is. Sets $at and $pid.
+start() {
+    "$@" >"$tmp/said" 2>"$tmp/err" </dev/null &
+    pid=$!
+    n=0
+    until at=$(sed -n 's/.* · \(http[^ ]*\|unix:[^ ]*\) (.*/\1/p' "$tmp/err") && [ -n "$at" ]; do
+        n=$((n + 1))
+        if [ $n -gt 300 ] || ! kill -0 "$pid" 2>/dev/null; then
+            at=
+            return 1
+        fi
+        "$client" wait 100
+    done
+}
+
+# get PATH: the body in $tmp/out; the status.
+get() {
+    "$client" get "${at#http://}" "$1" >"$tmp/out" 2>&1
+}
+
+# stop SIGNAL: ends it; its status in $status.
+stop() {
+    kill "-$1" "$pid"
+    wait "$pid"
+    status=$?
+    pid=
+}
+
+start "$ponder" serve --port 0 --models-dir "$tmp/models" --ctx 256 -t 1
+ok "it says where it is" $?
+grep -q '^1 model: qwen2_tied$' "$tmp/err"
+ok "and what it has" $?
+grep -q 'no API key: local use only$' "$tmp/err"
+ok "and who may use it" $?
+get /health && grep -q '"ok"' "$tmp/out"
+ok "it answers" $?
+get /v1/models && grep -q '"id":"qwen2_tied"' "$tmp/out"
+ok "its models are listed" $?
+! "$ponder" serve --port "${at##*:}" >"$tmp/out" 2>&1 && grep -q "^ponder: port ${at##*:} is in use (by .*pid $pid): stop it, or give --port$" "$tmp/out"
+ok "a port in use is named, and who has it" $?
+stop TERM
+ok "SIGTERM ends it well" $status
+grep -q '^[0-9:]* GET /v1/models 200$' "$tmp/err"
+ok "requests have a line each" $?
+
+start "$client" exec "$ponder" serve --port 0 --models-dir "$tmp/models" --ctx 256 -t 1 --no-access-log
+get /v1/models
+stop INT
+[ $status = 0 ] && ! grep -q GET "$tmp/err"
+ok "Ctrl-C too; --no-access-log is silent" $?
+
+# A request that has not ended keeps it alive; a second signal does not wait.
+start "$ponder" serve --port 0 --models-dir "$tmp/models" --ctx 1024 -t 1
+"$client" begin "${at#http://}" "$tmp/begun" &
+asks=$!
+"$client" file "$tmp/begun"
+kill -TERM "$pid"
+"$client" grep "$tmp/err" 'finishing 1 request (Ctrl-C again to stop now)'
+ok "it says what it waits for" $?
+kill -0 "$pid" 2>/dev/null
+ok "and waits" $?
+stop TERM
+ok "a second signal ends it at once" $status
+wait $asks
+
+start "$ponder" serve --port 0 --models-dir "$tmp/models" --api-key sk-a --dtype float16 --gpu-memory-utilization 0.9 --max-model-len 256 -t 1
+grep -q '^note: --dtype, --gpu-memory-utilization: of no use here, passed over$' "$tmp/err"
+ok "options without meaning are named once" $?
+grep -q '1 API key$' "$tmp/err" && ! get /v1/models && grep -q 401 "$tmp/out"
+ok "a key is asked for" $?
+stop TERM
+
+PONDER_MODELS="$tmp/models" start "$ponder" serve --host "$tmp/sock" -t 1
+[ "$at" = "unix:$tmp/sock" ] && [ -S "$tmp/sock" ]
+ok "it listens on a Unix socket; models come from PONDER_MODELS" $?
+grep -q '^1 model: qwen2_tied$' "$tmp/err" || ok "which has one" 1
+stop TERM
+[ ! -e "$tmp/sock" ]
+ok "and removes it" $?
+
+# As systemd starts it: descriptor 3 listens already.
+start "$client" activate "$ponder" serve --models-dir "$tmp/models" -t 1
+get /health && grep -q '"ok"' "$tmp/out"
+ok "it takes over a socket that is open" $?
+stop TERM
+
+"$ponder" serve --port 0 nothing.gguf >"$tmp/out" 2>&1
+[ $? = 1 ] && grep -q 'nothing.gguf: no such file' "$tmp/out"
+ok "a model that is not there is an error" $?
+"$ponder" serve --keep-alive soon >"$tmp/out" 2>&1
+[ $? = 2 ] && grep -q -- '--keep-alive soon: must be a time like' "$tmp/out"
+ok "a bad time is wrong use" $?
+start "$ponder" serve --port 0
+grep -q '^no models: ' "$tmp/err"
+ok "without any model it says so" $?
+stop TERM
+echo "1..$count"
