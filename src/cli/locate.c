@@ -169,15 +169,27 @@ static int locate_make_folders(char *path, struct err *e)
     return 0;
 }
 
-int locate_data(const char *name, char out[LOCATE_MAX], struct err *e)
+/* NAME in ponder's folder below $VARIABLE, or else below ~/FALLBACK. */
+static int locate_below(const char *variable, const char *fallback, const char *name,
+                        char out[LOCATE_MAX], struct err *e)
 {
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    const char *data = getenv(variable), *home = getenv("HOME");
     int n = -1;
     if (data && *data == '/')
         n = snprintf(out, LOCATE_MAX, "%s/ponder/%s", data, name);
     else if (home && *home == '/')
-        n = snprintf(out, LOCATE_MAX, "%s/.local/share/ponder/%s", home, name);
+        n = snprintf(out, LOCATE_MAX, "%s/%s/ponder/%s", home, fallback, name);
     if (n < 0 || n >= LOCATE_MAX)
         return err_set(e, ERR_IO, "no home folder (HOME is not set)");
     return locate_make_folders(out, e);
+}
+
+int locate_cache(const char *name, char out[LOCATE_MAX], struct err *e)
+{
+    return locate_below("XDG_CACHE_HOME", ".cache", name, out, e);
+}
+
+int locate_data(const char *name, char out[LOCATE_MAX], struct err *e)
+{
+    return locate_below("XDG_DATA_HOME", ".local/share", name, out, e);
 }

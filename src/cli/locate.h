@@ -25,6 +25,10 @@ int locate_default(char out[LOCATE_MAX], struct err *e);
 /* The folder of models, when it is there. */
 bool locate_models(char out[LOCATE_MAX]);
 
+/* ~/.cache/ponder/NAME (or under $XDG_CACHE_HOME), the folders above it made; ERR_IO when
+   impossible. */
+int locate_cache(const char *name, char out[LOCATE_MAX], struct err *e);
+
 /* ~/.local/share/ponder/NAME (or under $XDG_DATA_HOME), folders made; ERR_IO when impossible. */
 int locate_data(const char *name, char out[LOCATE_MAX], struct err *e);
 

@@ -86,8 +86,10 @@ static const struct opt serve_think_rows[] = {
 static const struct opt serve_prefix_rows[] = {
     {.name = "prefix-cache", .alias = "enable-prefix-caching", .kind = OPT_SWITCH, .shown = "on", .offset = AT(prefix),
      .help = "keep the beginnings of prompts, and share them among requests"},
-    {.name = "kv-disk", .kind = OPT_STRING, .arg = "DIR", .shown = "none", .env = "PONDER_KV_DISK", .offset = AT(disk),
+    {.name = "kv-disk", .kind = OPT_STRING, .arg = "DIR", .shown = "~/.cache/ponder/kv", .env = "PONDER_KV_DISK", .offset = AT(disk),
      .help = "keep them in this folder too, over restarts"},
+    {.name = "no-kv-disk", .kind = OPT_FLAG, .env = "PONDER_NO_KV_DISK", .offset = AT(no_disk),
+     .help = "keep them in memory only"},
     {.name = "kv-disk-gb", .kind = OPT_FLOAT, .arg = "GB", .min = 0.001, .max = 1e6, .shown = "10", .offset = AT(disk_gb),
      .help = "at most so much of it"},
     {.name = "kv-cache-dtype", .kind = OPT_ENUM, .arg = "TYPE", .choices = "auto|float16|bfloat16|fp8|fp8_e4m3|fp8_e5m2|int8", .shown = "--kv-type", .offset = AT(kv_dtype),
@@ -270,6 +272,22 @@ static int serve_kv(struct engine_opts *g, const char *dtype, struct err *e)
     return 0;
 }
 
+/* Where beginnings are kept on disk; NULL: nowhere. */
+static const char *serve_disk(struct serve_setup *s, const struct serve_options *o,
+                              const struct log *log)
+{
+    struct err e;
+    if (o->no_disk || !o->prefix)
+        return NULL;
+    if (o->disk)
+        return *o->disk ? o->disk : NULL;
+    if (!locate_cache("kv", s->disk, &e))
+        return s->disk;
+    log_line(log, LOG_WARN,
+             "beginnings of prompts are not kept on disk: %s; --kv-disk names a folder", e.text);
+    return NULL;
+}
+
 static int serve_engine(struct serve_setup *s, const struct serve_options *o, struct log *log,
                         struct err *e)
 {
@@ -284,7 +302,7 @@ static int serve_engine(struct serve_setup *s, const struct serve_options *o, st
     h->sched.budget = o->batched == OPT_UNSET ? 0 : (size_t)o->batched;
     h->sched.queue = o->max_queue == OPT_UNSET ? 0 : (size_t)o->max_queue;
     h->sched.prefix = o->prefix != 0;
-    h->sched.disk = o->disk && *o->disk ? o->disk : NULL;
+    h->sched.disk = serve_disk(s, o, log);
     h->sched.disk_bytes = (uint64_t)((isnan(o->disk_gb) ? 10 : o->disk_gb) * 1e9);
     h->sched.log = h->log = log;
     h->memory = isnan(o->memory) ? 0 : (uint64_t)(o->memory * 1e9);

@@ -17,7 +17,7 @@ struct serve_options {
     int64_t max_tokens, seed, think_budget;
     double memory, request_seconds, disk_gb;
     struct opt_list served, api_key, origin;
-    int access_log, think_loops, prefix, quiet;
+    int access_log, think_loops, prefix, no_disk, quiet;
     /* Of vLLM, without a meaning here. */
     const char *moot[SERVE_MOOT_N];
     int moot_flag[SERVE_MOOT_FLAGS_N];
@@ -31,7 +31,7 @@ enum { SERVE_GROUPS_N = 7, SERVE_HOST_MAX = 256 };
 struct serve_setup {
     struct server_opts o;
     struct engine_request engine;
-    char host[SERVE_HOST_MAX], dir[LOCATE_MAX], path[OPT_LIST_MAX][LOCATE_MAX];
+    char host[SERVE_HOST_MAX], dir[LOCATE_MAX], disk[LOCATE_MAX], path[OPT_LIST_MAX][LOCATE_MAX];
     const char *paths[OPT_LIST_MAX];
     char *origins; /* of OLLAMA_ORIGINS, cut up; owned */
     const char *origin[2 * OPT_LIST_MAX];

@@ -78,7 +78,15 @@ static int sched_prefix(struct sched *s, struct err *e)
                             .wake = sched_ring,
                             .wake_arg = s,
                             .log = s->o.log};
-    return s->o.prefix ? prefix_new(&s->prefix, s->g, &o, e) : 0;
+    struct err why;
+    if (!s->o.prefix)
+        return 0;
+    if (!o.disk || !prefix_new(&s->prefix, s->g, &o, &why))
+        return o.disk ? 0 : prefix_new(&s->prefix, s->g, &o, e);
+    /* A folder that can't be used costs time after a restart, and is no reason not to serve. */
+    log_line(s->o.log, LOG_WARN, "beginnings of prompts are not kept on disk: %s", why.text);
+    o.disk = s->o.disk = NULL;
+    return prefix_new(&s->prefix, s->g, &o, e);
 }
 
 static int sched_memory(struct sched *s, struct err *e)

@@ -24,7 +24,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { HUB_CTX = 32768 }; /* what an engine takes at most when nobody asks for more */
+enum {
+    HUB_CTX = 32768, /* what an engine takes at most when nobody asks for more */
+    HUB_SEQS = 32,   /* the scheduler's own bound */
+};
 
 void hub_opts_init(struct hub_opts *o)
 {
@@ -161,13 +164,25 @@ static size_t hub_wanted(const struct hub_model *m)
     return o->ctx || ctx <= own ? 0 : ctx;
 }
 
+/* Tokens that all sequences of a model may hold: as said; else of all sequences that compute at the
+   same time, as far as an eighth of the memory goes, and a whole context at least. */
+static size_t hub_cache(const struct hub_model *m, size_t ctx)
+{
+    const struct hub_opts *o = &m->hub->o;
+    size_t own = num_min(m->info.ctx_train, o->engine.ctx_max ? o->engine.ctx_max : HUB_CTX);
+    size_t one = ctx ? ctx : o->engine.ctx ? o->engine.ctx : own, all;
+    if (o->engine.cache)
+        return num_max(o->engine.cache, one);
+    uint64_t room = m->hub->memory / 8 / num_max((size_t)m->head.kv_token_bytes, 1);
+    if (!num_mul(&all, one, o->sched.seqs ? o->sched.seqs : HUB_SEQS))
+        all = SIZE_MAX;
+    return num_max(one, num_min(all, room > SIZE_MAX ? SIZE_MAX : (size_t)room));
+}
+
 /* About what a model will take. */
 static uint64_t hub_estimate(const struct hub_model *m, size_t ctx)
 {
-    const struct engine_opts *o = &m->hub->o.engine;
-    size_t own = num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
-    size_t tokens = num_max(ctx ? ctx : o->ctx ? o->ctx : own, o->cache);
-    return m->info.bytes + m->info.bytes / 20 + m->head.kv_token_bytes * tokens;
+    return m->info.bytes + m->info.bytes / 20 + m->head.kv_token_bytes * hub_cache(m, ctx);
 }
 
 static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct sched **s,
@@ -175,10 +190,9 @@ static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct s
 {
     struct engine_opts o = m->hub->o.engine;
     struct sched_opts so = m->hub->o.sched;
-    if (ctx) {
-        o.cache = num_max(o.cache, ctx);
+    o.cache = hub_cache(m, ctx);
+    if (ctx)
         o.ctx = ctx;
-    }
     so.wake = hub_wake;
     so.wake_arg = m;
     int rc = engine_open(g, m->path, &o, e);

@@ -27,6 +27,7 @@ ok() {
 
 # start WORDS…: the server in the background; waits until it says where it is. Sets $at and $pid.
 start() {
+    : >"$tmp/err" # not by the server: its shell may not have come to it when we look
     "$@" >"$tmp/said" 2>"$tmp/err" </dev/null &
     pid=$!
     n=0
