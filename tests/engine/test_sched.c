@@ -263,11 +263,15 @@ static void truth_find(const struct client *c, size_t sample, struct truth *t)
 static void assert_truth(const struct client *c, size_t sample)
 {
     struct truth *t = malloc(sizeof *t);
+    size_t len = c->len[sample];
     truth_find(c, sample, t);
     assert_int_equal(c->done, 1);
     assert_int_equal(c->error, 0);
     if (c->end[sample] == REQUEST_CANCELLED || c->end[sample] == REQUEST_DEADLINE) {
-        assert_true(c->len[sample] <= t->len && c->n_ids[sample] <= t->n_ids);
+        /* A character that was cut in the middle is shown as U+FFFD. */
+        if (len >= 3 && memcmp(c->text[sample] + len - 3, "\xef\xbf\xbd", 3) == 0)
+            len -= 3;
+        assert_true(len <= t->len && c->n_ids[sample] <= t->n_ids);
     } else {
         static const enum request_end ends[] = {
             [GENERATE_END] = REQUEST_STOP,
@@ -276,11 +280,11 @@ static void assert_truth(const struct client *c, size_t sample)
             [GENERATE_CONTEXT] = REQUEST_CONTEXT,
         };
         assert_int_equal(c->end[sample], ends[t->stop]);
-        assert_int_equal(c->len[sample], t->len);
+        assert_int_equal(len, t->len);
         /* A token whose text completes a stop string is counted, but not kept. */
         assert_int_equal(c->n_ids[sample], t->n_ids + (t->stop == GENERATE_STRING));
     }
-    assert_memory_equal(c->text[sample], t->text, c->len[sample]);
+    assert_memory_equal(c->text[sample], t->text, len);
     assert_memory_equal(c->ids[sample], t->ids,
                         num_min(c->n_ids[sample], t->n_ids) * sizeof *t->ids);
     session_free(t->s);
