@@ -27,13 +27,11 @@ enum { CTX = 512, TEXT = 16384, SAMPLES = 4 };
 
 /* ---- engines and schedulers ------------------------------------------------------------------ */
 
-static struct engine *open_model(const char *name, size_t pages, size_t want, bool mtp)
+static struct engine *open_path(const char *path, size_t pages, size_t want, bool mtp)
 {
     struct engine_opts o;
     struct engine *g = NULL;
     struct err e = {0};
-    char path[512];
-    snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
     engine_opts_init(&o);
     o.threads = 2;
     o.ctx = CTX;
@@ -46,9 +44,14 @@ static struct engine *open_model(const char *name, size_t pages, size_t want, bo
     return g;
 }
 
+static struct engine *open_wide(size_t pages, size_t want)
+{
+    return open_path(GOLDEN_DIR "/models/llama_rope_llama3", pages, want, false);
+}
+
 static struct engine *open_llama(size_t pages)
 {
-    return open_model("llama_rope_llama3", pages, 40, false);
+    return open_wide(pages, 40);
 }
 
 static struct sched *new_sched(struct engine *g, const struct sched_opts *o)
@@ -388,7 +391,7 @@ static void test_tiny_cache(void **state)
 /* Few rows of logits, few tokens in a step. */
 static void test_narrow_steps(void **state)
 {
-    struct engine *g = open_model("llama_rope_llama3", 64, 3, false);
+    struct engine *g = open_wide(64, 3);
     struct sched_opts o;
     sched_opts_init(&o);
     o.budget = 17;
@@ -882,6 +885,44 @@ static void test_disk(void **state)
     engine_free(g);
 }
 
+static void link_file(const char *dir, const char *from, const char *name)
+{
+    char to[512], path[512];
+    snprintf(path, sizeof path, "%s/models/%s/%s", GOLDEN_DIR, from, name);
+    snprintf(to, sizeof to, "%s/%s", dir, name);
+    assert_int_equal(symlink(path, to), 0);
+}
+
+/* DeepSeek-V3 with its prediction layer: latents, experts, tokens guessed ahead. The vocabulary is
+   the other model's. */
+static void test_drafts(void **state)
+{
+    char dir[] = "/tmp/ponder-sched-XXXXXX", command[64];
+    struct engine *llama = alone;
+    assert_non_null(mkdtemp(dir));
+    link_file(dir, "dsv3_qlora_yarn_mtp", "config.json");
+    link_file(dir, "dsv3_qlora_yarn_mtp", "model.safetensors");
+    link_file(dir, "llama_rope_llama3", "tokenizer.json");
+    link_file(dir, "llama_rope_llama3", "tokenizer_config.json");
+    alone = open_path(dir, CTX / 64, 40, false);
+    struct engine *g = open_path(dir, 14, 40, true);
+    struct sched *s = new_sched(g, NULL);
+    crowd(s, 16, 4, 200);
+    struct client *c = client_new(20, 1); /* alone, so that it drafts */
+    c->p.answer.max_tokens = 100;
+    submit(s, c);
+    run(s);
+    assert_truth(c, 0);
+    client_free(c);
+    assert_all_free(s);
+    sched_free(s);
+    engine_free(g);
+    engine_free(alone);
+    alone = llama;
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 struct crew {
@@ -1030,23 +1071,15 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_tiny_cache),
-        cmocka_unit_test(test_narrow_steps),
-        cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_priority),
-        cmocka_unit_test(test_fairness),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_logprobs),
-        cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_disk),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_embedding_preempted),
+        cmocka_unit_test(test_alone),      cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_tiny_cache), cmocka_unit_test(test_narrow_steps),
+        cmocka_unit_test(test_samples),    cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_fairness),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_logprobs),   cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_prefix),     cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_drafts),     cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_embedding_preempted),
     };
     return cmocka_run_group_tests(tests, open_alone, close_alone);
 }
