@@ -115,6 +115,7 @@ static int close_block(struct anthropic_request *r, struct err *e)
 
 static int open_block(struct anthropic_request *r, enum anthropic_block kind, struct err *e)
 {
+    bool tool = kind == ANTHROPIC_TOOL;
     int rc = close_block(r, e);
     r->block = kind;
     if (rc || !r->stream)
@@ -122,7 +123,7 @@ static int open_block(struct anthropic_request *r, enum anthropic_block kind, st
     return send(r,
                 json_pack("{ss sI so}", "type", "content_block_start", "index",
                           (json_int_t)r->index, "content_block",
-                          block_json(r, "", 0, json_object())),
+                          block_json(r, "", 0, tool ? json_object() : NULL)),
                 e);
 }
 
