@@ -113,8 +113,8 @@ void http_send(struct http_exchange *x, int status, const char *type, const char
    stream began: as its last event. */
 void http_error(struct http_exchange *x, int status, const char *type, const char *code,
                 const char *param, const char *text);
-/* From a struct err: ERR_USAGE and ERR_FORMAT 400, ERR_LIMIT 400, ERR_NOTFOUND 404, ERR_BUSY and
-   ERR_CANCELLED 503 with Retry-After, ERR_UNSUPPORTED 501, others 500. */
+/* From a struct err: ERR_USAGE, ERR_FORMAT, ERR_LIMIT and ERR_UNSUPPORTED 400, ERR_NOTFOUND 404,
+   ERR_BUSY and ERR_CANCELLED 503 with Retry-After, others 500. */
 void http_error_from(struct http_exchange *x, const struct err *e);
 
 /*

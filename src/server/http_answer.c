@@ -381,6 +381,7 @@ void http_error_from(struct http_exchange *x, const struct err *e)
     case ERR_USAGE:
     case ERR_FORMAT:
     case ERR_LIMIT:
+    case ERR_UNSUPPORTED: /* what this model can't do; others may */
         status = 400;
         break;
     case ERR_NOTFOUND:
@@ -390,9 +391,6 @@ void http_error_from(struct http_exchange *x, const struct err *e)
     case ERR_CANCELLED: /* not by the client: it stops, or unloads the model */
         status = 503;
         http_set(x, "Retry-After", "2");
-        break;
-    case ERR_UNSUPPORTED:
-        status = 501;
         break;
     }
     http_error(x, status, NULL, NULL, NULL, e->text);

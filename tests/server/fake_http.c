@@ -261,11 +261,12 @@ void http_error(struct http_exchange *x, int status, const char *type, const cha
 
 void http_error_from(struct http_exchange *x, const struct err *e)
 {
-    int status = e->code == ERR_USAGE || e->code == ERR_FORMAT || e->code == ERR_LIMIT ? 400
-                 : e->code == ERR_NOTFOUND                                             ? 404
-                 : e->code == ERR_BUSY                                                 ? 503
-                 : e->code == ERR_UNSUPPORTED                                          ? 501
-                                                                                       : 500;
+    int status = e->code == ERR_USAGE || e->code == ERR_FORMAT || e->code == ERR_LIMIT ||
+                         e->code == ERR_UNSUPPORTED
+                     ? 400
+                 : e->code == ERR_NOTFOUND                         ? 404
+                 : e->code == ERR_BUSY || e->code == ERR_CANCELLED ? 503
+                                                                   : 500;
     http_error(x, status, NULL, NULL, NULL, e->text);
 }
 
