@@ -29,10 +29,22 @@ int client_open(int port)
     return fd;
 }
 
+/* With a time limit, calls end early (EINTR) also when the process was stopped and continued. */
+static ssize_t client_recv(int fd, void *to, size_t n)
+{
+    ssize_t r;
+    do
+        r = recv(fd, to, n, 0);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
 bool client_send(int fd, const char *s, size_t n)
 {
     while (n) {
         ssize_t w = send(fd, s, n, MSG_NOSIGNAL);
+        if (w < 0 && errno == EINTR)
+            continue;
         if (w <= 0)
             return false;
         s += w;
@@ -48,7 +60,7 @@ bool client_puts(int fd, const char *s)
 
 static bool read_byte(int fd, char *c)
 {
-    return recv(fd, c, 1, 0) == 1;
+    return client_recv(fd, c, 1) == 1;
 }
 
 struct text {
@@ -73,7 +85,7 @@ static bool read_n(int fd, struct text *t, size_t n)
 {
     char buf[4096];
     while (n) {
-        ssize_t r = recv(fd, buf, n < sizeof buf ? n : sizeof buf, 0);
+        ssize_t r = client_recv(fd, buf, n < sizeof buf ? n : sizeof buf);
         if (r <= 0)
             return false;
         for (ssize_t i = 0; i < r; i++)
