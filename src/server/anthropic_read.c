@@ -194,8 +194,7 @@ static void read_tools(struct fields *f, struct anthropic_request *r)
         json_t *name = json_object_get(t, "name"), *schema = json_object_get(t, "input_schema");
         json_t *about = json_object_get(t, "description");
         const char *s = json_string_value(name);
-        if (!s || !*s || strlen(s) > 256 || strpbrk(s, " \"\\\n\r\t<>") ||
-            !json_is_object(schema)) {
+        if (!job_tool_name(name) || !json_is_object(schema)) {
             field_fail(f, "tools",
                        "must have a name without blanks and quotes and an input_schema");
             return;

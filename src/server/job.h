@@ -122,6 +122,10 @@ bool job_thinking_open(const struct job *j); /* the prompt ends inside <think> *
  */
 int job_messages(const json_t *in, json_t **out, struct err *e);
 
+/* Whether a tool may be called that. Names go into prompts and grammars: no blanks, quotes,
+   brackets of tags or control characters. NULL: no. */
+bool job_tool_name(const json_t *name);
+
 /*
  * What a PARSE_TOOL_CALL holds: the name, and the text of the arguments as the model wrote it, so
  * that numbers keep their digits. Both terminated and the caller's (free).

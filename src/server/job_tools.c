@@ -13,7 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOOLS_MAX = 1024 };
+enum { TOOLS_MAX = 1024, TOOL_NAME_MAX = 256 };
+
+bool job_tool_name(const json_t *name)
+{
+    const char *s = json_string_value(name);
+    size_t n = json_string_length(name);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)s[i] <= ' ' || s[i] == 0x7f || strchr("\"\\<>", s[i]))
+            return false;
+    return n && n <= TOOL_NAME_MAX;
+}
 
 static enum grammar_call_form call_form(const struct engine *g)
 {

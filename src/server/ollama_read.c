@@ -163,6 +163,13 @@ static void read_chat(struct fields *f, struct ollama_request *r)
     r->spec.prompt = JOB_CHAT;
     json_t *one;
     size_t i;
+    json_array_foreach(r->spec.tools, i, one)
+    {
+        if (!job_tool_name(json_object_get(json_object_get(one, "function"), "name")))
+            field_fail(f, "tools",
+                       "must hold functions, whose names have no blanks, quotes and control "
+                       "characters");
+    }
     json_array_foreach(all, i, one)
     {
         if (json_array_size(json_object_get(one, "images")))

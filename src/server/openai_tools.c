@@ -5,18 +5,7 @@
 
 #include <string.h>
 
-enum { TOOLS_MAX = 1024, TOOL_NAME_MAX = 256, GRAMMAR_MAX = 1 << 20, CHOICES_MAX = 100000 };
-
-/* Names go into prompts and grammars: no quotes, blanks or control characters. */
-static bool good_name(const char *s)
-{
-    size_t n = s ? strlen(s) : 0;
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)s[i] <= ' ' || s[i] == '"' || s[i] == '\\' || s[i] == 0x7f ||
-            s[i] == '<' || s[i] == '>')
-            return false;
-    return n && n <= TOOL_NAME_MAX;
-}
+enum { TOOLS_MAX = 1024, GRAMMAR_MAX = 1 << 20, CHOICES_MAX = 100000 };
 
 static const char *tool_name(const json_t *tool)
 {
@@ -35,7 +24,7 @@ static void check_tools(struct fields *f, const json_t *tools)
             field_fail(f, "tools", "may hold only tools of type \"function\"");
         else if (!json_is_object(json_object_get(t, "function")))
             field_fail(f, "tools", "must hold objects with a \"function\"");
-        else if (!good_name(tool_name(t)))
+        else if (!job_tool_name(json_object_get(json_object_get(t, "function"), "name")))
             field_fail(f, "tools",
                        "must have function names without blanks, quotes and control characters");
         else if (parameters && !json_is_null(parameters) && !json_is_object(parameters))

@@ -141,8 +141,7 @@ static void read_tools(struct fields *f, struct responses_request *r)
         json_t *about = json_object_get(t, "description");
         const char *type = json_string_value(json_object_get(t, "type"));
         const char *s = json_string_value(name);
-        if (!type || strcmp(type, "function") != 0 || !s || !*s || strlen(s) > 256 ||
-            strpbrk(s, " \"\\\n\r\t<>")) {
+        if (!type || strcmp(type, "function") != 0 || !job_tool_name(name)) {
             field_fail(f, "tools",
                        "may hold only functions, whose names have no blanks and quotes");
             return;
