@@ -30,6 +30,12 @@ const char models_switch[] =
     BODY "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
          "{% endif %}{% endif %}";
 
+const char models_strict[] =
+    "{% for m in messages %}{% if loop.index0 % 2 != (0 if m.role == 'user' else 1) %}"
+    "{{ raise_exception('roles must take turns') }}{% endif %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ 'call ' + c.function.arguments }}{% endfor %}"
+    "{% endfor %}[assistant]";
+
 char *models_folder(void)
 {
     const char *tmp = getenv("TMPDIR");

@@ -11,7 +11,8 @@ void models_drop(char *folder);
 void models_add(const char *folder, const char *name, const char *golden,
                 const char *chat_template);
 
-/* Templates: one that knows no thoughts, one that always opens them, one with a switch. */
-extern const char models_plain[], models_always[], models_switch[];
+/* Templates: one that knows no thoughts, one that always opens them, one with a switch, one that
+   insists on turns and on arguments as text. */
+extern const char models_plain[], models_always[], models_switch[], models_strict[];
 
 #endif

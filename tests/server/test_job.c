@@ -23,12 +23,7 @@ static int setup(void **state)
     folder = models_folder();
     models_add(folder, "always", "qwen2_tied", models_always);
     models_add(folder, "plain", "qwen2_tied", models_plain);
-    models_add(folder, "strict", "qwen2_tied",
-               "{% for m in messages %}{% if loop.index0 % 2 != (0 if m.role == 'user' else 1) %}"
-               "{{ raise_exception('roles must take turns') }}{% endif %}"
-               "[{{ m.role }}]{{ m.content }}"
-               "{% for c in m.tool_calls or [] %}{{ 'call ' + c.function.arguments }}{% endfor %}"
-               "{% endfor %}[assistant]");
+    models_add(folder, "strict", "qwen2_tied", models_strict);
     models_add(folder, "switch", "qwen2_tied", models_switch);
     server = fake_server(folder, NULL);
     return 0;

@@ -2,10 +2,9 @@
  * The whole server over real sockets with small random models: its own routes, metrics, keys on
  * everything, clients that leave, the end. What the APIs say in detail has tests of its own.
  */
-#include "server/client.h"
-#include "server/models.h"
+#include "server/bench.h"
+#include "server/http_fixture.h"
 #include "server/route.h"
-#include "server/server.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,99 +18,21 @@
 
 #include "base/clock.h"
 
-#include <dirent.h>
-#include <time.h>
 #include <unistd.h>
-
-struct bench {
-    char *folder;
-    struct server_opts o;
-    struct server *s;
-    int port;
-    struct log log;
-    char *text;
-    size_t text_n, fds;
-};
-
-static size_t count_fds(void)
-{
-    size_t n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
-static void nap(double seconds)
-{
-    struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    nanosleep(&t, NULL);
-}
-
-static void begin(struct bench *b, const char *const *key, size_t n_key)
-{
-    struct err e = {0};
-    *b = (struct bench){.fds = count_fds()};
-    b->folder = models_folder();
-    models_add(b->folder, "plain", "qwen2_tied", models_plain);
-    b->log = (struct log){open_memstream(&b->text, &b->text_n), LOG_WARN};
-    server_opts_init(&b->o);
-    b->o.http.port = 0;
-    b->o.http.log = &b->log;
-    b->o.http.api_key = key;
-    b->o.http.n_api_key = n_key;
-    b->o.hub.dir = b->folder;
-    b->o.hub.engine.threads = 1;
-    b->o.hub.engine.ctx = 1024;
-    b->o.hub.engine.cache = 4096;
-    if (server_new(&b->s, &b->o, &e))
-        fail_msg("%s", e.text);
-    b->port = http_port(b->s->http);
-}
-
-static void end(struct bench *b)
-{
-    server_free(b->s);
-    fclose(b->log.out);
-    free(b->text);
-    models_drop(b->folder);
-    assert_int_equal(count_fds(), b->fds);
-}
-
-static void ask(struct bench *b, const char *method, const char *path, const char *more,
-                const char *body, struct reply *r)
-{
-    char text[2048];
-    snprintf(text, sizeof text,
-             "%s %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %zu\r\n\r\n%s", method, path,
-             more, strlen(body), body);
-    client_ask(b->port, text, r);
-}
-
-static int status(struct bench *b, const char *method, const char *path, const char *body)
-{
-    struct reply r;
-    ask(b, method, path, "", body, &r);
-    int s = r.complete ? r.status : -r.status;
-    reply_free(&r);
-    return s;
-}
 
 static void routes_of_the_server_itself(void **state)
 {
     struct bench b;
     struct reply r;
-    begin(&b, NULL, 0);
-    assert_int_equal(status(&b, "GET", "/health", ""), 200);
-    assert_int_equal(status(&b, "GET", "/v1/health", ""), 200);
-    assert_int_equal(status(&b, "GET", "/ping", ""), 200);
-    assert_int_equal(status(&b, "POST", "/ping", ""), 200);
-    ask(&b, "GET", "/version", "", "", &r);
+    bench_begin(&b, NULL, 0);
+    assert_int_equal(bench_status(&b, "GET", "/health", ""), 200);
+    assert_int_equal(bench_status(&b, "GET", "/v1/health", ""), 200);
+    assert_int_equal(bench_status(&b, "GET", "/ping", ""), 200);
+    assert_int_equal(bench_status(&b, "POST", "/ping", ""), 200);
+    bench_ask(&b, "GET", "/version", "", "", &r);
     assert_string_equal(r.body, "{\"version\":\"" PONDER_VERSION "\"}");
     reply_free(&r);
-    ask(&b, "GET", "/load", "", "", &r);
+    bench_ask(&b, "GET", "/load", "", "", &r);
     assert_string_equal(r.body, "{\"server_load\":0}");
     reply_free(&r);
     static const struct {
@@ -121,12 +42,12 @@ static void routes_of_the_server_itself(void **state)
                  {"DELETE", "/api/delete"},      {"POST", "/api/blobs/sha256:../x"},
                  {"GET", "/api/blobs/sha256:00"}};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        ask(&b, later[i].method, later[i].path, "", "{}", &r);
+        bench_ask(&b, later[i].method, later[i].path, "", "{}", &r);
         assert_int_equal(r.status, 501);
         assert_int_equal(strncmp(r.body, "{\"error\":\"this server does not ", 31), 0);
         reply_free(&r);
     }
-    end(&b);
+    bench_end(&b);
 }
 
 /* Every row of the table: with a key set, only open ones answer without it. */
@@ -136,7 +57,7 @@ static void keys_guard_every_route(void **state)
     struct bench b;
     struct reply r;
     size_t n;
-    begin(&b, keys, 1);
+    bench_begin(&b, keys, 1);
     const struct http_route *rows = route_all(&n);
     assert_true(n > 40);
     for (size_t i = 0; i < n; i++) {
@@ -144,17 +65,17 @@ static void keys_guard_every_route(void **state)
         snprintf(path, sizeof path, "%s", rows[i].path);
         if (strchr(path, '*'))
             strcpy(strchr(path, '*'), "x");
-        ask(&b, rows[i].method, path, "", "", &r);
+        bench_ask(&b, rows[i].method, path, "", "", &r);
         if ((r.status == 401) == rows[i].open)
             fail_msg("%s %s: %d", rows[i].method, path, r.status);
         reply_free(&r);
-        ask(&b, rows[i].method, path, "Authorization: Bearer sk-x\r\n", "", &r);
+        bench_ask(&b, rows[i].method, path, "Authorization: Bearer sk-x\r\n", "", &r);
         if (r.status == 401 || (r.status == 404 && !strchr(rows[i].path, '*')))
             fail_msg("%s %s with the key: %d", rows[i].method, path, r.status);
         assert_true(r.complete);
         reply_free(&r);
     }
-    end(&b);
+    bench_end(&b);
 }
 
 #define CHAT                                                                                      \
@@ -164,7 +85,7 @@ static void keys_guard_every_route(void **state)
 static double metric(struct bench *b, const char *line)
 {
     struct reply r;
-    ask(b, "GET", "/metrics", "", "", &r);
+    bench_ask(b, "GET", "/metrics", "", "", &r);
     assert_int_equal(r.status, 200);
     const char *at = strstr(r.body, line);
     double v = at ? strtod(at + strlen(line), NULL) : -1;
@@ -176,15 +97,16 @@ static void requests_appear_in_metrics_and_log(void **state)
 {
     struct bench b;
     struct reply r;
-    begin(&b, NULL, 0);
-    ask(&b, "POST", "/v1/chat/completions", "", CHAT "\"max_tokens\":4,\"ignore_eos\":true}", &r);
+    bench_begin(&b, NULL, 0);
+    bench_ask(&b, "POST", "/v1/chat/completions", "", CHAT "\"max_tokens\":4,\"ignore_eos\":true}",
+              &r);
     if (r.status != 200)
         fail_msg("%s", r.body);
     reply_free(&r);
-    assert_int_equal(status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
-    assert_int_equal(status(&b, "POST", "/v1/chat/completions",
-                            "{\"model\":\"none\","
-                            "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"),
+    assert_int_equal(bench_status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
+    assert_int_equal(bench_status(&b, "POST", "/v1/chat/completions",
+                                  "{\"model\":\"none\","
+                                  "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"),
                      404);
 #define M "{engine=\"0\",model_name=\"plain\""
     assert_true(metric(&b, "\nvllm:request_success_total" M ",finished_reason=\"length\"} ") >= 1);
@@ -202,7 +124,7 @@ static void requests_appear_in_metrics_and_log(void **state)
     fflush(b.log.out);
     assert_non_null(strstr(b.text, " POST /v1/chat/completions plain 200  prompt "));
     assert_non_null(strstr(b.text, "  answer 4  first token "));
-    end(&b);
+    bench_end(&b);
 }
 
 /* Every line is a comment or `name{labels} value`, each name has its type before it, and buckets
@@ -212,9 +134,9 @@ static void metrics_are_well_formed(void **state)
     struct bench b;
     struct reply r;
     char name[200] = "", type_of[200] = "";
-    begin(&b, NULL, 0);
-    assert_int_equal(status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
-    ask(&b, "GET", "/metrics", "", "", &r);
+    bench_begin(&b, NULL, 0);
+    assert_int_equal(bench_status(&b, "POST", "/api/chat", CHAT "\"stream\":false}"), 200);
+    bench_ask(&b, "GET", "/metrics", "", "", &r);
     double last = 0;
     size_t lines = 0;
     for (char *s = r.body, *next; *s; s = next, lines++) {
@@ -238,13 +160,13 @@ static void metrics_are_well_formed(void **state)
     }
     assert_true(lines > 200);
     reply_free(&r);
-    end(&b);
+    bench_end(&b);
 }
 
 static void clients_that_leave_free_their_places(void **state)
 {
     struct bench b;
-    begin(&b, NULL, 0);
+    bench_begin(&b, NULL, 0);
     int fd = client_open(b.port);
     static const char body[] = CHAT "\"max_tokens\":900,\"ignore_eos\":true,\"stream\":true}";
     char text[1024], c;
@@ -266,7 +188,7 @@ static void clients_that_leave_free_their_places(void **state)
     assert_true(metric(&b, "\nvllm:generation_tokens_total" M "} ") < 900);
     fflush(b.log.out);
     assert_non_null(strstr(b.text, "  the client left\n"));
-    end(&b);
+    bench_end(&b);
 }
 
 static bool never(void *arg)
@@ -301,7 +223,7 @@ static void draining_waits_for_answers(void **state)
     char all[1 << 16];
     size_t n = 0;
     ssize_t got;
-    begin(&b, NULL, 0);
+    bench_begin(&b, NULL, 0);
     int fd = stream_begin(&b, 40);
     server_drain(b.s, never, NULL);
     assert_int_equal(client_open(b.port), -1);
@@ -310,13 +232,13 @@ static void draining_waits_for_answers(void **state)
     all[n] = 0;
     assert_non_null(strstr(all, "data: [DONE]\n\n"));
     close(fd);
-    end(&b);
+    bench_end(&b);
 }
 
 static void draining_can_be_cut_short(void **state)
 {
     struct bench b;
-    begin(&b, NULL, 0);
+    bench_begin(&b, NULL, 0);
     int fd = stream_begin(&b, 900);
     server_drain(b.s, at_once, NULL);
     assert_int_equal(http_active(b.s->http), 1);
@@ -324,7 +246,7 @@ static void draining_can_be_cut_short(void **state)
     b.s = NULL;
     assert_true(client_ends(fd, 10));
     close(fd);
-    end(&b);
+    bench_end(&b);
 }
 
 static void idle_models_and_idle_connections_are_cheap(void **state)
@@ -332,15 +254,15 @@ static void idle_models_and_idle_connections_are_cheap(void **state)
     struct bench b;
     enum { N = 300 };
     static int fd[N];
-    begin(&b, NULL, 0);
+    bench_begin(&b, NULL, 0);
     int stream = stream_begin(&b, 900);
     for (int i = 0; i < N; i++)
         fd[i] = client_open(b.port);
     double worst = 0;
     for (int i = 0; i < 50; i++) {
         double t0 = clock_seconds();
-        assert_int_equal(status(&b, "GET", "/health", ""), 200);
-        assert_int_equal(status(&b, "GET", "/api/tags", ""), 200);
+        assert_int_equal(bench_status(&b, "GET", "/health", ""), 200);
+        assert_int_equal(bench_status(&b, "GET", "/api/tags", ""), 200);
         double took = clock_seconds() - t0;
         worst = took > worst ? took : worst;
     }
@@ -348,7 +270,7 @@ static void idle_models_and_idle_connections_are_cheap(void **state)
     for (int i = 0; i < N; i++)
         close(fd[i]);
     close(stream);
-    end(&b);
+    bench_end(&b);
 }
 
 int main(void)
