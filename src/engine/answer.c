@@ -17,6 +17,7 @@
  */
 #include "engine/answer.h"
 
+#include "base/hash.h"
 #include "base/num.h"
 #include "engine/repeat.h"
 #include "text/grammar.h"
@@ -43,6 +44,12 @@ struct answer {
     struct grammar_state *grammar;  /* or NULL */
     struct ids ends;                /* with min_tokens: what may not come before */
     size_t tokens, thought, inside; /* thought: with its tags; inside: without the opening one */
+    /* The first calls of the answer, and how often each came. */
+    struct {
+        uint64_t hash;
+        size_t times;
+    } call[16];
+    size_t n_call;
     enum answer_end end;
     size_t end_string;
     int32_t end_id;
@@ -104,7 +111,7 @@ static int answer_thoughts(struct answer *a, struct err *e)
     int rc = parser_new(&a->parser, p->thinking_open, e);
     if (!rc && p->stream_calls)
         parser_stream_calls(a->parser);
-    if (!rc && p->grammar && !grammar_has_calls(p->grammar))
+    if (!rc && (p->no_calls || (p->grammar && !grammar_has_calls(p->grammar))))
         parser_no_calls(a->parser);
     if (!rc && (p->think_max >= 0 || p->think_loops))
         rc = tokenizer_encode(a->tok, closing, sizeof closing - 1, TOKENIZER_SPECIAL, NULL,
@@ -204,9 +211,32 @@ int answer_prompt(struct answer *a, const int32_t *ids, size_t n, struct err *e)
 
 /* ---- text ---------------------------------------------------------------------------------- */
 
+/*
+ * Small models that have to call a tool know no end: they write the same calls again and again,
+ * and with a grammar that allows more of them nothing else can follow. The same call twice may be
+ * meant (two dice); one that comes a third time ends the answer.
+ */
+static void answer_call(struct answer *a, const char *s, size_t n)
+{
+    uint64_t h = hash_bytes(s, n, 0);
+    size_t i = 0;
+    while (i < a->n_call && a->call[i].hash != h)
+        i++;
+    if (i < a->n_call) {
+        bool may = !a->par.ignore_end && a->tokens >= a->par.min_tokens;
+        if (++a->call[i].times > 2 && may && a->end == ANSWER_GOES_ON)
+            a->end = ANSWER_END;
+    } else if (a->n_call < NUM_COUNT(a->call)) {
+        a->call[a->n_call].hash = h;
+        a->call[a->n_call++].times = 1;
+    }
+}
+
 static int answer_pass(void *arg, enum parse_event ev, const char *s, size_t n)
 {
     struct answer *a = arg;
+    if (ev == PARSE_TOOL_CALL)
+        answer_call(a, s, n);
     a->refused = a->emit(a->arg, ev, s, n);
     return a->refused;
 }

@@ -33,6 +33,7 @@ struct answer_params {
     bool thinking_open; /* the prompt ended inside <think> */
     bool thinking_may;  /* the model may open a thought in front of the grammar's text */
     bool raw;           /* no parsing of tags: everything is PARSE_CONTENT */
+    bool no_calls;      /* there is nothing to call: what looks like a call is text */
     bool special;       /* control tokens are shown */
     bool stream_calls;  /* tool calls come in pieces too: parser_stream_calls */
     int64_t
@@ -45,7 +46,7 @@ void answer_params_init(struct answer_params *p); /* no bounds, parsing on */
 
 enum answer_end {
     ANSWER_GOES_ON,
-    ANSWER_END,    /* an end token, or the grammar allows nothing more */
+    ANSWER_END,    /* an end token, the grammar allows nothing more, or calls run in a circle */
     ANSWER_STRING, /* a stop string */
     ANSWER_TOKEN,  /* a stop token of the caller's */
     ANSWER_LENGTH, /* max_tokens */

@@ -69,9 +69,10 @@ static void job_note(const struct job *j)
         if (j->first > 0)
             n += snprintf(answer + n, sizeof answer - (size_t)n, "  first token %.2f s",
                           j->first - j->started);
-        if (took > 0 && s->answer_tokens > 1)
-            snprintf(answer + n, sizeof answer - (size_t)n, "  %.3g tok/s",
-                     (double)(s->answer_tokens - 1) / took);
+        double speed = took > 0 ? (double)(s->answer_tokens - 1) / took : 0;
+        if (speed > 0)
+            snprintf(answer + n, sizeof answer - (size_t)n,
+                     speed < 100 ? "  %.3g tok/s" : "  %.0f tok/s", speed);
     }
     http_note(j->x, "prompt %zu%s%s", s->prompt_tokens, cached, answer);
 }
@@ -197,9 +198,6 @@ static void job_pass(struct job *j, struct job_part *p, const struct request_eve
         job_time(j, &ev);
     if (ev.kind == REQUEST_SAMPLE)
         j->end = ev.end;
-    /* A call where none was offered is text. */
-    if (ev.kind == REQUEST_PIECE && ev.piece == PARSE_TOOL_CALL && !job_shows_tools(j->spec))
-        ev.piece = PARSE_CONTENT;
     int rc = j->sink.event(j->arg, j, &ev, &e);
     if (rc)
         job_cut(j, rc, &e);

@@ -113,6 +113,7 @@ static int answer(struct job *j, struct err *e)
     a->max_tokens = s->max_tokens ? s->max_tokens : o->max_tokens;
     a->min_tokens = s->min_tokens;
     a->raw = s->raw || s->prompt == JOB_FIM;
+    a->no_calls = !job_shows_tools(s);
     a->special = s->special;
     a->stream_calls = s->stream_calls && job_shows_tools(s);
     a->think_max = s->think_max == -1 ? o->think_max : s->think_max < 0 ? -1 : s->think_max;

@@ -7,11 +7,12 @@
  * depend on the text alone and not on how it was cut, so any chunking gives the same pieces.
  *
  *     START ── <think> ──▶ LEAD ▶ REASON ── </think> ──▶ ANSWER ▶ CONTENT ⇄ SECTION, CALL, AFTER
- *                                                          └─ "{" ─▶ JSON (a bare Llama call?)
+ *                                                          └─ "{" ─▶ JSON (a bare call?)
  *
  * In a call, an end tag inside a JSON string does not count. A call that cannot be read stays
  * content, tags and all. A bare JSON object is held back only as long as its keys are those of a
- * call.
+ * call; so is one in a fence (```json), in which models that were trained on little else than code
+ * write calls.
  */
 #include "text/parse.h"
 
@@ -82,6 +83,7 @@ struct parser {
     bool repeat_open; /* the prompt opened the thought: a second <think> is dropped */
     bool stream;      /* calls come in pieces too */
     bool no_calls;    /* all of the answer is content */
+    bool fenced;      /* JSON: in a fence, which ends it */
     struct streamed call;
 };
 
@@ -279,15 +281,37 @@ static int step_answer(struct parser *p, struct sink *k, bool *wait)
     return 0;
 }
 
+/* Is there an object at byte n, perhaps in a fence? 1: from *at on; 0: no; -1: not known yet. */
+static int opens_object(const struct parser *p, size_t n, bool final, size_t *at)
+{
+    static const char *const fences[] = {"```json", "```"};
+    size_t i = 0, end = p->hold.len;
+    int m = 0;
+    *at = n;
+    if (n == end || p->no_calls)
+        return 0;
+    while (i < NUM_COUNT(fences) && !(m = match(p, n, fences[i], final)))
+        i++;
+    if (m < 0)
+        return -1;
+    if (m > 0)
+        for (n += strlen(fences[i]); n < end && is_blank(p->hold.data[n]);)
+            n++;
+    *at = n;
+    return n < end ? p->hold.data[n] == '{' : final ? 0 : -1;
+}
+
 static int step_begin(struct parser *p, struct sink *k, bool *wait)
 {
-    size_t n;
+    size_t n, at = 0;
     *wait = !skip_blank(p, k->final, &n);
+    int json = *wait ? 0 : opens_object(p, n, k->final, &at);
+    *wait |= json < 0;
     if (*wait)
         return 0;
-    bool json = n < p->hold.len && p->hold.data[n] == '{' && !p->no_calls;
     enter(p, json ? JSON : CONTENT);
-    p->body = 0;
+    p->fenced = json && at > n;
+    p->body = p->scanned = json ? at : 0;
     p->keys = (struct keys){.depth = 0};
     p->quotes = (struct quotes){.in = false};
     return 0;
@@ -312,6 +336,7 @@ static int step_content(struct parser *p, struct sink *k, bool *wait)
     p->quotes = (struct quotes){.in = false};
     p->keys = (struct keys){.depth = 0};
     p->form = tag == 2 ? FORM_HERMES : FORM_DEEPSEEK;
+    p->fenced = false;
     enter(p, tag == 0 ? SECTION : tag == 3 ? JSON : CALL);
     p->scanned = p->body;
     return code;
@@ -517,8 +542,9 @@ static bool follow_keys(struct keys *j, struct quotes *q, char c)
     return j->depth > 0 || is_blank(c) || c == ';' || c == ',';
 }
 
-/* All held text is calls: emits them. *ok = false: it is not, nothing was emitted. */
-static int emit_bare(struct parser *p, struct sink *k, bool *ok)
+/* The text held in front of `end` is calls: emits them, and drops what is in front of `rest`.
+ *ok = false: it is not, nothing was emitted. */
+static int emit_bare(struct parser *p, struct sink *k, size_t end, size_t rest, bool *ok)
 {
     struct buf calls;
     size_t at = p->body, used;
@@ -527,20 +553,20 @@ static int emit_bare(struct parser *p, struct sink *k, bool *ok)
     *ok = true;
     while (!code && *ok) {
         const char *s = p->hold.data;
-        while (at < p->hold.len &&
-               (is_blank(s[at]) || (calls.len && (s[at] == ';' || s[at] == ','))))
+        while (at < end && (is_blank(s[at]) || (calls.len && (s[at] == ';' || s[at] == ','))))
             at++;
-        if (at == p->hold.len)
+        if (at == end)
             break;
-        code = call_bare(&calls, s + at, p->hold.len - at, &used, ok, k->e);
+        code = call_bare(&calls, s + at, end - at, &used, ok, k->e);
         if (!code && *ok)
             code = buf_putc(&calls, '\0', k->e); /* calls are apart by NULs, which JSON has not */
         at += used;
     }
     *ok = *ok && calls.len;
     if (!code && *ok) {
-        drop(p, p->hold.len);
-        enter(p, CONTENT);
+        drop(p, rest);
+        p->form = FORM_HERMES; /* nothing closes these calls together */
+        enter(p, AFTER);
     }
     for (size_t i = 0; !code && *ok && i < calls.len; i += strlen(calls.data + i) + 1)
         code = k->emit(k->arg, PARSE_TOOL_CALL, calls.data + i, strlen(calls.data + i));
@@ -551,12 +577,19 @@ static int emit_bare(struct parser *p, struct sink *k, bool *ok)
 static int step_json(struct parser *p, struct sink *k, bool *wait)
 {
     bool ok = true;
-    for (; ok && p->scanned < p->hold.len; p->scanned++)
-        ok = follow_keys(&p->keys, &p->quotes, p->hold.data[p->scanned]);
-    *wait = ok && !k->final;
+    int close = 0; /* of the fence */
+    while (ok && p->scanned < p->hold.len) {
+        bool between = p->fenced && !p->keys.depth;
+        close = between ? match(p, p->scanned, "```", k->final) : 0;
+        if (close)
+            break;
+        ok = follow_keys(&p->keys, &p->quotes, p->hold.data[p->scanned++]);
+    }
+    *wait = close < 0 || (ok && !close && !k->final);
     if (*wait)
         return 0;
-    int code = ok ? emit_bare(p, k, &ok) : 0;
+    size_t end = close ? p->scanned : p->hold.len;
+    int code = ok ? emit_bare(p, k, end, end + (close ? 3 : 0), &ok) : 0;
     /* behind a <|python_tag|> the tag itself is text too, and must not be found again */
     return code || ok ? code : release(p, k, p->body);
 }

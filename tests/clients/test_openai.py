@@ -1,11 +1,12 @@
 """The openai package, as people use it."""
 import json
+import os
 import struct
 import unittest
 
 import openai
 
-from serving import ASK, SCHEMA, TOOLS
+from serving import ASK, GOLDEN, SCHEMA, TOOLS
 
 
 class OpenAI(unittest.TestCase):
@@ -154,6 +155,27 @@ class OpenAI(unittest.TestCase):
         self.assertEqual(name, "get_weather")
         self.assertIn(json.loads(args)["city"], ("Paris", "北京"))
         self.assertEqual(last, "tool_calls")
+
+    def test_calls_in_a_circle_end(self):
+        """A model that has to call, and is not let end, calls the same again: the third time ends it."""
+        tool = {"type": "function", "function": {"name": "roll", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}}
+        with open(os.path.join(GOLDEN, "generation_config.json")) as f:
+            end = json.load(f)["eos_token_id"]
+        for stream in (False, True):
+            r = self.chat(tools=[tool], tool_choice="required", max_tokens=900, logit_bias={str(i): -100 for i in (end if isinstance(end, list) else [end])}, stream=stream)
+            if stream:
+                deltas = [c.choices[0] for c in r]
+                reason, calls = deltas[-1].finish_reason, [t for c in deltas for t in c.delta.tool_calls or [] if t.id]
+            else:
+                reason, calls = r.choices[0].finish_reason, r.choices[0].message.tool_calls
+            self.assertEqual(reason, "tool_calls")
+            self.assertGreaterEqual(len(calls), 3)
+
+    def test_what_looks_like_a_call_is_text_without_tools(self):
+        text = '{"name": "roll", "parameters": {"sides": 6}}'
+        r = self.chat(max_tokens=200, extra_body={"structured_outputs": {"choice": [text]}})
+        self.assertEqual(r.choices[0].message.content, text)
+        self.assertIsNone(r.choices[0].message.tool_calls)
 
     def test_tool_results_in_history(self):
         messages = ASK + [
