@@ -286,7 +286,6 @@ static int stream_piece(struct openai_request *r, const struct job *j,
     size_t k = ev->sample;
     struct openai_choice *c = &r->choice[k];
     if (ev->piece == PARSE_CALL_NAME) {
-        c->n_calls += c->call_open; /* the one before was no call in the end, but it has a number */
         c->call_open = true;
         return chunk_call(r, j, k, ev->text, ev->n, "", 0, e);
     }

@@ -409,6 +409,7 @@ static int end_call(struct parser *p, struct sink *k, size_t end, size_t rest)
     } else if (!code && begun) { /* it has been shown as a call: it can't become text any more */
         drop(p, rest);
         enter(p, AFTER);
+        code = k->emit(k->arg, PARSE_TOOL_CALL, "", 0);
     } else if (!code) {
         code = release(p, k, rest);
     }

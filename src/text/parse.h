@@ -30,8 +30,8 @@ void parser_free(struct parser *p);
 /*
  * From now on calls in tags come in pieces too: PARSE_CALL_NAME when name and the beginning of the
  * arguments are there, PARSE_CALL_ARGUMENTS as they grow, and at the end PARSE_TOOL_CALL with the
- * same once more, whole. A call that ends in the middle has no such end. Calls in other forms
- * (arguments before the name, bare JSON) come whole only.
+ * same once more, whole; without text when it has turned out to be none, or ended in the middle.
+ * Calls in other forms (arguments before the name, bare JSON) come whole only.
  */
 void parser_stream_calls(struct parser *p);
 /* From now on there are no calls: all of the answer is content, whatever it looks like. */

@@ -405,7 +405,7 @@ static void every_allocation_may_fail(void **state)
 
 struct pieces {
     char name[64], args[512];
-    size_t n_args, fragments, calls;
+    size_t n_args, fragments, calls, broken;
 };
 
 static int piece(void *arg, enum parse_event ev, const char *s, size_t n)
@@ -419,6 +419,10 @@ static int piece(void *arg, enum parse_event ev, const char *s, size_t n)
         memcpy(p->args + p->n_args, s, n);
         p->n_args += n;
         p->fragments++;
+    } else if (ev == PARSE_TOOL_CALL && !n) {
+        assert_true(*p->name); /* only of what had begun */
+        p->broken++;
+        p->name[0] = 0;
     } else if (ev == PARSE_TOOL_CALL) {
         /* what came in pieces is what comes whole */
         json_t *call = json_loadb(s, n, 0, NULL), *args = json_object_get(call, "arguments");
@@ -484,10 +488,13 @@ static void other_calls_come_whole(void **state)
     feed_pieces("<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", 1,
                 &p);
     assert_true(p.calls == 1 && p.fragments == 0);
-    /* cut off in the middle: what was certain, and no end */
+    /* cut off in the middle: what was certain, and an end without text */
     feed_pieces("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1, 2", 3, &p);
-    assert_int_equal(p.calls, 0);
+    assert_true(p.calls == 0 && p.broken == 1);
     assert_string_equal(p.args, "{\"a\": [1, 2");
+    /* what had begun as a call and can't be read ends before the next one */
+    feed_pieces("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1 2}}</tool_call>", 1, &p);
+    assert_true(p.calls == 0 && p.broken == 1);
 }
 
 /* Where there are no calls, what looks like one is the answer; thoughts are still told apart. */
