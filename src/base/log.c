@@ -17,12 +17,8 @@ static void log_put(const struct log *l, const char *prefix, const char *fmt, va
     for (char *s = text; *s; s++)
         if ((unsigned char)*s < 0x20 || *s == 0x7f)
             *s = ' ';
-    flockfile(l->out);
-    fputs(prefix, l->out);
-    fputs(text, l->out);
-    putc_unlocked('\n', l->out);
+    fprintf(l->out, "%s%s\n", prefix, text); /* one call: lines of several threads do not mix */
     fflush(l->out);
-    funlockfile(l->out);
 }
 
 void log_line(const struct log *l, enum log_level level, const char *fmt, ...)
