@@ -206,17 +206,11 @@ KERN_INLINE void rest(bool store, float (*f)[2][16], float *y, size_t ldy, size_
     static void (*const name[])(const struct args *) = {name##_1, name##_2, name##_3, \
                                                         name##_4, name##_5, name##_6};
 
-/* A tile's sums of floats into f: scaled and added, or, where d is NULL, in its place. */
-KERN_INLINE void tile_end(int C, float (*f)[2][16], __m512 acc[2][TILE_COLS], const __m512 *d)
+/* A column's sums of floats into f: scaled and added, or, where d is NULL, in its place. */
+KERN_INLINE void tile_end(float f[2][16], __m512 sum0, __m512 sum1, const __m512 *d)
 {
-#pragma GCC unroll 6
-    for (int c = 0; c < C; c++)
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; g++) {
-            if (d)
-                acc[g][c] = _mm512_fmadd_ps(acc[g][c], d[g], _mm512_load_ps(f[c][g]));
-            _mm512_store_ps(f[c][g], acc[g][c]);
-        }
+    _mm512_store_ps(f[0], d ? _mm512_fmadd_ps(sum0, d[0], _mm512_load_ps(f[0])) : sum0);
+    _mm512_store_ps(f[1], d ? _mm512_fmadd_ps(sum1, d[1], _mm512_load_ps(f[1])) : sum1);
 }
 
 /* Fetches part i of n of the `bytes` bytes at p and at q: what the next step will read comes in
@@ -252,7 +246,9 @@ KERN_INLINE void gemm_blocks(int t, PAIR_FN(fn), const struct mul_args *m, size_
     if (m->cols <= FEW) /* all of their activations stay; memory is read panel by panel */
         part = steps;
     for (size_t b = 0, c = 0, n; b < blocks; b++, c += n) {
-        n = (m->cols - c) / (blocks - b);
+        n = (m->cols - c) / (blocks - b); /* whole tiles, but for the last */
+        if (b + 1 < blocks)
+            n = (n + TILE_COLS - 1) / TILE_COLS * TILE_COLS;
         for (size_t s = 0; s < steps; s += part)
             for (size_t r = 0; r < m->rows; r += 32) {
                 float *y = m->y + c * m->ldy + r;

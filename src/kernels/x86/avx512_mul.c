@@ -149,7 +149,9 @@ KERN_INLINE void tile(int C, const struct tile_args *t)
             acc[1][c] = _mm512_fmadd_ps(v1, v, acc[1][c]);
         }
     }
-    tile_end(C, t->f, acc, t->d);
+#pragma GCC unroll 6
+    for (int c = 0; c < C; c++)
+        tile_end(t->f[c], acc[0][c], acc[1][c], t->d);
 }
 
 TILES(tiles, tile_args, tile(COLS, a))

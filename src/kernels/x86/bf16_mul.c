@@ -8,14 +8,16 @@
  * columns widen in registers, more of them a block of two panels at a time into 8 KiB of stack. A
  * block's sums start at 0 and enter the output's chain by an FMA, which MXCSR makes flush as well.
  *
- * A dot product takes six cycles and two can begin in one, so twelve chains are wanted: tiles of 2
- * panels × 6 columns, and several panels side by side when columns are few.
+ * A dot product takes six cycles and two can begin in one, so twelve chains are wanted, and more
+ * let the processor look ahead: tiles of 2 panels × 6 to 8 columns, and several panels side by side
+ * when columns are few.
  */
 #include "kernels/x86/avx512_blocks.h"
 
 enum {
     BLOCK = 128,       /* values of K of a step: a block of FP8 */
     PAIRS = BLOCK / 2, /* of a step */
+    WIDE_COLS = 8,     /* columns of a tile */
     PART_STEPS = 8,    /* activations of NB columns of a part of K are 192 KiB */
     FP8_GROUP = 64 + BLOCK * 16,
     BF16_GROUP = BLOCK * 32,
@@ -135,8 +137,8 @@ KERN_INLINE void tile(int C, const struct tile_args *t)
     const uint8_t *w0 = t->w[0], *w1 = t->w[1];
     const uint16_t *x = t->x;
     const size_t n = t->n;
-    __m512 acc[2][TILE_COLS];
-#pragma GCC unroll 6
+    __m512 acc[2][WIDE_COLS];
+#pragma GCC unroll 8
     for (int c = 0; c < C; c++) {
         acc[0][c] = t->d ? _mm512_setzero_ps() : _mm512_load_ps(t->f[c][0]);
         acc[1][c] = t->d ? _mm512_setzero_ps() : _mm512_load_ps(t->f[c][1]);
@@ -146,23 +148,35 @@ KERN_INLINE void tile(int C, const struct tile_args *t)
         for (size_t i = 0; i < (n - at < 16 ? n - at : 16); i++) {
             __m512i v0 = _mm512_load_si512(w0 + 64 * (at + i));
             __m512i v1 = _mm512_load_si512(w1 + 64 * (at + i));
-#pragma GCC unroll 6
+#pragma GCC unroll 8
             for (int c = 0; c < C; c++) {
                 __m512i a = spread(x + 32 * c + 2 * i);
                 acc[0][c] = dot(acc[0][c], v0, a);
                 acc[1][c] = dot(acc[1][c], v1, a);
             }
         }
-    tile_end(C, t->f, acc, t->d);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++)
+        tile_end(t->f[c], acc[0][c], acc[1][c], t->d);
 }
 
 TILES(tiles, tile_args, tile(COLS, a))
+TILE_FN(tiles, tile_args, 7, tile(COLS, a))
+TILE_FN(tiles, tile_args, 8, tile(COLS, a))
+
+static void tile_run(size_t cols, const struct tile_args *a)
+{
+    if (cols <= TILE_COLS)
+        tiles[cols - 1](a);
+    else
+        (cols == 7 ? tiles_7 : tiles_8)(a);
+}
 
 KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const uint8_t *w1, size_t k,
                            size_t s0, size_t s1, const struct kern_x *x, size_t col, size_t cols)
 {
     _Alignas(64) uint8_t wide[2][PAIRS * 64];
-    const size_t group = group_bytes(t), groups = (cols + TILE_COLS - 1) / TILE_COLS;
+    const size_t group = group_bytes(t), groups = (cols + WIDE_COLS - 1) / WIDE_COLS;
     for (size_t s = s0; s < s1; s++) {
         struct tile_args a = {.w = {w0 + s * group, w1 + s * group}, .step = x->cols * 32};
         size_t next = next_step(w0, w1, 0, group, s, s0, s1);
@@ -181,7 +195,7 @@ KERN_INLINE void gemm_pair(int t, float (*f)[2][16], const uint8_t *w0, const ui
             fetch_next(w0 + next, w1 + next, group, g, groups);
             a.f = f + c;
             a.x = h + c * 32;
-            tiles[m - 1](&a);
+            tile_run(m, &a);
         }
     }
 }
