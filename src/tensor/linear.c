@@ -26,6 +26,7 @@ enum {
     LINEAR_PAIRS = 32,     /* columns whose pairs are computed together */
     LINEAR_FEW = 8,        /* columns up to which memory is the limit, not arithmetic */
     LINEAR_COLS = 96,      /* columns of a product that is not kept: they stay in cache */
+    LINEAR_TILE = 12,      /* columns of whole register tiles, of 4, 6 or 12 */
     FFN_ROWS = 256,        /* of gate and of up: a chunk that quantizes what it makes */
     SWIGLU_ROWS = 32,      /* of gate and of up: a chunk of op_swiglu with many columns */
 };
@@ -167,14 +168,21 @@ struct linear_job {
     size_t scratch_floats, products; /* of one worker; where products begin that are not kept */
 };
 
+/* Where block i of `blocks` blocks of columns begins: in even blocks of whole tiles, but for the
+   last. None has more than cols / blocks rounded up to whole tiles. */
+static size_t linear_block(size_t cols, size_t i, size_t blocks)
+{
+    return i < blocks ? num_min(cols, num_round_up(cols * i / blocks, LINEAR_TILE)) : cols;
+}
+
 /* Rows [r0, r1) of a product into its sums, at most `most` columns at a time. */
 static void linear_chunk_sum(const struct linear_job *j, const struct linear_mat *m, size_t r0,
                              size_t r1, size_t most, float *scratch)
 {
     float *part = scratch + j->products;
     size_t rows = r1 - r0, blocks = (j->cols + most - 1) / most;
-    for (size_t c0 = 0, n; c0 < j->cols; c0 += n, blocks--) {
-        n = (j->cols - c0) / blocks;
+    for (size_t b = 0, c0 = 0, n; b < blocks; b++, c0 += n) {
+        n = linear_block(j->cols, b + 1, blocks) - c0;
         linear_rows(j->kern, m->x, c0, n, m->w, r0, r1, part, rows, scratch);
         for (size_t c = 0; c < n; c++) {
             float *sum = m->sum + (c0 + c) * m->ldy + r0;
@@ -563,7 +571,8 @@ static void swiglu_chunk(void *arg, size_t chunk, int worker)
     const struct swiglu_job *j = arg;
     size_t per = j->rows_chunk, r0 = chunk / j->blocks * per, r1 = num_min(j->gate->rows, r0 + per);
     size_t block = chunk % j->blocks, rows = r1 - r0;
-    size_t c0 = j->cols * block / j->blocks, cols = j->cols * (block + 1) / j->blocks - c0;
+    size_t c0 = linear_block(j->cols, block, j->blocks);
+    size_t cols = linear_block(j->cols, block + 1, j->blocks) - c0;
     float *g = j->scratch + (size_t)worker * j->scratch_floats;
     float *u = g + cols * per, *tmp = u + cols * per;
     linear_rows(j->kern, j->x, c0, cols, j->gate, r0, r1, g, per, tmp);

@@ -33,7 +33,9 @@ enum {
     MOE_FEW = 8,         /* tokens up to which memory is the limit: larger chunks */
     MOE_GATE_ROWS = 32,  /* of gate and of up: a chunk */
     MOE_GATE_MOST = 128, /* the same with few tokens, at most */
-    MOE_DOWN_ROWS = 128, /* of down at most: a chunk */
+    MOE_DOWN_LEAST = 64, /* of down: a chunk, which begins anew with each expert, */
+    MOE_DOWN_ROWS = 128, /* and at most */
+    MOE_TOGETHER = 8,    /* columns that are quantized together: they share cache lines */
     MOE_SERIAL = 16384,  /* fewer values than this are prepared by the caller */
 };
 
@@ -140,25 +142,36 @@ static uint8_t *moe_place(struct linear_x *x, unsigned forms, size_t k, size_t n
     return mem;
 }
 
+/* Columns [col, col + n) of x, column c at `at` + c × step. */
+static void prepare_columns(const struct kern *k, struct linear_x *x, unsigned forms,
+                            const float *at, size_t step, size_t col, size_t n)
+{
+    if (forms & 1u << KERN_ACT_Q32)
+        k->quantize_q32(&x->form[KERN_ACT_Q32 - 1], at, step, col, n);
+    if (forms & 1u << KERN_ACT_Q256)
+        k->quantize_q256(&x->form[KERN_ACT_Q256 - 1], at, step, col, n);
+    if (forms & 1u << KERN_ACT_BF16)
+        k->quantize_bf16(&x->form[KERN_ACT_BF16 - 1], at, step, col, n);
+}
+
 static void prepare_chunk(void *arg, size_t chunk, int worker)
 {
     (void)worker;
     const struct moe_job *j = arg;
-    size_t end = num_min(j->prepare_n, (chunk + 1) * j->prepare_per);
-    for (size_t s = chunk * j->prepare_per; s < end; s++) {
+    size_t end = num_min(j->prepare_n, (chunk + 1) * j->prepare_per), n;
+    for (size_t s = chunk * j->prepare_per; s < end; s += n) {
         struct moe_group *g = &j->groups[j->slot_group[s]];
-        struct linear_x *x = j->hidden ? &g->h : &g->x;
-        unsigned forms = j->hidden ? g->h_forms : g->x_forms;
-        const float *row = j->hidden ? j->h + s * j->d_ff : j->x.data + j->slot_token[s] * j->d;
         size_t col = s - g->slot;
+        if (j->hidden) { /* the columns of a group lie together */
+            n = num_min(num_min(MOE_TOGETHER, end - s), g->n - col);
+            prepare_columns(j->kern, &g->h, g->h_forms, j->h + g->slot * j->d_ff, j->d_ff, col, n);
+            continue;
+        }
         /* A step of 0 between columns: whatever its number, a column's values are at `row`. */
-        if (forms & 1u << KERN_ACT_Q32)
-            j->kern->quantize_q32(&x->form[KERN_ACT_Q32 - 1], row, 0, col, 1);
-        if (forms & 1u << KERN_ACT_Q256)
-            j->kern->quantize_q256(&x->form[KERN_ACT_Q256 - 1], row, 0, col, 1);
-        if (forms & 1u << KERN_ACT_BF16)
-            j->kern->quantize_bf16(&x->form[KERN_ACT_BF16 - 1], row, 0, col, 1);
-        if (!j->hidden && g->gather)
+        const float *row = j->x.data + j->slot_token[s] * j->d;
+        n = 1;
+        prepare_columns(j->kern, &g->x, g->x_forms, row, 0, col, n);
+        if (g->gather)
             memcpy(g->gather + col * j->d, row, j->d * sizeof *row);
     }
 }
@@ -284,6 +297,16 @@ static void moe_reserve(struct op_ctx *c, struct moe_job *j, size_t tokens, size
     j->scratch = op_alloc(c, j->scratch_floats * sizeof(float) * (size_t)team_threads(c->team));
 }
 
+/* Rows of a chunk of down, which walks all experts. Where it has few of each, the beginnings, which
+   nobody fetches ahead, weigh more. Chunks stay enough for threads to finish together. */
+static size_t moe_down_rows(const struct op_ctx *c, size_t rows, size_t tokens)
+{
+    size_t per = linear_rows_chunk(c, rows, tokens);
+    if (per < MOE_DOWN_LEAST && rows / MOE_DOWN_LEAST >= 4 * (size_t)team_threads(c->team))
+        per = MOE_DOWN_LEAST;
+    return num_min(per, MOE_DOWN_ROWS);
+}
+
 struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
                      const struct weight *gate, const struct weight *up, const struct weight *down,
                      size_t n_expert)
@@ -297,7 +320,7 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
                         .d = x.cols,
                         .d_ff = gate->rows,
                         .gate_rows = MOE_GATE_ROWS,
-                        .down_rows = num_min(linear_rows_chunk(c, x.cols, x.rows), MOE_DOWN_ROWS)};
+                        .down_rows = moe_down_rows(c, x.cols, x.rows)};
     struct tensor y = op_tensor(c, x.rows, x.cols);
     if (!x.rows)
         return y;
