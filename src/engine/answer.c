@@ -235,7 +235,7 @@ static void answer_call(struct answer *a, const char *s, size_t n)
 static int answer_pass(void *arg, enum parse_event ev, const char *s, size_t n)
 {
     struct answer *a = arg;
-    if (ev == PARSE_TOOL_CALL)
+    if (ev == PARSE_TOOL_CALL && n) /* not the end of one that can't be read */
         answer_call(a, s, n);
     a->refused = a->emit(a->arg, ev, s, n);
     return a->refused;
