@@ -60,7 +60,7 @@ static const struct opt serve_load_rows[] = {
      .help = "tokens of one step: of all answers together and pieces of prompts"},
     {.name = "max-queue", .alias = "max-queued-requests", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1 << 20, .shown = "512", .env = "OLLAMA_MAX_QUEUE", .offset = AT(max_queue),
      .help = "requests that wait, at most; others get 503"},
-    {.name = "kv-tokens", .kind = OPT_SIZE, .arg = "N", .min = 64, .max = 1 << 30, .shown = "--ctx", .offset = AT(kv_tokens),
+    {.name = "kv-tokens", .kind = OPT_SIZE, .arg = "N", .min = 64, .max = 1 << 30, .shown = "an eighth of the memory, at least --ctx", .offset = AT(kv_tokens),
      .help = "tokens that all requests to a model hold together"},
     {.name = "request-timeout", .kind = OPT_FLOAT, .arg = "S", .min = 0, .max = OPT_NO_BOUND, .shown = "none", .offset = AT(request_seconds),
      .help = "seconds after which an answer ends with what there is"},
