@@ -15,7 +15,7 @@
 int client_open(int port)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
-    struct timeval patience = {.tv_sec = 10};
+    struct timeval patience = {.tv_sec = 100};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)

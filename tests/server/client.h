@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A connected socket to 127.0.0.1; reading gives up after 10 s. */
+/* A connected socket to 127.0.0.1; reading gives up after 100 s: what hangs, not
+   what valgrind makes slow. */
 int client_open(int port);
 /* Sends all, or as much as the server takes; false when it does not take all. */
 bool client_send(int fd, const char *s, size_t n);

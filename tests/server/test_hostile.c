@@ -607,20 +607,22 @@ static void names_of_models_are_no_paths(void **state)
     still_serves();
 }
 
+#define FEW "\"options\":{\"num_predict\":3}"
+
 static void options_of_ollama_have_their_bounds(void **state)
 {
     static const struct {
         const char *path, *members;
         int status;
     } rows[] = {
-        {OLLAMA, "\"keep_alive\":\"\"", 400},
-        {OLLAMA, "\"keep_alive\":\"5\"", 200},
-        {OLLAMA, "\"keep_alive\":\"1e999h\"", 400},
-        {OLLAMA, "\"keep_alive\":1e300", 200},
-        {OLLAMA, "\"keep_alive\":\"-1m\"", 200},
+        {OLLAMA, FEW ",\"keep_alive\":\"\"", 400},
+        {OLLAMA, FEW ",\"keep_alive\":\"5\"", 200},
+        {OLLAMA, FEW ",\"keep_alive\":\"1e999h\"", 400},
+        {OLLAMA, FEW ",\"keep_alive\":1e300", 200},
+        {OLLAMA, FEW ",\"keep_alive\":\"-1m\"", 200},
         {OLLAMA, "\"options\":[]", 400},
-        {OLLAMA, "\"options\":{\"num_ctx\":2147483647}", 200},
-        {OLLAMA, "\"options\":{\"num_ctx\":-1}", 200},
+        {OLLAMA, "\"options\":{\"num_predict\":3,\"num_ctx\":2147483647}", 200},
+        {OLLAMA, "\"options\":{\"num_predict\":3,\"num_ctx\":-1}", 200},
         {OLLAMA, "\"options\":{\"num_ctx\":4294967296}", 400},
         {OLLAMA, "\"options\":{\"num_predict\":-99,\"stop\":[\"e\"],\"seed\":-1}", 200},
         {OLLAMA, "\"options\":{\"num_predict\":1e10}", 400},
