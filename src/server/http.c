@@ -214,8 +214,8 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
     pthread_mutex_lock(&x->lock);
     x->suspended = false;
     x->c = NULL;
-    bool sent =
-        (how == MHD_REQUEST_TERMINATED_COMPLETED_OK && x->status) || x->stage == HTTP_REFUSED;
+    bool sent = (how == MHD_REQUEST_TERMINATED_COMPLETED_OK && x->status && !x->gone) ||
+                x->stage == HTTP_REFUSED;
     int status = x->status ? x->status : 499;
     pthread_mutex_unlock(&x->lock);
     x->heard = sent;
@@ -253,7 +253,10 @@ static ssize_t on_piece(void *cls, uint64_t pos, char *to, size_t max)
     pthread_mutex_lock(&x->lock);
     size_t n = x->out.len - x->sent;
     if (x->gone) {
-        rc = MHD_CONTENT_READER_END_WITH_ERROR;
+        /* With epoll libmicrohttpd (0.9.75) forgets a connection whose reader fails until all that
+           have been idle for longer are gone; one whose write fails it closes at once. */
+        shutdown(x->conn->fd, SHUT_RDWR);
+        rc = MHD_CONTENT_READER_END_OF_STREAM;
     } else if (n) {
         const char *from = x->out.data + x->sent;
         n = n > max ? http_cut(from, n, max) : n;
@@ -494,7 +497,8 @@ static void on_log(void *cls, const char *fmt, va_list ap)
     char text[START_TEXT];
     vsnprintf(text, sizeof text, fmt, ap);
     text[strcspn(text, "\n")] = 0;
-    if (h->start_text)
+    /* the library's own thread may have something to say already */
+    if (pthread_equal(pthread_self(), h->starter) && h->start_text)
         snprintf(h->start_text, START_TEXT, "%s", text);
     log_line(h->o.log, LOG_DEBUG, "http: %s", text);
 }
@@ -550,6 +554,7 @@ static int daemon_start(struct http *h, struct err *e)
         struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, cert.data},
                                        {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data},
                                        {MHD_OPTION_END, 0, NULL}};
+        h->starter = pthread_self();
         h->start_text = said;
         h->daemon = MHD_start_daemon(
             flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, h,

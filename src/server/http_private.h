@@ -89,7 +89,8 @@ struct http {
     char machine[HTTP_HOST_MAX];
     struct http_key *key;
     size_t n_key;
-    char *start_text; /* what libmicrohttpd says while it starts; NULL later */
+    pthread_t starter;
+    char *start_text; /* what libmicrohttpd says to the starter; NULL later */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a connection became free or idle */

@@ -123,9 +123,16 @@ void fake_leave(struct http_exchange *x)
     pthread_mutex_lock(&x->lock);
     bool tell = !x->left && !x->ended && x->gone;
     x->left = true;
-    /* held meanwhile, so that taking it back waits for the end of it */
-    if (tell)
+    /* Who takes it back waits for the end of it; but it may itself wait for somebody who writes. */
+    if (tell) {
+        x->telling = true;
+        x->teller = pthread_self();
+        pthread_mutex_unlock(&x->lock);
         x->gone(x->gone_arg);
+        pthread_mutex_lock(&x->lock);
+        x->telling = false;
+        pthread_cond_broadcast(&x->cond);
+    }
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -205,6 +212,8 @@ void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
     pthread_mutex_lock(&x->lock);
     x->gone = gone;
     x->gone_arg = arg;
+    while (x->telling && !pthread_equal(x->teller, pthread_self()))
+        pthread_cond_wait(&x->cond, &x->lock);
     bool now = x->left && gone;
     pthread_mutex_unlock(&x->lock);
     if (now)

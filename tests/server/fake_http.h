@@ -20,7 +20,8 @@ struct http_exchange {
     double started;
     int refs, status;
     enum http_stream kind;
-    bool stream, ended, left;
+    bool stream, ended, left, telling;
+    pthread_t teller;
     struct buf out; /* body, or pieces as they would go out: "data: …\n\n", "…\n" */
     char note[200];
     int events;      /* pieces written */

@@ -538,6 +538,34 @@ static void leaving_is_seen_in_silent_answers(void **state)
     }
 }
 
+/* However long others have been idle. */
+static void who_left_costs_no_descriptor(void **state)
+{
+    struct fixture *f = *state;
+    struct linger now = {1, 0};
+    int idle = client_open(f->port), i;
+    assert_int_equal(ask(f->port, "GET /quick HTTP/1.1\r\n" HOST "\r\n"), 200);
+    size_t before = count_fds(), after = SIZE_MAX;
+    for (i = 0; i < 6; i++) {
+        struct http_exchange *x;
+        int fd = job_open(f, "/v1/job", &x);
+        assert_int_equal(http_stream(x, HTTP_EVENTS, NULL), 0);
+        put(x, "{}");
+        if (i % 2)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        close(fd);
+        assert_true(job_gone(f, i + 1, 5));
+        http_drop(x);
+        assert_true(active_is(f, 0));
+    }
+    for (i = 0; i < 100 && after > before; i++) {
+        nap(0.05); /* what lingers ends after two seconds */
+        after = count_fds();
+    }
+    assert_true(after <= before);
+    close(idle);
+}
+
 /* A reset while the server writes: SIGPIPE would end this program. */
 static void resets_in_the_middle_of_a_stream_are_survived(void **state)
 {
@@ -1048,6 +1076,7 @@ int main(void)
         T(a_handler_that_forgets_its_request_does_not_hang_it),
         T(leaving_is_seen_before_the_answer_begins),
         T(leaving_is_seen_in_silent_answers),
+        T(who_left_costs_no_descriptor),
         T(resets_in_the_middle_of_a_stream_are_survived),
         T(being_gone_is_told_late_comers_at_once),
         T(complete_answers_are_not_gone),
