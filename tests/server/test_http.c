@@ -541,7 +541,12 @@ static void leaving_is_seen_in_silent_answers(void **state)
 /* However long others have been idle. */
 static void who_left_costs_no_descriptor(void **state)
 {
-    struct fixture *f = *state;
+    struct fixture own, *f = &own;
+    struct http_opts o = fixture_opts;
+    (void)state;
+    o.idle_seconds = 60;
+    o.head_seconds = 60;
+    fixture_start(f, &o);
     struct linger now = {1, 0};
     int idle = client_open(f->port), i;
     assert_int_equal(ask(f->port, "GET /quick HTTP/1.1\r\n" HOST "\r\n"), 200);
@@ -559,11 +564,12 @@ static void who_left_costs_no_descriptor(void **state)
         assert_true(active_is(f, 0));
     }
     for (i = 0; i < 100 && after > before; i++) {
-        nap(0.05); /* what lingers ends after two seconds */
+        nap(0.05);
         after = count_fds();
     }
     assert_true(after <= before);
     close(idle);
+    fixture_stop(f);
 }
 
 /* A reset while the server writes: SIGPIPE would end this program. */
@@ -1076,7 +1082,7 @@ int main(void)
         T(a_handler_that_forgets_its_request_does_not_hang_it),
         T(leaving_is_seen_before_the_answer_begins),
         T(leaving_is_seen_in_silent_answers),
-        T(who_left_costs_no_descriptor),
+        cmocka_unit_test(who_left_costs_no_descriptor),
         T(resets_in_the_middle_of_a_stream_are_survived),
         T(being_gone_is_told_late_comers_at_once),
         T(complete_answers_are_not_gone),
