@@ -351,9 +351,17 @@ static int opt_long(struct opt_scan *p, const char *word, struct err *e)
     return opt_one(p, o, base, shown, value, e);
 }
 
-/* -v, -t 4, -t4; several flags in one word. */
+/* -v, -t 4, -t4; several flags in one word; -tp 8: a long name after one dash, as some programs
+   write theirs. */
 static int opt_short(struct opt_scan *p, const char *word, bool *help, struct err *e)
 {
+    size_t n = strcspn(word + 1, "="), at = 0;
+    const struct opt *whole = n > 1 ? opt_find(p->s, word + 1, n, &at) : NULL;
+    if (whole) {
+        char shown[OPT_WORD_MAX + 8];
+        snprintf(shown, sizeof shown, "%.*s", (int)num_min(n + 1, OPT_WORD_MAX), word);
+        return opt_one(p, whole, at, shown, word[n + 1] ? word + n + 2 : NULL, e);
+    }
     for (const char *c = word + 1; *c; c++) {
         size_t base = 0;
         const struct opt *o = opt_find_brief(p->s, *c, &base);

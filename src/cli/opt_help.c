@@ -297,7 +297,7 @@ static int completion_words(const struct command *c, struct buf *out, struct err
 {
     int rc = 0;
     for (size_t g = 0; !rc && g < c->spec.n; g++)
-        for (size_t i = 0; !rc && i < c->spec.groups[g].n; i++) {
+        for (size_t i = 0; !rc && c->spec.groups[g].title && i < c->spec.groups[g].n; i++) {
             const struct opt *o = &c->spec.groups[g].rows[i];
             rc = buf_printf(out, e, "--%s ", o->name);
             if (!rc && o->kind == OPT_SWITCH)

@@ -19,7 +19,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX,
      .shown = "one for each core that this process may use", .env = "PONDER_THREADS", .offset = AT(threads),
      .help = "compute threads; the result is the same for any number"},
-    {.name = "ctx", .brief = 'c', .alias = "ctx-size num-ctx max-model-len", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30,
+    {.name = "ctx", .brief = 'c', .alias = "ctx-size num-ctx max-model-len context-length", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30,
      .shown = "what the model was trained for, within limits", .env = "PONDER_CTX", .offset = AT(ctx),
      .help = "tokens of context: what was said and the answer together; 16k works too"},
     {.name = "batch", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 65536, .shown = "512",

@@ -15,10 +15,13 @@
 #include <strings.h>
 #include <unistd.h>
 
+/* No step is larger. */
+enum { SERVE_BUDGET_MAX = 65536 };
+
 #define AT(field) offsetof(struct serve_options, field)
 // clang-format off
 static const struct opt serve_rows[] = {
-    {.name = "host", .kind = OPT_STRING, .arg = "ADDRESS", .shown = "127.0.0.1: this machine only", .env = "OLLAMA_HOST", .offset = AT(host),
+    {.name = "host", .alias = "uds", .kind = OPT_STRING, .arg = "ADDRESS", .shown = "127.0.0.1: this machine only", .env = "OLLAMA_HOST", .offset = AT(host),
      .help = "where to listen: 0.0.0.0 or :: for everywhere, or the path of a Unix socket; HOST:PORT works too"},
     {.name = "port", .kind = OPT_INT, .arg = "N", .min = 0, .max = 65535, .shown = "11434", .offset = AT(port),
      .help = "port to listen on; 0 takes a free one and says which"},
@@ -54,9 +57,9 @@ static const struct opt serve_load_rows[] = {
      .help = "for all loaded models together"},
     {.name = "max-loaded-models", .kind = OPT_INT, .arg = "N", .min = 0, .max = 1000, .shown = "as many as fit", .env = "OLLAMA_MAX_LOADED_MODELS", .offset = AT(max_loaded),
      .help = "models loaded at the same time, at most"},
-    {.name = "max-num-seqs", .alias = "parallel", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .shown = "32", .env = "OLLAMA_NUM_PARALLEL", .offset = AT(max_seqs),
+    {.name = "max-num-seqs", .alias = "parallel max-running-requests", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .shown = "32", .env = "OLLAMA_NUM_PARALLEL", .offset = AT(max_seqs),
      .help = "answers that are computed at the same time, at most"},
-    {.name = "max-num-batched-tokens", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 65536, .shown = "--batch", .offset = AT(batched),
+    {.name = "max-num-batched-tokens", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 30, .shown = "--batch", .offset = AT(batched),
      .help = "tokens of one step: of all answers together and pieces of prompts"},
     {.name = "max-queue", .alias = "max-queued-requests", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1 << 20, .shown = "512", .env = "OLLAMA_MAX_QUEUE", .offset = AT(max_queue),
      .help = "requests that wait, at most; others get 503"},
@@ -92,21 +95,22 @@ static const struct opt serve_prefix_rows[] = {
      .help = "keep them in memory only"},
     {.name = "kv-disk-gb", .kind = OPT_FLOAT, .arg = "GB", .min = 0.001, .max = 1e6, .shown = "10", .offset = AT(disk_gb),
      .help = "at most so much of it"},
-    {.name = "kv-cache-dtype", .kind = OPT_ENUM, .arg = "TYPE", .choices = "auto|float16|bfloat16|fp8|fp8_e4m3|fp8_e5m2|int8", .shown = "--kv-type", .offset = AT(kv_dtype),
+    {.name = "kv-cache-dtype", .kind = OPT_ENUM, .arg = "TYPE", .choices = "auto|float16|bfloat16|fp8|fp8_e4m3|fp8_e5m2|fp8_ds_mla|int8", .shown = "--kv-type", .offset = AT(kv_dtype),
      .help = "--kv-type in vLLM's words"},
 };
 
-#define MOOT(i, n) {.name = n, .kind = OPT_STRING, .arg = "X", .offset = AT(moot[i]), .help = "understood and passed over"}
-#define MOOT_FLAG(i, n) {.name = n, .kind = OPT_FLAG, .offset = AT(moot_flag[i]), .help = "understood and passed over"}
-static const struct opt serve_moot_rows[] = {
-    MOOT(0, "quantization"), MOOT(1, "dtype"), MOOT(2, "load-format"), MOOT(3, "gpu-memory-utilization"),
-    MOOT(4, "tensor-parallel-size"), MOOT(5, "pipeline-parallel-size"), MOOT(6, "swap-space"),
-    MOOT(7, "block-size"), MOOT(8, "reasoning-parser"), MOOT(9, "tool-call-parser"),
-    MOOT(10, "generation-config"), MOOT(11, "tokenizer"), MOOT(12, "uvicorn-log-level"), MOOT(13, "cpu-offload-gb"),
-    MOOT_FLAG(0, "enable-auto-tool-choice"), MOOT_FLAG(1, "enable-chunked-prefill"), MOOT_FLAG(2, "trust-remote-code"),
-    MOOT_FLAG(3, "enforce-eager"), MOOT_FLAG(4, "enable-reasoning"), MOOT_FLAG(5, "disable-log-stats"),
-    {.name = "disable-log-requests", .alias = "disable-uvicorn-access-log", .kind = OPT_FLAG, .offset = AT(quiet), .help = "--no-access-log"},
+static const struct opt serve_hidden_rows[] = {
+    {.name = "model", .alias = "model-path", .kind = OPT_LIST, .offset = AT(model), .help = "MODEL"},
+    {.name = "disable-log-requests", .alias = "no-enable-log-requests disable-uvicorn-access-log", .kind = OPT_FLAG, .offset = AT(quiet), .help = "--no-access-log"},
 };
+
+#define MOOT(id, n, a) {.name = n, .alias = a, .kind = OPT_STRING, .arg = "X", .offset = AT(moot.id), .help = "understood and passed over"},
+#define MOOT_FLAG(id, n, a) {.name = n, .alias = a, .kind = OPT_FLAG, .offset = AT(moot.id), .help = "understood and passed over"},
+static const struct opt serve_moot_rows[] = {
+#include "cli/serve_moot.def"
+};
+#undef MOOT
+#undef MOOT_FLAG
 // clang-format on
 
 const struct opt_group serve_groups[SERVE_GROUPS_N] = {
@@ -116,6 +120,7 @@ const struct opt_group serve_groups[SERVE_GROUPS_N] = {
     {"Thinking", serve_think_rows, NUM_COUNT(serve_think_rows), 0},
     {"Prefix cache", serve_prefix_rows, NUM_COUNT(serve_prefix_rows), 0},
     {"Engine", options_engine, OPTIONS_ENGINE_N, AT(engine)},
+    {NULL, serve_hidden_rows, NUM_COUNT(serve_hidden_rows), 0},
     {NULL, serve_moot_rows, NUM_COUNT(serve_moot_rows), 0},
 };
 #undef AT
@@ -236,14 +241,18 @@ static int serve_models(struct serve_setup *s, const struct cli *c, const struct
 {
     const char *env = getenv("PONDER_MODEL");
     int rc = 0;
-    if (c->n_args > OPT_LIST_MAX)
+    size_t n = (size_t)c->n_args + o->model.n;
+    if (n > OPT_LIST_MAX)
         return err_set(e, ERR_USAGE,
                        "more than %d models: put them into a folder and give "
                        "--models-dir",
                        OPT_LIST_MAX);
-    for (int i = 0; !rc && i < c->n_args; i++)
-        rc = locate_model(c->args[i], s->path[s->n_path++], e);
-    bool none = !c->n_args && !o->models_dir;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = locate_model(i < o->model.n ? o->model.v[i] : c->args[i - o->model.n],
+                          s->path[s->n_path++], e);
+    if (rc && o->served.n && n > 1)
+        err_ctx(e, "MODEL (--served-model-name takes one name; repeat it for more)");
+    bool none = !n && !o->models_dir;
     if (!rc && none && env && *env) {
         rc = locate_model(env, s->path[s->n_path++], e);
         if (rc)
@@ -265,7 +274,8 @@ static int serve_kv(struct engine_opts *g, const char *dtype, struct err *e)
         const char *name;
         enum quant_id id;
     } rows[] = {{"float16", QUANT_F16},   {"bfloat16", QUANT_BF16}, {"fp8", QUANT_E4M3},
-                {"fp8_e4m3", QUANT_E4M3}, {"fp8_e5m2", QUANT_E5M2}, {"int8", QUANT_Q8_0}};
+                {"fp8_e4m3", QUANT_E4M3}, {"fp8_e5m2", QUANT_E5M2}, {"fp8_ds_mla", QUANT_E4M3},
+                {"int8", QUANT_Q8_0}};
     for (size_t i = 0; dtype && i < NUM_COUNT(rows); i++)
         if (!strcmp(rows[i].name, dtype))
             g->kv_type = rows[i].id;
@@ -288,18 +298,39 @@ static const char *serve_disk(struct serve_setup *s, const struct serve_options 
     return NULL;
 }
 
+/* Ollama's environment, where nothing else was said. */
+static int serve_ollama(struct engine_options *o, struct err *e)
+{
+    const char *ctx = getenv("OLLAMA_CONTEXT_LENGTH"), *kv = getenv("OLLAMA_KV_CACHE_TYPE");
+    if (kv && !o->kv_type && (!strcmp(kv, "f16") || !strcmp(kv, "q8_0")))
+        o->kv_type = kv;
+    if (!ctx || !*ctx || o->ctx != OPT_UNSET)
+        return 0;
+    char *end;
+    long long n = strtoll(ctx, &end, 10);
+    if (*end || n < 0 || n > 1 << 30)
+        return err_set(e, ERR_USAGE, "OLLAMA_CONTEXT_LENGTH %.60s: must be a number of tokens",
+                       ctx);
+    o->ctx = n ? n : OPT_UNSET; /* 0: Ollama's own default */
+    return 0;
+}
+
 static int serve_engine(struct serve_setup *s, const struct serve_options *o, struct log *log,
                         struct err *e)
 {
     struct hub_opts *h = &s->o.hub;
-    s->engine = (struct engine_request){.o = &o->engine, .log = log, .kv_type = ENGINE_KV_AUTO};
-    int rc = options_engine_opts(&h->engine, &s->engine, e);
+    s->chosen = o->engine;
+    s->engine = (struct engine_request){.o = &s->chosen, .log = log, .kv_type = ENGINE_KV_AUTO};
+    int rc = serve_ollama(&s->chosen, e);
+    if (rc)
+        return rc;
+    rc = options_engine_opts(&h->engine, &s->engine, e);
     if (!rc && o->kv_dtype && !o->engine.kv_type)
         rc = serve_kv(&h->engine, o->kv_dtype, e);
     h->sched.seqs = o->max_seqs == OPT_UNSET ? 32 : (size_t)o->max_seqs;
     h->engine.want = num_max(h->sched.seqs, 16);
     h->engine.cache = o->kv_tokens == OPT_UNSET ? 0 : (size_t)o->kv_tokens;
-    h->sched.budget = o->batched == OPT_UNSET ? 0 : (size_t)o->batched;
+    h->sched.budget = o->batched == OPT_UNSET ? 0 : num_min((size_t)o->batched, SERVE_BUDGET_MAX);
     h->sched.queue = o->max_queue == OPT_UNSET ? 0 : (size_t)o->max_queue;
     h->sched.prefix = o->prefix != 0;
     h->sched.disk = serve_disk(s, o, log);
@@ -338,7 +369,7 @@ static void serve_defaults(struct server_opts *s, const struct serve_options *o)
 /* One line that names what was passed over. */
 static void serve_note_moot(const struct serve_options *o, const struct log *log)
 {
-    char names[400] = "";
+    char names[1200] = "";
     size_t n = 0, count = 0;
     for (size_t i = 0; i < NUM_COUNT(serve_moot_rows); i++) {
         const struct opt *r = &serve_moot_rows[i];
@@ -349,7 +380,7 @@ static void serve_note_moot(const struct serve_options *o, const struct log *log
             memcpy(&text, at, sizeof text);
         else
             memcpy(&flag, at, sizeof flag);
-        if ((!text && !flag) || r->offset == offsetof(struct serve_options, quiet))
+        if (!text && !flag)
             continue;
         n += (size_t)snprintf(names + n, sizeof names - n, "%s--%s", n ? ", " : "", r->name);
         n = num_min(n, sizeof names - 1);

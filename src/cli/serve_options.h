@@ -7,7 +7,14 @@
 #include "cli/options.h"
 #include "server/server.h"
 
-enum { SERVE_MOOT_N = 14, SERVE_MOOT_FLAGS_N = 6 };
+/* What is understood and passed over. */
+struct serve_moot {
+#define MOOT(id, name, alias) const char *id;
+#define MOOT_FLAG(id, name, alias) int id;
+#include "cli/serve_moot.def"
+#undef MOOT
+#undef MOOT_FLAG
+};
 
 struct serve_options {
     const char *host, *models_dir, *key_file, *cert, *key, *keep_alive, *disk;
@@ -18,19 +25,19 @@ struct serve_options {
     double memory, request_seconds, disk_gb;
     struct opt_list served, api_key, origin;
     int access_log, think_loops, prefix, no_disk, quiet;
-    /* Of vLLM, without a meaning here. */
-    const char *moot[SERVE_MOOT_N];
-    int moot_flag[SERVE_MOOT_FLAGS_N];
+    struct opt_list model; /* MODEL in vLLM's and SGLang's words */
+    struct serve_moot moot;
     struct engine_options engine;
 };
 
 extern const struct opt_group serve_groups[];
-enum { SERVE_GROUPS_N = 7, SERVE_HOST_MAX = 256 };
+enum { SERVE_GROUPS_N = 8, SERVE_HOST_MAX = 256 };
 
 /* Everything that the server's options point to. */
 struct serve_setup {
     struct server_opts o;
     struct engine_request engine;
+    struct engine_options chosen; /* with Ollama's environment */
     char host[SERVE_HOST_MAX], dir[LOCATE_MAX], disk[LOCATE_MAX], path[OPT_LIST_MAX][LOCATE_MAX];
     const char *paths[OPT_LIST_MAX];
     char *origins; /* of OLLAMA_ORIGINS, cut up; owned */

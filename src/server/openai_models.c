@@ -3,12 +3,15 @@
 
 #include <string.h>
 
-static json_t *model_object(const struct hub_info *i, const char *name)
+/* The context is what a request may have here, not what the model was trained for. */
+static json_t *model_object(const struct server *s, const struct hub_info *i, const char *name)
 {
+    size_t own = s->o.hub.engine.ctx, ctx = i->ctx_train;
+    if (own && (!ctx || own < ctx))
+        ctx = own;
     return json_pack("{ss ss sI ss ss sI sI}", "id", name, "object", "model", "created",
                      (json_int_t)i->modified, "owned_by", "ponder", "root", i->name,
-                     "max_model_len", (json_int_t)i->ctx_train, "context_length",
-                     (json_int_t)i->ctx_train);
+                     "max_model_len", (json_int_t)ctx, "context_length", (json_int_t)ctx);
 }
 
 void openai_models(void *arg, struct http_exchange *x)
@@ -19,7 +22,7 @@ void openai_models(void *arg, struct http_exchange *x)
     for (size_t i = 0; i < hub_count(s->hub); i++) {
         const struct hub_model *m = hub_model(s->hub, i);
         for (size_t k = 0; hub_name(m, k); k++)
-            bad |= json_array_append_new(all, model_object(hub_info(m), hub_name(m, k)));
+            bad |= json_array_append_new(all, model_object(s, hub_info(m), hub_name(m, k)));
     }
     if (bad)
         http_error(x, 503, NULL, NULL, NULL, "no memory for a list");
@@ -37,7 +40,7 @@ void openai_model(void *arg, struct http_exchange *x)
     if (hub_find(s->hub, http_rest(x), &m, &think, &e))
         openai_error(x, "model", &e);
     else
-        http_send_json(x, 200, model_object(hub_info(m), http_rest(x)));
+        http_send_json(x, 200, model_object(s, hub_info(m), http_rest(x)));
 }
 
 /* DeepSeek's: programs ask before they begin. Nothing is charged here. */

@@ -94,6 +94,12 @@ static void test_kinds(void **state)
     assert_string_equal(t.stop.v[1], "b");
     assert_int_equal(t.shared.threads, 4);
     assert_int_equal(n_args, 0);
+    /* a long name after one dash; others are letters with a value */
+    assert_int_equal(parse(&t, "-amount|5|-threads=8|-think"), 0);
+    assert_int_equal(t.count, 5);
+    assert_int_equal(t.shared.threads, 8);
+    assert_int_equal(t.think, 1);
+    assert_int_equal(parse(&t, "-amounts|5"), ERR_USAGE);
 }
 
 static void test_defaults(void **state)

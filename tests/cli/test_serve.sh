@@ -98,6 +98,19 @@ grep -q '1 API key$' "$tmp/err" && ! get /v1/models && grep -q 401 "$tmp/out"
 ok "a key is asked for" $?
 stop TERM
 
+# A deployment guide's command line for R1, with Ollama's environment.
+OLLAMA_CONTEXT_LENGTH=128 start "$ponder" serve --port 0 --model "$tmp/models/qwen2_tied" -tp 8 --enable-expert-parallel --trust-remote-code --enforce-eager \
+    --max-num-batched-tokens 131072 --reasoning-parser deepseek_r1 --enable-auto-tool-choice --tool-call-parser deepseek_v3 --kv-cache-dtype fp8 --no-enable-prefix-caching \
+    --speculative-config '{"method":"deepseek_mtp"}' --disable-log-requests --served-model-name deepseek-r1 -t 1
+[ "$(grep -c '^note: ' "$tmp/err")" = 1 ] && grep -q '^note: --tensor-parallel-size, .*--tool-call-parser, .*: of no use here, passed over$' "$tmp/err"
+ok "a command line of vLLM's carries over, with one note" $?
+get /v1/models && grep -q '"id":"deepseek-r1"' "$tmp/out" && grep -q '"max_model_len":128\b' "$tmp/out"
+ok "its names hold; OLLAMA_CONTEXT_LENGTH is the context" $?
+stop TERM
+OLLAMA_CONTEXT_LENGTH=many "$ponder" serve --port 0 >"$tmp/out" 2>&1
+[ $? = 2 ] && grep -q '^ponder: OLLAMA_CONTEXT_LENGTH many: must be a number of tokens$' "$tmp/out"
+ok "OLLAMA_CONTEXT_LENGTH has to be a number" $?
+
 PONDER_MODELS="$tmp/models" start "$ponder" serve --host "$tmp/sock" -t 1
 [ "$at" = "unix:$tmp/sock" ] && [ -S "$tmp/sock" ]
 ok "it listens on a Unix socket; models come from PONDER_MODELS" $?
