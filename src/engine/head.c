@@ -104,11 +104,13 @@ static bool head_fim(struct source *src)
 }
 
 /* What the chat template tells. A model that cannot chat has none. */
-static int head_chat(struct engine_head *h, struct source *src, struct err *e)
+static int head_chat(struct engine_head *h, struct source *src, const char *template_text,
+                     struct err *e)
 {
     struct chat *chat;
     size_t n;
-    int rc = chat_new(&chat, src, NULL, h->arch, e);
+    int rc = template_text ? chat_new_text(&chat, NULL, template_text, strlen(template_text), e)
+                           : chat_new(&chat, src, NULL, h->arch, e);
     if (rc)
         return rc;
     const char *text = chat_template_text(chat, &n);
@@ -123,7 +125,8 @@ static int head_chat(struct engine_head *h, struct source *src, struct err *e)
     return h->template_text ? 0 : err_nomem(e, n + 1, "a chat template");
 }
 
-int engine_head_read(struct engine_head *h, const char *path, struct err *e)
+int engine_head_read(struct engine_head *h, const char *path, const char *template_text,
+                     struct err *e)
 {
     struct source *src = NULL;
     struct model_config cfg;
@@ -153,7 +156,7 @@ int engine_head_read(struct engine_head *h, const char *path, struct err *e)
         h->kv_token_bytes = (uint64_t)cfg.n_layer * values * 2;
         h->fim = head_fim(src);
         h->identity = head_identity(src);
-        rc = head_chat(h, src, e);
+        rc = head_chat(h, src, template_text, e);
     }
     source_free(src);
     if (rc) {

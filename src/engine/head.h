@@ -30,7 +30,9 @@ struct engine_head {
 };
 
 /* What is no whole model that ponder can run is refused as engine_open would refuse it. */
-int engine_head_read(struct engine_head *h, const char *path, struct err *e);
+/* `template_text` (or NULL) replaces the file's, as in engine_opts. */
+int engine_head_read(struct engine_head *h, const char *path, const char *template_text,
+                     struct err *e);
 void engine_head_release(struct engine_head *h);
 
 /* All metadata of the files as one object, keys as GGUF files spell them where ponder knows them

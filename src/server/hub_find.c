@@ -216,7 +216,7 @@ static int add_model(struct hub *h, const char *path, struct err *e)
     }
     m->hub = h;
     m->last = &m->first;
-    int rc = engine_head_read(&m->head, path, e);
+    int rc = engine_head_read(&m->head, path, h->o.engine.template_text, e);
     if (!rc)
         rc = names(h, m, e);
     if (rc) {

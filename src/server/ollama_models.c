@@ -137,14 +137,15 @@ static json_t *ollama_modelfile(const struct hub_info *i, const char *template_t
                         template_text, *parameters ? "# PARAMETER " : "", parameters);
 }
 
-static void show_model(struct http_exchange *x, const struct hub_info *i, bool verbose)
+static void show_model(const struct server *s, struct http_exchange *x, const struct hub_info *i,
+                       bool verbose)
 {
     struct err e = {0};
     struct engine_head h;
     json_t *meta = NULL, *tensors = NULL;
     struct buf parameters;
     buf_init(&parameters, 4096);
-    int rc = engine_head_read(&h, i->path, &e);
+    int rc = engine_head_read(&h, i->path, s->o.hub.engine.template_text, &e);
     if (!rc && !(rc = engine_head_metadata(i->path, verbose, &meta, &e)) && verbose)
         rc = engine_head_tensors(i->path, &tensors, &e);
     if (rc) {
@@ -192,6 +193,6 @@ void ollama_show(void *arg, struct http_exchange *x)
     if (f.code || hub_find(s->hub, name, &m, &think, &e))
         http_error_from(x, &e);
     else
-        show_model(x, hub_info(m), verbose);
+        show_model(s, x, hub_info(m), verbose);
     json_decref(body);
 }

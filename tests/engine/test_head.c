@@ -26,7 +26,7 @@ static void test_same_as_engine(void **state)
         struct engine_opts o;
         struct engine *g;
         struct err e = {0};
-        if (engine_head_read(&h, model(names[i]), &e))
+        if (engine_head_read(&h, model(names[i]), NULL, &e))
             fail_msg("%s", e.text);
         engine_opts_init(&o);
         o.threads = 1;
@@ -47,12 +47,28 @@ static void test_same_as_engine(void **state)
     }
 }
 
+/* With --chat-template a model does what that template lets it. */
+static void test_other_template(void **state)
+{
+    (void)state;
+    static const char text[] = "{{ messages[0].content }}<think>\n";
+    struct engine_head h;
+    struct err e = {0};
+    assert_int_equal(engine_head_read(&h, model("qwen2_tied"), NULL, &e), 0);
+    assert_false(h.thinks);
+    engine_head_release(&h);
+    assert_int_equal(engine_head_read(&h, model("qwen2_tied"), text, &e), 0);
+    assert_true(h.thinks);
+    assert_string_equal(h.template_text, text);
+    engine_head_release(&h);
+}
+
 static void test_no_model(void **state)
 {
     (void)state;
     struct engine_head h;
     struct err e = {0};
-    assert_int_not_equal(engine_head_read(&h, "/nowhere/x.gguf", &e), 0);
+    assert_int_not_equal(engine_head_read(&h, "/nowhere/x.gguf", NULL, &e), 0);
     assert_non_null(strstr(e.text, "/nowhere/x.gguf"));
     assert_null(h.template_text);
 }
@@ -83,6 +99,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_as_engine),
+        cmocka_unit_test(test_other_template),
         cmocka_unit_test(test_no_model),
         cmocka_unit_test(test_metadata),
     };
