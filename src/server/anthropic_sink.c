@@ -5,21 +5,14 @@
  * closes it before the next. Thoughts carry an empty signature: nothing here checks it.
  */
 #include "base/num.h"
-#include "base/rng.h"
 #include "server/anthropic.h"
+#include "server/reply.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const size_t answer_max = (size_t)64 << 20;
-
-static void new_id(char out[ANTHROPIC_ID], const char *prefix)
-{
-    uint32_t w[4];
-    rng_block(rng_os_seed(), 0, 0, w);
-    snprintf(out, ANTHROPIC_ID, "%s%08x%08x%08x", prefix, w[0], w[1], w[2]);
-}
 
 static void anthropic_free(struct anthropic_request *r)
 {
@@ -37,22 +30,11 @@ static void anthropic_free(struct anthropic_request *r)
 
 /* ---- events --------------------------------------------------------------------------------- */
 
-/* Sends o, whose "type" is the event's name; o is taken. */
+/* Sends o (taken), whose "type" is the event's name. */
 static int send(struct anthropic_request *r, json_t *o, struct err *e)
 {
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     const char *type = json_string_value(json_object_get(o, "type"));
-    int rc = text ? 0 : err_nomem(e, 0, "an answer");
-    buf_clear(&r->out);
-    if (!rc)
-        rc = buf_printf(&r->out, e, "%s\n", type);
-    if (!rc)
-        rc = buf_puts(&r->out, text, e);
-    if (!rc)
-        rc = http_write(r->x, r->out.data, r->out.len, e);
-    free(text);
-    json_decref(o);
-    return rc;
+    return reply_named(r->x, type, o, &r->out, e);
 }
 
 static json_t *usage(const struct request_stats *s)
@@ -151,46 +133,34 @@ static int open_tool(struct anthropic_request *r, const char *name, size_t n, st
     free(r->name);
     r->name = strndup(name, n);
     r->called = true;
-    new_id(r->tool, "toolu_");
+    reply_id(r->tool, "toolu_");
     return rc ? rc : open_block(r, ANTHROPIC_TOOL, e);
 }
 
-/* A whole call; one that has come in pieces is there already. */
-static int call(struct anthropic_request *r, const struct request_event *ev, struct err *e)
+static int blocks_open(void *arg, int kind, struct err *e)
 {
-    if (r->block == ANTHROPIC_TOOL)
-        return close_block(r, e);
-    char *name, *args;
-    int rc = job_call(ev->text, ev->n, &name, &args, e);
-    rc = rc ? rc : open_tool(r, name, strlen(name), e);
-    rc = rc ? rc : add(r, args, strlen(args), e);
-    rc = rc ? rc : close_block(r, e);
-    free(name);
-    free(args);
-    return rc;
+    return open_block(arg, (enum anthropic_block)kind, e);
 }
 
-static int piece(struct anthropic_request *r, const struct request_event *ev, struct err *e)
+static int blocks_open_call(void *arg, const char *name, size_t n, struct err *e)
 {
-    int rc = 0;
-    switch (ev->piece) {
-    case PARSE_TOOL_CALL:
-        return call(r, ev, e);
-    case PARSE_CALL_NAME:
-        return open_tool(r, ev->text, ev->n, e);
-    case PARSE_CALL_ARGUMENTS:
-        return add(r, ev->text, ev->n, e);
-    case PARSE_REASONING:
-    case PARSE_CONTENT: {
-        enum anthropic_block kind =
-            ev->piece == PARSE_REASONING ? ANTHROPIC_THINKING : ANTHROPIC_TEXT;
-        if (ev->n && r->block != kind)
-            rc = open_block(r, kind, e);
-        return rc ? rc : add(r, ev->text, ev->n, e);
-    }
-    }
-    return 0;
+    return open_tool(arg, name, n, e);
 }
+
+static int blocks_add(void *arg, const char *s, size_t n, struct err *e)
+{
+    return add(arg, s, n, e);
+}
+
+static int blocks_close(void *arg, struct err *e)
+{
+    return close_block(arg, e);
+}
+
+static const struct reply_blocks blocks = {
+    ANTHROPIC_THINKING, ANTHROPIC_TEXT, ANTHROPIC_TOOL, blocks_open,
+    blocks_open_call,   blocks_add,     blocks_close,
+};
 
 /* ---- the sink ------------------------------------------------------------------------------- */
 
@@ -220,10 +190,7 @@ static int finish(struct anthropic_request *r, const struct job *j, const struct
         json_t *o = r->count
                         ? json_pack("{sI}", "input_tokens", (json_int_t)ev->stats->prompt_tokens)
                         : whole(r, j, json_incref(r->content), ev->stats);
-        char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-        rc = text ? http_write(r->x, text, strlen(text), e) : err_nomem(e, 0, "an answer");
-        free(text);
-        json_decref(o);
+        rc = reply_json(r->x, o, e);
     }
     http_end(r->x);
     return rc;
@@ -234,7 +201,7 @@ static int event(void *arg, struct job *j, const struct request_event *ev, struc
     struct anthropic_request *r = arg;
     switch (ev->kind) {
     case REQUEST_PIECE:
-        return piece(r, ev, e);
+        return reply_piece(&blocks, r, (int)r->block, ev, e);
     case REQUEST_SAMPLE:
         r->stop_reason = ev->end != REQUEST_STOP ? "max_tokens"
                          : ev->stop              ? "stop_sequence"
@@ -283,7 +250,7 @@ static void answer(struct server *s, struct http_exchange *x, bool count)
     r->content = json_array();
     buf_init(&r->text, answer_max);
     buf_init(&r->out, answer_max);
-    new_id(r->id, "msg_");
+    reply_id(r->id, "msg_");
     if (anthropic_read(r, &param, &e)) {
         http_error_from(x, &e);
         anthropic_free(r);

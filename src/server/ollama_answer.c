@@ -5,6 +5,7 @@
  * between tags, for clients that stop at an empty content (--ollama-think-default inline).
  */
 #include "server/ollama.h"
+#include "server/reply.h"
 
 #include "base/clock.h"
 
@@ -67,11 +68,7 @@ static void put_text(const struct ollama_request *r, json_t *o, json_t *content,
 
 static int send(struct ollama_request *r, json_t *o, struct err *e)
 {
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-    json_decref(o);
-    int rc = text ? http_write(r->x, text, strlen(text), e) : err_nomem(e, 0, "an answer");
-    free(text);
-    return rc;
+    return reply_json(r->x, o, e);
 }
 
 /* ---- logprobs ------------------------------------------------------------------------------- */
@@ -112,8 +109,8 @@ static json_t *call(struct ollama_request *r, const char *s, size_t n)
         parsed = json_loads(json_string_value(args), 0, NULL);
     if (!json_is_object(args))
         args = parsed;
-    char id[24];
-    snprintf(id, sizeof id, "call_%08zx", ((size_t)r->n_calls + 1) * 0x9e3779b1u & 0xffffffffu);
+    char id[REPLY_ID];
+    reply_id(id, "call_");
     json_t *o = json_pack("{ss s{si sO so}}", "id", id, "function", "index", (int)r->n_calls++,
                           "name", json_object_get(c, "name"), "arguments",
                           json_is_object(args) ? json_incref(args) : json_object());

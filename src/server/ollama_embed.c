@@ -1,5 +1,6 @@
 /* Ollama's API: /api/embed, and /api/embeddings of older clients. */
 #include "server/ollama.h"
+#include "server/reply.h"
 
 #include "base/clock.h"
 
@@ -44,10 +45,7 @@ static int embed_finish(struct embed *m, struct job *j, const struct request_eve
                                    (json_int_t)((clock_seconds() - http_started(m->x)) * 1e9),
                                    "load_duration", (json_int_t)(job_use(j)->load_seconds * 1e9),
                                    "prompt_eval_count", (json_int_t)ev->stats->prompt_tokens);
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-    json_decref(o);
-    int rc = text ? http_write(m->x, text, strlen(text), e) : err_nomem(e, 0, "an embedding");
-    free(text);
+    int rc = reply_json(m->x, o, e);
     http_end(m->x);
     return rc;
 }

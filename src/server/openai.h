@@ -12,9 +12,10 @@
 #include "base/buf.h"
 #include "server/fields.h"
 #include "server/job.h"
+#include "server/reply.h"
 #include "server/server.h"
 
-enum { OPENAI_STOPS = 16, OPENAI_SAMPLES = 4096, OPENAI_INPUTS = 2048, OPENAI_ID = 40 };
+enum { OPENAI_STOPS = 16, OPENAI_SAMPLES = 4096, OPENAI_INPUTS = 2048 };
 
 /* One sample as it grows. */
 struct openai_choice {
@@ -40,7 +41,7 @@ struct openai_request {
     struct job_spec spec;
     bool base64; /* embeddings */
     bool chat, stream, usage, continuous, echo_only, hide_thoughts, token_ids;
-    char id[OPENAI_ID], fingerprint[16];
+    char id[REPLY_ID], fingerprint[16];
     json_t *messages, *vars, *choices_given; /* owned; spec points to them */
     json_t *vectors;                         /* embeddings; owned */
     const char *stops[OPENAI_STOPS];
@@ -69,8 +70,6 @@ void openai_free(struct openai_request *r);
 
 /* Replies of other handlers: the words of an error, with the code that clients look for. */
 void openai_error(struct http_exchange *x, const char *param, const struct err *e);
-/* "chatcmpl-3f…": a prefix and 24 random digits. */
-void openai_id(char out[OPENAI_ID], const char *prefix);
 json_t *openai_usage(const struct request_stats *s);
 
 /* Appends s as a JSON string. `s` is UTF-8. */

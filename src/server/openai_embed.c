@@ -46,10 +46,7 @@ static int finish(struct openai_request *r, struct job *j, const struct request_
     json_int_t n = (json_int_t)ev->stats->prompt_tokens;
     json_t *o = json_pack("{ss sO ss s{sI sI}}", "object", "list", "data", r->vectors, "model",
                           job_name(j), "usage", "prompt_tokens", n, "total_tokens", n);
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-    json_decref(o);
-    int rc = text ? http_write(r->x, text, strlen(text), e) : err_nomem(e, 0, "an embedding");
-    free(text);
+    int rc = reply_json(r->x, o, e);
     http_end(r->x);
     return rc;
 }

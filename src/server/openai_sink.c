@@ -7,7 +7,6 @@
  * empty delta for the end of a thought.
  */
 #include "base/num.h"
-#include "base/rng.h"
 #include "server/openai.h"
 
 #include <stdio.h>
@@ -15,13 +14,6 @@
 #include <string.h>
 
 static const size_t answer_max = (size_t)64 << 20;
-
-void openai_id(char out[OPENAI_ID], const char *prefix)
-{
-    uint32_t w[4];
-    rng_block(rng_os_seed(), 0, 0, w);
-    snprintf(out, OPENAI_ID, "%s%08x%08x%08x", prefix, w[0], w[1], w[2]);
-}
 
 json_t *openai_usage(const struct request_stats *s)
 {
@@ -190,12 +182,12 @@ static int chunk_call(struct openai_request *r, const struct job *j, size_t k, c
                       size_t n_name, const char *args, size_t n, struct err *e)
 {
     struct openai_choice *c = &r->choice[k];
-    char id[OPENAI_ID];
+    char id[REPLY_ID];
     int rc = chunk_begin(r, j, k, e);
     if (!rc)
         rc = buf_printf(&r->out, e, "\"tool_calls\":[{\"index\":%zu,", c->n_calls);
     if (!rc && name) {
-        openai_id(id, "call_");
+        reply_id(id, "call_");
         rc = buf_printf(&r->out, e,
                         "\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", id);
         rc = rc ? rc : openai_quote(&r->out, name, n_name, e);
@@ -233,11 +225,11 @@ static int stream_call(struct openai_request *r, const struct job *j, size_t k,
 
 static int keep_call(struct openai_choice *c, const struct request_event *ev, struct err *e)
 {
-    char *name, *args, id[OPENAI_ID];
+    char *name, *args, id[REPLY_ID];
     int rc = job_call(ev->text, ev->n, &name, &args, e);
     if (rc)
         return rc;
-    openai_id(id, "call_");
+    reply_id(id, "call_");
     if (!c->calls)
         c->calls = json_array();
     if (json_array_append_new(c->calls, json_pack("{ss ss s{ss ss}}", "id", id, "type", "function",
@@ -438,10 +430,11 @@ static int whole(struct openai_request *r, const struct job *j, struct err *e)
     }
     if (o && r->chat && r->choice[0].prompt_probs)
         bad |= json_object_set(o, "prompt_logprobs", r->choice[0].prompt_probs);
-    char *text = o && !bad ? json_dumps(o, JSON_COMPACT) : NULL;
-    json_decref(o);
-    int rc = text ? http_write(r->x, text, strlen(text), e) : err_nomem(e, 0, "an answer");
-    free(text);
+    if (bad) {
+        json_decref(o);
+        o = NULL;
+    }
+    int rc = reply_json(r->x, o, e);
     http_end(r->x);
     return rc;
 }
@@ -585,7 +578,7 @@ static void answer(struct server *s, struct http_exchange *x, bool chat)
     r->body = body;
     r->chat = chat;
     buf_init(&r->out, answer_max);
-    openai_id(r->id, chat ? "chatcmpl-" : "cmpl-");
+    reply_id(r->id, chat ? "chatcmpl-" : "cmpl-");
     if (openai_read(r, &param, &e)) {
         openai_error(x, param, &e);
         openai_free(r);

@@ -6,6 +6,7 @@
  */
 #include "base/num.h"
 #include "server/openai.h"
+#include "server/reply.h"
 #include "server/responses.h"
 
 #include <stdio.h>
@@ -121,21 +122,12 @@ static json_t *item(const struct responses_request *r, bool done)
 /* Sends o (taken) as event `type`. */
 static int send(struct responses_request *r, const char *type, json_t *o, struct err *e)
 {
-    int rc = 0;
     if (!o || json_object_set_new(o, "type", json_string(type)) ||
-        json_object_set_new(o, "sequence_number", json_integer(r->sequence++)))
-        rc = err_nomem(e, 0, "an answer");
-    char *text = rc ? NULL : json_dumps(o, JSON_COMPACT);
-    buf_clear(&r->out);
-    if (!rc)
-        rc = text ? buf_printf(&r->out, e, "%s\n", type) : err_nomem(e, 0, "an answer");
-    if (!rc)
-        rc = buf_puts(&r->out, text, e);
-    if (!rc)
-        rc = http_write(r->x, r->out.data, r->out.len, e);
-    free(text);
-    json_decref(o);
-    return rc;
+        json_object_set_new(o, "sequence_number", json_integer(r->sequence++))) {
+        json_decref(o);
+        return err_nomem(e, 0, "an answer");
+    }
+    return reply_named(r->x, type, o, &r->out, e);
 }
 
 static json_int_t index_of(const struct responses_request *r)
@@ -195,7 +187,7 @@ static int open_item(struct responses_request *r, enum responses_item kind, stru
     static const char *const prefixes[] = {"", "msg_", "rs_", "fc_"};
     int rc = close_item(r, e);
     r->item = kind;
-    openai_id(r->item_id, prefixes[kind]);
+    reply_id(r->item_id, prefixes[kind]);
     if (rc || !r->stream)
         return rc;
     rc = send(r, "response.output_item.added",
@@ -223,46 +215,34 @@ static int open_call(struct responses_request *r, const char *name, size_t n, st
     int rc = close_item(r, e);
     free(r->name);
     r->name = strndup(name, n);
-    openai_id(r->call_id, "call_");
+    reply_id(r->call_id, "call_");
     return rc ? rc : open_item(r, RESPONSES_CALL, e);
 }
 
-/* A whole call; one that has come in pieces is there already. */
-static int call(struct responses_request *r, const struct request_event *ev, struct err *e)
+static int blocks_open(void *arg, int kind, struct err *e)
 {
-    if (r->item == RESPONSES_CALL)
-        return close_item(r, e);
-    char *name, *args;
-    int rc = job_call(ev->text, ev->n, &name, &args, e);
-    rc = rc ? rc : open_call(r, name, strlen(name), e);
-    rc = rc ? rc : add(r, args, strlen(args), e);
-    rc = rc ? rc : close_item(r, e);
-    free(name);
-    free(args);
-    return rc;
+    return open_item(arg, (enum responses_item)kind, e);
 }
 
-static int piece(struct responses_request *r, const struct request_event *ev, struct err *e)
+static int blocks_open_call(void *arg, const char *name, size_t n, struct err *e)
 {
-    int rc = 0;
-    switch (ev->piece) {
-    case PARSE_TOOL_CALL:
-        return call(r, ev, e);
-    case PARSE_CALL_NAME:
-        return open_call(r, ev->text, ev->n, e);
-    case PARSE_CALL_ARGUMENTS:
-        return add(r, ev->text, ev->n, e);
-    case PARSE_REASONING:
-    case PARSE_CONTENT: {
-        enum responses_item kind =
-            ev->piece == PARSE_REASONING ? RESPONSES_REASONING : RESPONSES_MESSAGE;
-        if (ev->n && r->item != kind)
-            rc = open_item(r, kind, e);
-        return rc ? rc : add(r, ev->text, ev->n, e);
-    }
-    }
-    return 0;
+    return open_call(arg, name, n, e);
 }
+
+static int blocks_add(void *arg, const char *s, size_t n, struct err *e)
+{
+    return add(arg, s, n, e);
+}
+
+static int blocks_close(void *arg, struct err *e)
+{
+    return close_item(arg, e);
+}
+
+static const struct reply_blocks blocks = {
+    RESPONSES_REASONING, RESPONSES_MESSAGE, RESPONSES_CALL, blocks_open,
+    blocks_open_call,    blocks_add,        blocks_close,
+};
 
 /* ---- the sink ------------------------------------------------------------------------------- */
 
@@ -288,10 +268,7 @@ static int finish(struct responses_request *r, const struct job *j, struct err *
         rc = send(r, r->cut ? "response.incomplete" : "response.completed",
                   json_pack("{so}", "response", o), e);
     } else if (!rc) {
-        char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-        rc = text ? http_write(r->x, text, strlen(text), e) : err_nomem(e, 0, "an answer");
-        free(text);
-        json_decref(o);
+        rc = reply_json(r->x, o, e);
     }
     http_end(r->x);
     return rc;
@@ -302,7 +279,7 @@ static int event(void *arg, struct job *j, const struct request_event *ev, struc
     struct responses_request *r = arg;
     switch (ev->kind) {
     case REQUEST_PIECE:
-        return piece(r, ev, e);
+        return reply_piece(&blocks, r, (int)r->item, ev, e);
     case REQUEST_SAMPLE:
         r->cut = ev->end != REQUEST_STOP;
         return 0;
@@ -347,7 +324,7 @@ void responses_create(void *arg, struct http_exchange *x)
     r->output = json_array();
     buf_init(&r->text, answer_max);
     buf_init(&r->out, answer_max);
-    openai_id(r->id, "resp_");
+    reply_id(r->id, "resp_");
     if (responses_read(r, &param, &e)) {
         openai_error(x, param, &e);
         responses_free(r);
