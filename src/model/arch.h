@@ -256,6 +256,13 @@ int model_lora_whole(struct lora_pair *out, const struct adapter_module *m, stru
 /* row (v->cols values of row r) += scale × b[r] a. */
 void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols);
 
+/* Rows of heads of d rows in the two orders of the rotation, pairs and halves: where row r of the
+ * one order (pairs with `to_pairs`) is in the other. */
+size_t model_turned_row(size_t r, size_t d, bool to_pairs);
+
+/* Gives the MTP layer weights of its own for those that it shares with the top (param.c). */
+void model_share(struct model *m);
+
 /* Calls fn for every weight that the model has: top, then layer by layer (with `mtp`, the MTP layer
  * too). Rows of the top have layer SIZE_MAX. Stops at the first error. */
 int model_walk(const struct source *src, const struct model_config *cfg, bool mtp,

@@ -30,9 +30,17 @@ struct load {
     uint64_t done, total;
 };
 
-/* A matrix that is only looked up row by row needs no panels, unless it is the head as well. */
+static bool load_trains(const struct load *l)
+{
+    return l->o && l->o->train;
+}
+
+/* A matrix that is only looked up row by row needs no panels, unless it is the head as well or its
+ * values may change. */
 static bool load_looked_up(const struct load *l, const struct model_tensor *row)
 {
+    if (load_trains(l))
+        return false;
     bool top = row == &model_top_group.row[MODEL_TOP_EMBED];
     return (row->flags & TENSOR_LOOKUP) && !(top && l->m->cfg.tied);
 }
@@ -93,26 +101,34 @@ static const struct source_compact *
 view_compact(const struct load *l, const struct model_tensor *row, const struct model_view *v)
 {
     bool merges = l->o && l->o->adapter && l->o->merge;
-    if (merges || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP)))
+    if (merges || load_trains(l) || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP)))
         return NULL;
     return source_compact(v->t);
+}
+
+/* The type of what view_rows gives. */
+static const struct quant_type *view_rows_type(const struct model_view *v)
+{
+    return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
 }
 
 /* The type that a view's weight has. */
 static const struct quant_type *view_type(const struct load *l, const struct model_tensor *row,
                                           const struct model_view *v)
 {
+    if (load_trains(l))
+        return quant_by_id(QUANT_F32);
     const struct source_compact *compact = view_compact(l, row, v);
     if (compact)
         return compact->type;
-    return v->transposed && v->t->type->block != 1 ? quant_by_id(QUANT_F32) : v->t->type;
+    return view_rows_type(v);
 }
 
 /* Panels of the file that the weight can use as they are; NULL: it has to be packed. */
 static const uint8_t *view_panels(const struct load *l, const struct model_tensor *row,
                                   const struct model_view *v)
 {
-    if (v->transposed || row->rows == DIM_ONE || load_looked_up(l, row) ||
+    if (v->transposed || row->rows == DIM_ONE || load_looked_up(l, row) || load_trains(l) ||
         !weight_has_kernel(l->c->kern, v->t->type))
         return NULL;
     return source_panels(v->t, v->row0, v->rows);
@@ -155,7 +171,7 @@ static int view_rows(struct weight_rows *out, struct arena *arena, const struct 
 /* ---- adapters ---------------------------------------------------------------------------------
  */
 
-/* A weight with an adapter's product added to it, as F32. */
+/* A weight with an adapter's product (of rank 0: nothing) added to it, as F32. */
 struct load_merged {
     struct weight base; /* lazy */
     struct lora_pair pair;
@@ -175,7 +191,26 @@ static void rows_merged(const void *arg, uint64_t r, size_t n, uint8_t *dst, siz
 /* True when the sum of weight and adapter is kept instead of both. */
 static bool load_merges(const struct load *l, const struct model_tensor *row)
 {
-    return l->o->merge || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP));
+    return l->o->merge || l->o->train ||
+           (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP));
+}
+
+/* Rows of `from`, of type *type, as F32 with the adapter's product added. */
+static int load_sum(struct load *l, const struct model_view *v, const struct lora_pair *pair,
+                    struct weight_rows *from, const struct quant_type **type, struct err *e)
+{
+    struct load_merged *j = arena_alloc(&l->m->arena, sizeof *j, e);
+    if (!j)
+        return ERR_NOMEM;
+    j->pair = *pair;
+    int rc = weight_matrix(&j->base, v->t->name, *type, v->rows, v->cols, from, l->c->kern,
+                           l->c->team, NULL, e);
+    if (!rc && j->base.row_bytes > LOAD_ROW_MAX)
+        rc = err_set(e, ERR_LIMIT, "tensor \"%s\": its rows are too long to be decoded at load",
+                     v->t->name);
+    *from = (struct weight_rows){.make = rows_merged, .arg = j};
+    *type = quant_by_id(QUANT_F32);
+    return rc;
 }
 
 /* A matrix of floats as a packed weight, which does not need them any more. */
@@ -207,20 +242,8 @@ static int load_adapt(struct load *l, const struct model_tensor *row, size_t lay
     if (rc || !pair.rank)
         return rc;
     l->used[pair.module] = true;
-    if (merges) {
-        struct load_merged *j = arena_alloc(&m->arena, sizeof *j, e);
-        if (!j)
-            return ERR_NOMEM;
-        j->pair = pair;
-        rc = weight_matrix(&j->base, v->t->name, *type, v->rows, v->cols, from, l->c->kern,
-                           l->c->team, NULL, e);
-        if (!rc && j->base.row_bytes > LOAD_ROW_MAX)
-            rc = err_set(e, ERR_LIMIT, "tensor \"%s\": its rows are too long for an adapter",
-                         v->t->name);
-        *from = (struct weight_rows){.make = rows_merged, .arg = j};
-        *type = quant_by_id(QUANT_F32);
-        return rc;
-    }
+    if (merges)
+        return load_sum(l, v, &pair, from, type, e);
     struct weight_lora *w = arena_alloc(&m->arena, sizeof *w, e);
     if (!w)
         return ERR_NOMEM;
@@ -327,12 +350,28 @@ static void load_count(struct load *l, const struct model_tensor *row, size_t la
     }
 }
 
-/* The MTP layer's head is a copy of the main one in checkpoints: shared then. */
+/* The same values in the file as another of the model's weights has: one weight then. */
+static bool load_same_view(const struct load *l, size_t top, const struct model_view *v)
+{
+    struct model_view main;
+    const struct model_tensor *row = &model_top_group.row[top];
+    if (model_view_find(&main, l->m->src, &l->m->cfg, row, 0, 0, NULL) || !main.t)
+        return false;
+    return main.t->type == v->t->type && main.t->data && v->t->data &&
+           memcmp(main.t->data, v->t->data, v->rows * source_row_bytes(v->t)) == 0;
+}
+
+/* The MTP layer's head is a copy of the main one in checkpoints: shared then. So is its embedding,
+ * which only matters where they are trained. */
 static bool load_same_head(const struct load *l, const struct model_tensor *row, size_t layer,
                            const struct model_view *v)
 {
     const struct weight *head = &l->m->top.head;
     const uint8_t *panels = view_panels(l, row, v);
+    if (load_trains(l) && layer != SIZE_MAX && row->offset == BLOCK(mtp_embed))
+        return load_same_view(l, MODEL_TOP_EMBED, v);
+    if (load_trains(l) && layer != SIZE_MAX && row->offset == BLOCK(mtp_head))
+        return load_same_view(l, l->m->cfg.tied ? MODEL_TOP_EMBED : MODEL_TOP_HEAD, v);
     if (layer == SIZE_MAX || row->offset != BLOCK(mtp_head) || head->type != v->t->type)
         return false;
     if (panels && head->pending && head->pending->mapped)
@@ -388,20 +427,24 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         return rc;
     if (load_same_head(l, row, layer, v))
         return 0;
-    const struct quant_type *type = row->rows == DIM_ONE ? v->t->type : view_type(l, row, v);
-    const struct weight_lora *lora = NULL;
     const struct source_compact *compact = view_compact(l, row, v);
+    const struct quant_type *type = compact ? compact->type : view_rows_type(v);
+    const struct weight_lora *lora = NULL;
+    if (row->rows == DIM_ONE)
+        type = v->t->type;
     if (compact)
         from = (struct weight_rows){.make = rows_of_compact, .arg = v->t};
     if (l->o && l->o->adapter)
         rc = load_adapt(l, row, layer, index, v, &from, &type, &lora, e);
+    if (!rc && load_trains(l) && row->rows != DIM_ONE && type->id != QUANT_F32)
+        rc = load_sum(l, v, &(struct lora_pair){.rank = 0}, &from, &type, e);
     if (rc)
         return rc;
     const uint8_t *panels = from.make == rows_of_parts ? view_panels(l, row, v) : NULL;
     bool pack =
         !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
     /* Rows that are made out of panels are pending only where nothing has to be packed. */
-    bool later = pack && row->rows != DIM_ONE && type == v->t->type &&
+    bool later = pack && row->rows != DIM_ONE && type == v->t->type && !load_trains(l) &&
                  (from.at || (v->t->panels && !weight_has_kernel(l->c->kern, type)));
     if (row->rows == DIM_ONE)
         rc = weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e);
@@ -433,7 +476,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
 /* What is packed: all, all but the experts, or nothing. */
 static int load_plan(struct load *l, struct err *e)
 {
-    enum model_place place = l->o ? l->o->place : MODEL_PACKED;
+    enum model_place place = l->o && !l->o->train ? l->o->place : MODEL_PACKED;
     size_t all;
     if (!num_add(&all, l->store_bytes, l->expert_bytes))
         return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
@@ -465,6 +508,10 @@ int model_load(struct model **out, const struct source *src, const struct model_
                      "DeepSeek-V3 or R1 with theirs");
         goto out;
     }
+    if (load_trains(&l) && m->cfg.mla_expanded) {
+        rc = err_set(e, ERR_UNSUPPORTED, "training takes the absorbed form of latent attention");
+        goto out;
+    }
     m->n_block = m->cfg.n_layer + (mtp ? m->cfg.n_mtp : 0);
     m->block = calloc(m->n_block, sizeof *m->block);
     m->rope = calloc(m->cfg.d_rope / 2, sizeof *m->rope);
@@ -483,6 +530,8 @@ int model_load(struct model **out, const struct source *src, const struct model_
         goto out;
     if (m->cfg.tied)
         m->top.head = m->top.embed;
+    if (load_trains(&l))
+        model_share(m);
     *out = m;
     m = NULL;
 out:

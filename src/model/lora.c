@@ -20,8 +20,7 @@ struct lora_rows {
     bool to_pairs;
 };
 
-/* The adapter's row that belongs to row r of a head of d rows. */
-static size_t lora_turn(size_t r, size_t d, bool to_pairs)
+size_t model_turned_row(size_t r, size_t d, bool to_pairs)
 {
     size_t head = r / d * d, i = r % d;
     return head + (to_pairs ? i % 2 * (d / 2) + i / 2 : i % (d / 2) * 2 + i / (d / 2));
@@ -42,7 +41,7 @@ static float *lora_floats(const struct source_tensor *t, const struct lora_rows 
     if (!row)
         return NULL;
     for (size_t r = 0; r < take->n; r++) {
-        size_t from = take->turn ? lora_turn(r, take->turn, take->to_pairs) : r;
+        size_t from = take->turn ? model_turned_row(r, take->turn, take->to_pairs) : r;
         source_rows(t, take->row0 + from, 1, row, source_row_bytes(t));
         t->type->decode(value, row, cols);
         for (size_t c = 0; c < cols; c++)

@@ -78,6 +78,8 @@ struct model_load_opts {
     bool later;        /* pack in the first passes, not before: see model_pass */
     bool mla_expanded; /* expanded form of latent attention for long chunks */
     bool mtp;          /* load the multi-token prediction layer too */
+    bool train;        /* all weights as F32 in memory, to be changed (model_params_each); an
+                          adapter is merged */
     /*
      * An adapter to apply (NULL: none), which may be freed afterwards. Its products are added to
      * those of the base weights; with `merge`, and for experts and slices of kv_b_proj in any case,
@@ -136,6 +138,38 @@ void model_kv_shape(const struct model *m, struct kv_shape *out);
  */
 bool model_gguf_name(const struct model *m, const struct weight *w, char *out, size_t cap,
                      size_t *index);
+
+/* One weight of a model for who trains it, or reads and writes all of them. */
+struct model_param {
+    struct weight *weight;
+    const struct weight *same; /* a weight told before whose values it shares: the embedding of a
+                                  tied head, and those of the top that the MTP layer uses; NULL */
+    bool steers;               /* a router's bias: moved by counts of tokens, has no gradient */
+    char name[160];            /* of the Hugging Face tensor that it is, or is a part of */
+    size_t rows, cols;         /* of that tensor; a vector has rows = 0 */
+    size_t row0;               /* where the part begins */
+    bool transposed;           /* its columns are the tensor's rows */
+    size_t turn;               /* heads of so many rows are in the other order of the rotation */
+    const struct model_tensor *row; /* of the tables; layer SIZE_MAX: of the top */
+    size_t layer, index;            /* index: of an expert or head */
+};
+
+/*
+ * Calls fn for every weight of a model, in an order that depends on its shape alone: top, then
+ * layer by layer. Parts of one tensor (the heads of kv_b_proj) follow one another. Stops when fn
+ * gives something other than 0, and returns that.
+ *
+ * A weight of a model loaded with `train` is trained when fn sets weight->param, whose value is
+ * weight->own, of weight_values(weight). One with `same` values may share the other's param; with a
+ * gradient of its own (to be added to the other's) the sum does not depend on how batches were cut.
+ */
+int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p),
+                      void *arg);
+
+/* Values laid out as the parameter's (panels or a vector) to and from their place in the whole
+ * tensor, row by row. */
+void model_param_to_rows(const struct model_param *p, const float *values, float *tensor);
+void model_param_from_rows(const struct model_param *p, const float *tensor, float *values);
 
 /*
  * Tokens of a run from which latent attention takes the expanded form (mla_expanded), which needs

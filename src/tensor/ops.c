@@ -289,3 +289,28 @@ struct tensor op_concat(struct op_ctx *c, struct tensor x, struct tensor y)
     op_record(c, &(struct op_record){.kind = OP_CONCAT, .out = z, .in = {x, y}});
     return z;
 }
+
+struct tensor op_block(struct op_ctx *c, struct tensor x, const struct op_body *body)
+{
+    struct op_tape *tape = c->tape;
+    if (!tape || !tape->keep || !tape->recompute)
+        return body->fn(body->arg, c, x);
+    struct tensor y = op_tensor(c, x.rows, x.cols);
+    size_t mark = c->used;
+    if (c->dry) { /* what the way back takes to do it again */
+        struct op_tape again = {.keep = true};
+        c->tape = &again;
+        body->fn(body->arg, c, x);
+        c->used = mark;
+    } else {
+        memcpy(y.data, x.data, x.rows * x.cols * sizeof *x.data); /* x is kept */
+    }
+    c->tape = NULL;
+    struct tensor z = body->fn(body->arg, c, y);
+    if (z.data != y.data)
+        memcpy(y.data, z.data, y.rows * y.cols * sizeof *y.data);
+    c->tape = tape;
+    c->used = mark;
+    op_record(c, &(struct op_record){.kind = OP_BLOCK, .out = y, .in = {x}, .body = body});
+    return y;
+}

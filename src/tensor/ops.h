@@ -53,6 +53,7 @@ enum op_kind {
     OP_MOE,
     OP_ADD,
     OP_ROWS,
+    OP_BLOCK, /* of a tape that recomputes: what op_block was asked */
 };
 
 enum router_score { ROUTER_SOFTMAX, ROUTER_SIGMOID };
@@ -66,6 +67,7 @@ struct router_args {
     bool norm;                 /* weights over their sum + 1e-20 */
     float scale;               /* then times this */
     const struct weight *bias; /* (E), added to the scores for the choice alone; NULL: none */
+    const struct batch *batch; /* whose tokens they are, for the balance of a sequence; or NULL */
 };
 
 /* The experts of each token. Scratch of the context. */
@@ -75,15 +77,33 @@ struct routing {
     float *weight;    /* (n, n_used) */
 };
 
+/* Slots of a mixture: a token at one of its experts; those of an expert lie together, in the order
+ * of tokens. Only with `keep`. */
+struct op_slots {
+    const uint32_t *end;    /* (n_expert) one behind the last slot of each; the first begin at 0 */
+    const uint32_t *token;  /* (slots) */
+    const uint32_t *place;  /* (slots) of the slot's weight in routing.weight */
+    const float *gate, *up; /* (slots, d_ff) the two products */
+};
+
 /*
- * What an op tells a tape. With `keep` the memory stays valid while the tape's run lasts, without
- * it during the call only (and where the op works in place, `in` already holds the result).
+ * What an op tells a tape. With `keep` the memory of tensors stays valid while the tape's run
+ * lasts, without it during the call only (and where the op works in place, `in` already holds the
+ * result). What pointers to arguments show is valid during the call.
  */
 struct op_record {
     enum op_kind kind;
     struct tensor out, in[3]; /* a tensor is known by its data pointer */
     const struct weight *w[3];
-    size_t heads; /* OP_LINEAR_HEADS: matrices at w[0] */
+    size_t heads;       /* OP_LINEAR_HEADS: matrices at w[0]. OP_HEAD_NORM, OP_ROPE: of the input */
+    size_t at;          /* OP_ROPE: first rotated value of a head */
+    bool half;          /* OP_ROPE, OP_LATENT */
+    float eps;          /* OP_RMSNORM, OP_HEAD_NORM, OP_LATENT */
+    const int32_t *ids; /* OP_EMBED: (out.rows) */
+    const struct attention_args *attention; /* OP_ATTENTION, and */
+    const struct batch *batch;
+    struct op_slots slots;      /* OP_MOE */
+    const struct op_body *body; /* OP_BLOCK */
     /* OP_ROUTE: what was asked, and the answer, whose weights are `out`. OP_MOE: the answer that
        was followed, its weights are in[1]; w: gate, up, down, each an array of n_expert. */
     struct router_args router;
@@ -93,13 +113,15 @@ struct op_record {
        products. Rows in[0][rows[i]] into gate w[0] and up w[1], in[1][i] into down w[2], for i <
        in[1].rows. */
     size_t expert;
-    const uint32_t *rows;
+    const uint32_t *rows; /* OP_ROWS too: (out.rows) */
 };
 
+/* A tape is attached to a context while op_ctx.tape points to it. */
 struct op_tape {
     void (*record)(void *arg, const struct op_record *r);
     void *arg;
     bool keep;
+    bool recompute; /* with `keep`: op_block keeps its input alone */
 };
 
 /* Tokens of one sequence that lie together in a batch. */
@@ -299,6 +321,19 @@ struct tensor op_attention_expanded(struct op_ctx *c, struct tensor q, struct te
 
 /* Rows of x: (n_rows, cols). */
 struct tensor op_rows(struct op_ctx *c, struct tensor x, const uint32_t *rows, size_t n);
+
+/*
+ * A piece of a forward pass, x (n, d) → (n, d), that a tape may compute twice (Chen et al.,
+ * "Training Deep Nets with Sublinear Memory Cost", 2016): a tape with `recompute` sees x and the
+ * result alone, and calls `fn` again on the way back. `arg`, `bytes` of plain values, is copied;
+ * what it points to must be valid, and as it was, until then. Without such a tape: fn(arg, c, x).
+ */
+struct op_body {
+    struct tensor (*fn)(const void *arg, struct op_ctx *c, struct tensor x);
+    const void *arg;
+    size_t bytes;
+};
+struct tensor op_block(struct op_ctx *c, struct tensor x, const struct op_body *body);
 
 /* Private to tensor/: reports an op to the tape, when there is one. */
 void op_record(struct op_ctx *c, const struct op_record *r);

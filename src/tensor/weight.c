@@ -445,8 +445,11 @@ int weight_matrix(struct weight *w, const char *name, const struct quant_type *t
     rc = weight_place(w, k, NULL, store, e);
     if (!rc)
         rc = pending_settle(w->pending, k, team, e);
-    if (!rc)
+    if (!rc) {
         w->panels = w->pending->panels;
+        if (t->id == QUANT_F32)
+            w->own = (float *)(void *)w->pending->panels;
+    }
     w->pending = NULL;
     atomic_store(&store->bad, NULL); /* the caller has been told */
     return rc;
@@ -502,12 +505,23 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
         return err_set(
             e, ERR_FORMAT,
             "tensor \"%s\": a weight is NaN or infinite; the file is damaged, get it again", name);
-    w->vec = v;
+    w->vec = w->own = v;
     return 0;
+}
+
+size_t weight_values(const struct weight *w)
+{
+    return w->vec ? w->cols : num_round_up(w->rows, KERN_ROWS) * w->cols;
 }
 
 void weight_row(const struct weight *w, size_t row, float *out, uint8_t *tmp)
 {
     size_t stride;
+    if (w->own && w->panels) {
+        const float *p = w->own + row / KERN_ROWS * KERN_ROWS * w->cols + row % KERN_ROWS;
+        for (size_t c = 0; c < w->cols; c++)
+            out[c] = p[c * KERN_ROWS];
+        return;
+    }
     w->type->decode(out, weight_rows_at(w, row, 1, tmp, &stride), w->cols);
 }

@@ -42,6 +42,15 @@ struct weight_rows {
 struct weight_lora;
 struct weight_pending;
 
+/*
+ * What training knows of a weight: `n` values and as many of their gradient, both as F32 panels
+ * (rows that fill up the last one are zero) or as a vector. `value` is the weight's `own`.
+ */
+struct weight_param {
+    float *value, *grad;
+    size_t n;
+};
+
 struct weight {
     const char *name; /* as in the file; for errors and tapes */
     const struct quant_type *type;
@@ -52,6 +61,8 @@ struct weight {
     struct weight_pending *pending; /* being packed by and by; NULL: packed or lazy */
     size_t panel_bytes;             /* of one panel */
     const float *vec;               /* vectors: F32 values */
+    float *own; /* `panels` or `vec` where they are F32 in the store, to be changed; else NULL */
+    struct weight_param *param;     /* trained; NULL: fixed */
     const uint32_t *order;          /* column j belongs to input order[j]; NULL: to input j */
     const struct weight_lora *lora; /* what an adapter adds to products; NULL: nothing */
 };
@@ -150,6 +161,9 @@ int weight_mapped(struct weight *w, const char *name, const struct quant_type *t
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,
                   const struct weight_rows *from, struct weight_store *store, struct err *e);
 
+/* How many values `own` has: those of whole panels, or of the vector. */
+size_t weight_values(const struct weight *w);
+
 /* Rows [r, r + n) in the type's form: where they lie (then *stride is set), or made into `dst`,
  * which has room for n × w->row_bytes. */
 const uint8_t *weight_rows_at(const struct weight *w, size_t r, size_t n, uint8_t *dst,
@@ -177,7 +191,8 @@ void weight_prefault(const struct weight *w, size_t r0, size_t r1);
  */
 void weight_see(const struct weight *w, size_t r, size_t n, uint8_t *made);
 
-/* One row as F32: (cols). `row` < rows. `tmp`: w->row_bytes, used when rows are made. */
+/* One row as F32: (cols). `row` < rows. `tmp`: w->row_bytes, used when rows are made. Of a matrix
+ * with `own` values these. */
 void weight_row(const struct weight *w, size_t row, float *out, uint8_t *tmp);
 
 #endif

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TOKENS = 130, CTX = 256, VOCAB = 320, KINDS = OP_ROWS + 1 };
+enum { TOKENS = 130, CTX = 256, VOCAB = 320, KINDS = OP_BLOCK + 1 };
 
 static void die(int rc, const struct err *e)
 {

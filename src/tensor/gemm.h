@@ -1,0 +1,27 @@
+/*
+ * Matrix products of the way back: what a linear layer y = x Wᵀ gives its input and its weight.
+ *
+ * Sums have one order whatever the cut: over outputs for the input, from 0, then added to what dx
+ * holds; over tokens, ascending, for the weight, as one chain that goes on from what the gradient
+ * holds. Both are chains of fused multiply-adds.
+ */
+#ifndef PONDER_TENSOR_GEMM_H
+#define PONDER_TENSOR_GEMM_H
+
+#include "tensor/ops.h"
+
+/* Rows of floats that lie `ld` apart: row r at data + r × ld. */
+struct gemm_rows {
+    float *data;
+    size_t ld;
+};
+
+/* dx (n, w->cols) += dy (n, w->rows) W, of any type, by its decoded values. */
+void gemm_back_input(struct op_ctx *c, struct gemm_rows dx, struct gemm_rows dy, size_t n,
+                     const struct weight *w);
+
+/* grad (rows × cols as F32 panels) += dyᵀ x: dy (n, rows), x (n, cols). */
+void gemm_back_weight(struct op_ctx *c, float *grad, size_t rows, size_t cols, struct gemm_rows dy,
+                      struct gemm_rows x, size_t n);
+
+#endif
