@@ -9,8 +9,8 @@
 #define PONDER_CLI_COMMAND_H
 
 #include "base/log.h"
+#include "base/opt.h"
 #include "cli/interrupt.h"
-#include "cli/opt.h"
 #include "cli/term.h"
 
 /* What every command gets. */

@@ -3,7 +3,7 @@
 #define PONDER_CLI_OPTIONS_H
 
 #include "base/log.h"
-#include "cli/opt.h"
+#include "base/opt.h"
 #include "engine/engine.h"
 
 struct engine_options {

@@ -1,7 +1,7 @@
 /* Option tables: values of every kind, ranges, spellings, where options end, the environment. */
 #include "base/num.h"
+#include "base/opt.h"
 #include "cli/command.h"
-#include "cli/opt.h"
 
 #include <math.h>
 #include <setjmp.h>

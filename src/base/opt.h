@@ -7,8 +7,8 @@
  * Options and other arguments may be mixed in any order; "--" ends the options; a lone "-" and what
  * looks like a negative number are arguments.
  */
-#ifndef PONDER_CLI_OPT_H
-#define PONDER_CLI_OPT_H
+#ifndef PONDER_BASE_OPT_H
+#define PONDER_BASE_OPT_H
 
 #include "base/buf.h"
 #include "base/err.h"

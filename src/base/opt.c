@@ -5,7 +5,7 @@
  * "Did you mean" is the optimal string alignment distance (Damerau 1964: insert, delete, change,
  * swap neighbours), accepted up to a third of the word.
  */
-#include "cli/opt.h"
+#include "base/opt.h"
 
 #include "base/num.h"
 
