@@ -24,8 +24,8 @@
  * resumes needs the number of the step alone. A step's items are cut into DATA_SHARDS fixed shards,
  * which ranks and threads share out between them; that can change no sum.
  *
- * Memory: the file is mapped; 16 bytes a record, and the tokens where they all fit `keep` bytes;
- * else records are tokenized when they are needed.
+ * Memory: the file is mapped; 16 bytes a record and 24 an item of an epoch, and the tokens where
+ * they all fit `keep` bytes; else records are tokenized when they are needed.
  *
  * Threads: opening and batches use the team; one caller at a time.
  */
@@ -70,7 +70,7 @@ struct data_source {
 struct data_options {
     const struct data_source *sources;
     size_t n_sources;
-    const struct tokenizer *tokenizer; /* this and the chat outlive the data */
+    const struct tokenizer *tokenizer; /* this, the chat, text and system outlive the data */
     const struct chat *chat;           /* NULL: only texts can be read */
     enum data_use use;
     enum data_packing packing;
@@ -140,7 +140,8 @@ int data_steps(struct data *d, uint64_t epochs, uint64_t *steps, struct err *e);
 /* ---- records ----------------------------------------------------------------------------------
  */
 
-uint64_t data_records(const struct data *d); /* records are numbered from 0, file by file */
+uint64_t
+data_records(const struct data *d); /* records have numbers below this, some of which are free */
 /* The line as JSON, with all its columns; the caller owns *out. */
 int data_record(const struct data *d, uint64_t record, json_t **out, struct err *e);
 /* "gym.jsonl: line 17". Returns out. */
@@ -152,21 +153,22 @@ char *data_where(const struct data *d, uint64_t record, char *out, size_t cap);
 enum { DATA_BUCKETS = 24 };
 
 struct data_stats {
-    uint64_t records;                    /* lines of the files, of this side of the split */
-    uint64_t used;                       /* of them; of the others: */
-    uint64_t too_long;                   /* dropped, longer than max_length */
-    uint64_t empty;                      /* dropped, nothing in them to learn */
-    uint64_t truncated;                  /* used, but not all of them */
-    uint64_t cut;                        /* tokens that truncation took away */
+    uint64_t records;   /* lines of the files, of this side of the split */
+    uint64_t used;      /* of them; of the others: */
+    uint64_t too_long;  /* dropped, longer than max_length */
+    uint64_t empty;     /* dropped, nothing in them to learn */
+    uint64_t truncated; /* used, but not all of them */
+    uint64_t cut;       /* tokens that truncation took away */
+    uint64_t turns; /* of assistants that are no targets, since the template changes them later */
     uint64_t sequences, tokens, targets; /* that are used, each record once */
-    uint64_t epoch_items, epoch_tokens;  /* the first epoch */
+    uint64_t epoch_records;              /* of an epoch, by the weights */
     size_t longest, mean;                /* tokens of a sequence, before truncation */
     uint64_t longest_record;
     uint64_t bucket[DATA_BUCKETS]; /* sequences before truncation of [2^i, 2^(i+1)) tokens */
 };
 
 void data_stats(const struct data *d, struct data_stats *s);
-/* The same of one source. Its epoch_* are those of the source alone. */
+/* The same of one source. */
 void data_source_stats(const struct data *d, size_t source, struct data_stats *s);
 
 /* ---- which side of the split ------------------------------------------------------------------
