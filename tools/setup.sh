@@ -15,6 +15,8 @@ libedit-dev       line editing in the chat
 libcurl4-openssl-dev  asking servers: ponder bench serve
 libhwloc-dev      cores, caches and memory nodes
 libmicrohttpd-dev  HTTP connections of the server
+libsqlite3-dev    metrics of training runs as a table
+libcairo2-dev     plots of training runs: ponder plot
 libssl-dev        SHA-256 of API keys
 '
 packages_model='

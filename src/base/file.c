@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include "base/folder.h"
 #include "base/num.h"
 
 #include <errno.h>
@@ -257,21 +258,15 @@ int file_out_write(struct file_out *f, const void *p, size_t n, struct err *e)
     return rc;
 }
 
-/* Makes the rename last through a power cut. File systems that cannot sync a folder are fine. */
-static int sync_folder(const char *path, struct err *e)
+/* Makes the rename last through a power cut. */
+static int sync_folder_of(const char *path, struct err *e)
 {
     const char *slash = strrchr(path, '/');
     size_t n = slash ? (size_t)(slash - path) : 0;
     char *dir = n ? strndup(path, n) : strdup(slash ? "/" : ".");
     if (!dir)
         return err_nomem(e, n + 2, "a file name");
-    int rc = 0, fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* A folder may be writable but not readable: then there is nothing to sync through. */
-    if (fd >= 0) {
-        if (fsync(fd) != 0 && errno == EIO)
-            rc = err_errno(e, "%s: cannot be synced", dir);
-        close(fd);
-    }
+    int rc = folder_sync(dir, e);
     free(dir);
     return rc;
 }
@@ -302,7 +297,7 @@ int file_out_commit(struct file_out *f, struct err *e)
     if (rc)
         unlink(f->part);
     else
-        rc = sync_folder(f->path, e);
+        rc = sync_folder_of(f->path, e);
     out_forget(f);
     return rc;
 }

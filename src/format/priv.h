@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "format/safetensors.h"
 #include "format/source.h"
 
 struct json_t;
@@ -131,8 +132,6 @@ int gguf_read(struct source *s, struct err *e);
 /* Adds the tensors of files[file]; with `metadata`, also its __metadata__ as values. */
 int safetensors_read(struct source *s, size_t file, bool metadata, struct err *e);
 enum { SAFETENSORS_MAX_HEADER = 32 << 20 };
-/* Bits of a value of a dtype and its name that lives forever; 0 when the format has none such. */
-unsigned safetensors_bits(const char *dtype, const char **name);
 bool safetensors_looks_like(const uint8_t *p, size_t n);
 
 /* A folder: finds out what is in it. `index` is the path of an index to use, or NULL. */

@@ -11,6 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Bits of a value of a dtype and its name that lives forever; 0 when the format has none such. */
+unsigned safetensors_bits(const char *dtype, const char **name);
+
 struct safetensors_writer;
 
 /*
