@@ -159,7 +159,7 @@ struct tensor model_mla(const struct model *m, struct op_ctx *c, const struct mo
                         size_t layer, struct tensor x, struct tensor rope, const struct batch *b);
 /* The same of the feed-forward part, dense or experts. */
 struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct model_block *l,
-                        size_t layer, struct tensor x);
+                        size_t layer, struct tensor x, const struct batch *b);
 /* One block: x (n, d_model) → (n, d_model). */
 struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_t layer,
                                   struct tensor x, struct tensor rope, const struct batch *b);

@@ -25,18 +25,33 @@ static const struct model_tensor norm_rows[] = {
 const struct model_group model_top_group = {top_rows, sizeof top_rows / sizeof *top_rows};
 const struct model_group model_norm_group = {norm_rows, sizeof norm_rows / sizeof *norm_rows};
 
-struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_t layer,
-                                  struct tensor x, struct tensor rope, const struct batch *b)
+/* What a block is asked, as plain values: a tape may ask it again. */
+struct block_args {
+    const struct model *m;
+    size_t layer;
+    struct tensor rope;
+    struct batch batch;
+};
+
+static struct tensor block_run(const void *arg, struct op_ctx *c, struct tensor x)
 {
-    const struct model_block *l = &m->block[layer];
+    const struct block_args *a = arg;
+    const struct model_block *l = &a->m->block[a->layer];
     size_t scope = op_begin(c);
-    x = m->cfg.arch->attention(m, c, l, layer, x, rope, b);
-    x = model_ffn(m, c, l, layer, x);
+    x = a->m->cfg.arch->attention(a->m, c, l, a->layer, x, a->rope, &a->batch);
+    x = model_ffn(a->m, c, l, a->layer, x, &a->batch);
     op_end(c, scope);
     return x;
 }
 
-struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batch *b)
+struct tensor model_block_forward(const struct model *m, struct op_ctx *c, size_t layer,
+                                  struct tensor x, struct tensor rope, const struct batch *b)
+{
+    struct block_args a = {m, layer, rope, *b};
+    return op_block(c, x, &(struct op_body){block_run, &a, sizeof a});
+}
+
+struct tensor model_states(struct model *m, struct op_ctx *c, const struct batch *b)
 {
     const struct model_config *f = &m->cfg;
     float eps = (float)f->rms_eps;
@@ -49,10 +64,18 @@ struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batc
         x = op_rmsnorm(c, x, &m->top.norm, eps);
         if (!c->dry)
             memcpy(b->hidden, x.data, b->n * f->d_model * sizeof *b->hidden);
-        x = op_rows(c, x, b->want, b->n_want);
-    } else {
-        x = op_rows(c, x, b->want, b->n_want);
-        x = op_rmsnorm(c, x, &m->top.norm, eps);
+        return op_rows(c, x, b->want, b->n_want);
     }
-    return op_linear(c, x, &m->top.head, NULL); /* (n_want, n_vocab) */
+    x = op_rows(c, x, b->want, b->n_want);
+    return op_rmsnorm(c, x, &m->top.norm, eps);
+}
+
+const struct weight *model_head(const struct model *m)
+{
+    return &m->top.head;
+}
+
+struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batch *b)
+{
+    return op_linear(c, model_states(m, c, b), &m->top.head, NULL); /* (n_want, n_vocab) */
 }

@@ -38,7 +38,8 @@ const struct model_group model_ffn_group = {ffn_rows, sizeof ffn_rows / sizeof *
 const struct model_group model_moe_group = {moe_rows, sizeof moe_rows / sizeof *moe_rows};
 
 static struct tensor ffn_experts(const struct model *m, struct op_ctx *c,
-                                 const struct model_block *l, struct tensor x)
+                                 const struct model_block *l, struct tensor x,
+                                 const struct batch *b)
 {
     const struct model_config *f = &m->cfg;
     struct router_args a = {.n_expert = f->n_expert,
@@ -49,7 +50,8 @@ static struct tensor ffn_experts(const struct model *m, struct op_ctx *c,
                             .group_top2 = f->router_sigmoid,
                             .norm = f->expert_norm,
                             .scale = (float)f->expert_scale,
-                            .bias = f->router_bias ? &l->router_bias : NULL};
+                            .bias = f->router_bias ? &l->router_bias : NULL,
+                            .batch = b};
     struct norm_input in = {x, &l->ffn_norm, (float)f->rms_eps};
     const struct weight *router = &l->router;
     struct tensor logits, h = op_norm_linears(c, &in, true, 1, &router, NULL, &logits);
@@ -62,10 +64,10 @@ static struct tensor ffn_experts(const struct model *m, struct op_ctx *c,
 }
 
 struct tensor model_ffn(const struct model *m, struct op_ctx *c, const struct model_block *l,
-                        size_t layer, struct tensor x)
+                        size_t layer, struct tensor x, const struct batch *b)
 {
     if (layer >= m->cfg.n_dense)
-        return ffn_experts(m, c, l, x);
+        return ffn_experts(m, c, l, x, b);
     struct norm_input in = {x, &l->ffn_norm, (float)m->cfg.rms_eps};
     return op_ffn(c, &in, &l->gate, &l->up, &l->down);
 }

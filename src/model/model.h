@@ -184,6 +184,11 @@ enum { MODEL_EXPAND = 64 };
  */
 struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batch *b);
 
+/* The same without the head: states after the last norm (n_want, d_model), for losses over rows
+ * (tensor/loss.h); and the head, (n_vocab, d_model). */
+struct tensor model_states(struct model *m, struct op_ctx *c, const struct batch *b);
+const struct weight *model_head(const struct model *m);
+
 /*
  * The multi-token prediction layer over a batch (the model was loaded with `mtp`): row i has the id
  * of token pos + 1 and the main model's hidden state of token pos (batch->hidden of a forward
@@ -191,5 +196,11 @@ struct tensor model_forward(struct model *m, struct op_ctx *c, const struct batc
  */
 struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
                                 const float *hidden);
+
+/* The same without its head, from states as a tensor (b->n, d_model) that a tape knows: rows of
+ * what model_states gave. */
+struct tensor model_states_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
+                               struct tensor hidden);
+const struct weight *model_head_mtp(const struct model *m);
 
 #endif

@@ -31,24 +31,34 @@ static const struct weight *or_main(const struct weight *w, const struct weight 
     return w->cols ? w : main;
 }
 
-struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
-                                const float *hidden)
+struct tensor model_states_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
+                               struct tensor hidden)
 {
     const struct model_config *f = &m->cfg;
     size_t layer = f->n_layer;
     const struct model_block *l = &m->block[layer];
     float eps = (float)f->rms_eps;
-    struct tensor h = op_tensor(c, b->n, f->d_model);
-    if (!c->dry)
-        memcpy(h.data, hidden, b->n * f->d_model * sizeof *hidden);
     struct tensor x = op_embed(c, or_main(&l->mtp_embed, &m->top.embed), b->ids, b->n);
     x = op_rmsnorm(c, x, &l->mtp_embed_norm, eps);
-    h = op_rmsnorm(c, h, &l->mtp_hidden_norm, eps);
+    struct tensor h = op_rmsnorm(c, hidden, &l->mtp_hidden_norm, eps);
     x = op_linear(c, op_concat(c, x, h), &l->mtp_proj, NULL);
     struct tensor rope =
         op_rope_table(c, b->pos, b->n, m->rope, f->d_rope, (float)f->rope_attn_factor);
     x = model_block_forward(m, c, layer, x, rope, b);
     x = op_rows(c, x, b->want, b->n_want);
-    x = op_rmsnorm(c, x, or_main(&l->mtp_norm, &m->top.norm), eps);
-    return op_linear(c, x, or_main(&l->mtp_head, &m->top.head), NULL); /* (n_want, n_vocab) */
+    return op_rmsnorm(c, x, or_main(&l->mtp_norm, &m->top.norm), eps);
+}
+
+const struct weight *model_head_mtp(const struct model *m)
+{
+    return or_main(&m->block[m->cfg.n_layer].mtp_head, &m->top.head);
+}
+
+struct tensor model_forward_mtp(struct model *m, struct op_ctx *c, const struct batch *b,
+                                const float *hidden)
+{
+    struct tensor h = op_tensor(c, b->n, m->cfg.d_model);
+    if (!c->dry)
+        memcpy(h.data, hidden, b->n * m->cfg.d_model * sizeof *hidden);
+    return op_linear(c, model_states_mtp(m, c, b, h), model_head_mtp(m), NULL);
 }

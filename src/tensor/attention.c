@@ -605,7 +605,11 @@ struct tensor op_attention(struct op_ctx *c, struct tensor q, struct tensor k, s
     size_t mark = c->used;
     attn_run(c, &(struct attn_job){.a = &plain, .b = b, .q = q, .k = k, .v = v, .out = out});
     if (!c->dry)
-        op_record(c, &(struct op_record){.kind = OP_ATTENTION, .out = out, .in = {q, k, v}});
+        op_record(c, &(struct op_record){.kind = OP_ATTENTION,
+                                         .out = out,
+                                         .in = {q, k, v},
+                                         .attention = &plain,
+                                         .batch = b});
     c->used = mark;
     return out;
 }

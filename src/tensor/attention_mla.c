@@ -203,8 +203,9 @@ struct tensor op_attention_expanded(struct op_ctx *c, struct tensor q, struct te
         mla_run(c, &j);
     }
     if (!c->dry)
-        op_record(
-            c, &(struct op_record){.kind = OP_ATTENTION_EXPANDED, .out = j.out, .in = {q, latent}});
+        op_record(c,
+                  &(struct op_record){
+                      .kind = OP_ATTENTION_EXPANDED, .out = j.out, .in = {q, latent}, .batch = b});
     c->used = mark;
     return j.out;
 }

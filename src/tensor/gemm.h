@@ -4,6 +4,8 @@
  * Sums have one order whatever the cut: over outputs for the input, from 0, then added to what dx
  * holds; over tokens, ascending, for the weight, as one chain that goes on from what the gradient
  * holds. Both are chains of fused multiply-adds.
+ *
+ * Scratch comes from the context (op_alloc) and is given back; in a dry run it is only counted.
  */
 #ifndef PONDER_TENSOR_GEMM_H
 #define PONDER_TENSOR_GEMM_H
@@ -12,7 +14,7 @@
 
 /* Rows of floats that lie `ld` apart: row r at data + r × ld. */
 struct gemm_rows {
-    float *data;
+    float *data; /* of dy and x: only read */
     size_t ld;
 };
 

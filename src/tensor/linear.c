@@ -586,8 +586,7 @@ static void swiglu_chunk(void *arg, size_t chunk, int worker)
 }
 
 /* With adapters, or inputs in an order of their own, the two products are made whole before they
- * meet.
- */
+ * meet; and for a tape that keeps them. */
 static struct tensor swiglu_apart(struct op_ctx *c, struct tensor x, const struct weight *gate,
                                   const struct weight *up)
 {
@@ -628,7 +627,7 @@ static void swiglu_run(struct op_ctx *c, struct swiglu_job *j, const struct team
 struct tensor op_swiglu(struct op_ctx *c, struct tensor x, const struct weight *gate,
                         const struct weight *up)
 {
-    if (gate->lora || up->lora || gate->order || up->order)
+    if (gate->lora || up->lora || gate->order || up->order || (c->tape && c->tape->keep))
         return swiglu_apart(c, x, gate, up);
     struct linear_x in;
     struct swiglu_job j = {

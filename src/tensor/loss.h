@@ -25,8 +25,8 @@ void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head
 
 /*
  * log p(id) of softmax(logits / temperature): the one definition that sampler and trainer share.
- * Max, then the sum of kern->exp over 16 virtual lanes, in float; then
- * (logits[id] − max) / T − log(sum) in double, rounded once. scratch: n floats.
+ * kern->softmax_part over logits × (1 / T): the maximum and the sum, in float; then
+ * logits[id] × (1 / T) − maximum − log(sum) in double, rounded once. scratch: n floats.
  */
 float loss_logprob(const struct kern *k, const float *logits, size_t n, float temperature,
                    int32_t id, float *scratch);

@@ -63,6 +63,9 @@ struct moe_job {
     uint32_t *slot_group;
     float *slot_weight;
     float *h; /* (slots, d_ff) */
+    float *keep_gate,
+        *keep_up;    /* the products too, (slots, d_ff), for a tape that keeps; or NULL */
+    uint32_t *place; /* by slot: of its weight in the routing; or NULL */
     uint8_t *x_mem, *h_mem;
 
     bool floats;                     /* as in linear_x */
@@ -111,6 +114,8 @@ static void moe_sort(struct moe_job *j, const struct routing *r, size_t t0)
             size_t s = j->first[expert[i]]++;
             j->slot_token[s] = (uint32_t)t;
             j->slot_weight[s] = weight[i];
+            if (j->place)
+                j->place[s] = (uint32_t)i;
         }
 }
 
@@ -217,9 +222,14 @@ static void gate_chunk(void *arg, size_t chunk, int worker)
         n = num_min(MOE_COLS, g->n - c0);
         linear_rows(j->kern, &g->x, c0, n, &j->gate[g->expert], r0, r1, a, per, tmp);
         linear_rows(j->kern, &g->x, c0, n, &j->up[g->expert], r0, r1, b, per, tmp);
-        for (size_t c = 0; c < n; c++)
-            j->kern->swiglu(j->h + (g->slot + c0 + c) * j->d_ff + r0, a + c * per, b + c * per,
-                            r1 - r0);
+        for (size_t c = 0; c < n; c++) {
+            size_t at = (g->slot + c0 + c) * j->d_ff + r0;
+            if (j->keep_gate) {
+                memcpy(j->keep_gate + at, a + c * per, (r1 - r0) * sizeof *a);
+                memcpy(j->keep_up + at, b + c * per, (r1 - r0) * sizeof *b);
+            }
+            j->kern->swiglu(j->h + at, a + c * per, b + c * per, r1 - r0);
+        }
     }
 }
 
@@ -272,6 +282,21 @@ static void moe_piece(struct op_ctx *c, struct moe_job *j)
     team_run_after(c->team, &hidden, &down);
 }
 
+static bool moe_keeps(const struct op_ctx *c)
+{
+    return c->tape && c->tape->keep;
+}
+
+/* What stays for a tape: all slots are one piece then. */
+static void moe_keep(struct op_ctx *c, struct moe_job *j, size_t slots)
+{
+    j->first = op_alloc(c, (j->n_expert + 1) * sizeof *j->first);
+    j->slot_token = op_alloc(c, slots * sizeof *j->slot_token);
+    j->place = op_alloc(c, slots * sizeof *j->place);
+    j->keep_gate = op_alloc(c, slots * j->d_ff * sizeof *j->keep_gate);
+    j->keep_up = op_alloc(c, slots * j->d_ff * sizeof *j->keep_up);
+}
+
 /* Memory for pieces of up to `tokens` tokens. All counts depend on shapes and types alone. */
 static void moe_reserve(struct op_ctx *c, struct moe_job *j, size_t tokens, size_t n_used)
 {
@@ -284,8 +309,10 @@ static void moe_reserve(struct op_ctx *c, struct moe_job *j, size_t tokens, size
             lazy = num_max(lazy, linear_scratch(c->kern, w[i]));
     }
     j->groups = op_alloc(c, num_min(slots, j->n_expert) * sizeof *j->groups);
-    j->first = op_alloc(c, (j->n_expert + 1) * sizeof *j->first);
-    j->slot_token = op_alloc(c, slots * sizeof *j->slot_token);
+    if (!moe_keeps(c)) {
+        j->first = op_alloc(c, (j->n_expert + 1) * sizeof *j->first);
+        j->slot_token = op_alloc(c, slots * sizeof *j->slot_token);
+    }
     j->slot_group = op_alloc(c, slots * sizeof *j->slot_group);
     j->slot_weight = op_alloc(c, slots * sizeof *j->slot_weight);
     j->h = op_alloc(c, slots * j->d_ff * sizeof *j->h);
@@ -327,7 +354,12 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
     if (x.rows <= MOE_FEW)
         j.gate_rows = num_min(linear_rows_chunk(c, r->n_used * j.d_ff, x.rows), MOE_GATE_MOST);
     j.gate_chunks = (j.d_ff + j.gate_rows - 1) / j.gate_rows;
-    size_t mark = c->used, most = num_min(x.rows, num_max(1, MOE_SLOTS / r->n_used));
+    size_t most = num_min(x.rows, num_max(1, MOE_SLOTS / r->n_used));
+    if (moe_keeps(c)) {
+        most = x.rows;
+        moe_keep(c, &j, most * r->n_used);
+    }
+    size_t mark = c->used;
     size_t pieces = (x.rows + most - 1) / most;
     moe_reserve(c, &j, most, r->n_used);
     for (size_t i = 0, t0 = 0; i < pieces && !c->dry; i++, t0 += j.x.rows) {
@@ -338,11 +370,13 @@ struct tensor op_moe(struct op_ctx *c, struct tensor x, const struct routing *r,
     }
     c->used = mark;
     if (!c->dry)
-        op_record(c, &(struct op_record){.kind = OP_MOE,
-                                         .out = y,
-                                         .in = {x, {r->weight, r->n, r->n_used}},
-                                         .w = {gate, up, down},
-                                         .n_expert = n_expert,
-                                         .routing = *r});
+        op_record(c, &(struct op_record){
+                         .kind = OP_MOE,
+                         .out = y,
+                         .in = {x, {r->weight, r->n, r->n_used}},
+                         .w = {gate, up, down},
+                         .n_expert = n_expert,
+                         .routing = *r,
+                         .slots = {j.first, j.slot_token, j.place, j.keep_gate, j.keep_up}});
     return y;
 }

@@ -94,7 +94,7 @@ struct tensor op_embed(struct op_ctx *c, const struct weight *w, const int32_t *
         return y;
     for (size_t i = 0; i < n; i++)
         weight_row(w, (size_t)ids[i], y.data + i * y.cols, row);
-    op_record(c, &(struct op_record){.kind = OP_EMBED, .out = y, .w = {w}});
+    op_record(c, &(struct op_record){.kind = OP_EMBED, .out = y, .w = {w}, .ids = ids});
     return y;
 }
 
@@ -105,7 +105,7 @@ struct tensor op_rows(struct op_ctx *c, struct tensor x, const uint32_t *rows, s
         return y;
     for (size_t i = 0; i < n; i++)
         memcpy(y.data + i * y.cols, x.data + rows[i] * x.cols, x.cols * sizeof(float));
-    op_record(c, &(struct op_record){.kind = OP_ROWS, .out = y, .in = {x}});
+    op_record(c, &(struct op_record){.kind = OP_ROWS, .out = y, .in = {x}, .rows = rows});
     return y;
 }
 
@@ -158,7 +158,8 @@ struct tensor op_rmsnorm(struct op_ctx *c, struct tensor x, const struct weight 
     struct row_job j = {
         .x = x, .y = y, .w = w->vec, .eps = eps, .heads = 1, .d = x.cols, .fn = row_norm};
     row_run(c, &j);
-    op_record(c, &(struct op_record){.kind = OP_RMSNORM, .out = y, .in = {x}, .w = {w}});
+    op_record(c,
+              &(struct op_record){.kind = OP_RMSNORM, .out = y, .in = {x}, .w = {w}, .eps = eps});
     return y;
 }
 
@@ -182,7 +183,9 @@ struct tensor op_head_norm(struct op_ctx *c, struct tensor x, size_t heads, cons
                         .d = x.cols / heads,
                         .fn = row_norm};
     row_run(c, &j);
-    op_record(c, &(struct op_record){.kind = OP_HEAD_NORM, .out = y, .in = {x}, .w = {w}});
+    op_record(c,
+              &(struct op_record){
+                  .kind = OP_HEAD_NORM, .out = y, .in = {x}, .w = {w}, .heads = heads, .eps = eps});
     return y;
 }
 
@@ -244,7 +247,10 @@ struct tensor op_rope(struct op_ctx *c, struct tensor x, size_t heads, size_t at
                         .half = half,
                         .fn = row_rope};
     row_run(c, &j);
-    op_record(c, &(struct op_record){.kind = OP_ROPE, .out = y, .in = {x, table}});
+    op_record(
+        c,
+        &(struct op_record){
+            .kind = OP_ROPE, .out = y, .in = {x, table}, .heads = heads, .at = at, .half = half});
     return y;
 }
 
@@ -273,7 +279,9 @@ struct tensor op_latent(struct op_ctx *c, struct tensor x, const struct weight *
                         .half = half,
                         .fn = row_latent};
     row_run(c, &j);
-    op_record(c, &(struct op_record){.kind = OP_LATENT, .out = y, .in = {x, table}, .w = {w}});
+    op_record(
+        c, &(struct op_record){
+               .kind = OP_LATENT, .out = y, .in = {x, table}, .w = {w}, .half = half, .eps = eps});
     return y;
 }
 

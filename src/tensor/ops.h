@@ -80,7 +80,7 @@ struct routing {
 /* Slots of a mixture: a token at one of its experts; those of an expert lie together, in the order
  * of tokens. Only with `keep`. */
 struct op_slots {
-    const uint32_t *end;    /* (n_expert) one behind the last slot of each; the first begin at 0 */
+    const uint32_t *end;    /* (n_expert) one behind the last slot of each; the first begins at 0 */
     const uint32_t *token;  /* (slots) */
     const uint32_t *place;  /* (slots) of the slot's weight in routing.weight */
     const float *gate, *up; /* (slots, d_ff) the two products */

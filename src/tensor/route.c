@@ -15,7 +15,7 @@
  * order, so the choice and the weights are the same at every instruction set.
  */
 #include "base/num.h"
-#include "tensor/ops.h"
+#include "tensor/route_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -109,16 +109,15 @@ static float route_group(const float *v, size_t n, bool top2)
     return first + second;
 }
 
-static void route_scores(const struct route_job *j, float *s)
+void route_scores(const struct kern *k, enum router_score score, float *s, size_t n)
 {
-    size_t n = j->a->n_expert;
-    if (j->a->score == ROUTER_SOFTMAX) {
-        j->kern->softmax(s, n);
+    if (score == ROUTER_SOFTMAX) {
+        k->softmax(s, n);
         return;
     }
     for (size_t i = 0; i < n; i++)
         s[i] = -s[i];
-    j->kern->exp(s, s, n);
+    k->exp(s, s, n);
     for (size_t i = 0; i < n; i++)
         s[i] = 1.0f / (1.0f + s[i]);
 }
@@ -146,7 +145,7 @@ static void route_row(const struct route_job *j, size_t t, float *s)
     float *v = s + n, sum = 0;
     uint32_t *key = (uint32_t *)(void *)(v + n);
     memcpy(s, j->logits.data + t * n, n * sizeof *s);
-    route_scores(j, s);
+    route_scores(j->kern, a->score, s, n);
     for (size_t i = 0; i < n; i++) {
         v[i] = a->bias ? s[i] + a->bias->vec[i] : s[i];
         key[i] = route_key(v[i]);

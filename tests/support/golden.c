@@ -25,7 +25,7 @@ struct golden {
 void *golden_file(const char *path, size_t *bytes)
 {
     char full[1024];
-    snprintf(full, sizeof(full), "%s/%s", GOLDEN_DIR, path);
+    snprintf(full, sizeof(full), "%s/%s", path[0] == '/' ? "" : GOLDEN_DIR, path);
     FILE *f = fopen(full, "rb");
     if (!f)
         fail_msg("%s: cannot open", full);

@@ -30,7 +30,8 @@ struct golden_tensor {
     };
 };
 
-/* The file at a path relative to tests/golden ("quant/x.safetensors"). Free with golden_free. */
+/* The file at a path relative to tests/golden ("quant/x.safetensors"), or absolute. Free with
+ * golden_free. */
 struct golden *golden_load(const char *path);
 void golden_free(struct golden *g);
 

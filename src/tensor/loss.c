@@ -1,0 +1,90 @@
+/*
+ * The head and a loss, chunk by chunk of rows. See loss.h.
+ *
+ * A chunk's logits are one product, as inference computes it; then each row goes to the loss, and
+ * what it left is the gradient that head and hidden states get. The gradient of the head is one
+ * chain over all rows, so chunks do not show in it.
+ */
+#include "tensor/loss.h"
+
+#include "base/num.h"
+#include "tensor/gemm.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    LOSS_ROWS = 256,        /* rows of a chunk, as long as */
+    LOSS_VALUES = 16 << 20, /* their logits are no more than this */
+};
+
+struct loss_job {
+    struct tensor logits;
+    const size_t *row; /* of the chunk's */
+    loss_row *fn;
+    void *arg;
+};
+
+static void loss_chunk(void *arg, size_t i, int worker)
+{
+    const struct loss_job *j = arg;
+    (void)worker;
+    j->fn(j->arg, j->row[i], j->logits.data + i * j->logits.cols, j->logits.cols);
+}
+
+/* What the chunk's gradients of logits, dy, give. */
+static void loss_back(struct op_ctx *c, struct tensor x, struct tensor dy, const size_t *row,
+                      const struct weight *head, float *dhidden)
+{
+    struct gemm_rows out = {dy.data, dy.cols}, in = {x.data, x.cols};
+    struct tensor dx = op_tensor(c, x.rows, x.cols);
+    if (!c->dry)
+        memset(dx.data, 0, dx.rows * dx.cols * sizeof *dx.data);
+    gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, out, x.rows, head);
+    if (head->param || c->dry)
+        gemm_back_weight(c, head->param ? head->param->grad : NULL, head->rows, head->cols, out, in,
+                         x.rows);
+    for (size_t i = 0; i < x.rows && !c->dry; i++)
+        c->kern->add(dhidden + row[i] * dx.cols, dx.data + i * dx.cols, dx.cols);
+}
+
+void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head, const bool *skip,
+               loss_row *fn, void *arg, float *dhidden)
+{
+    struct op_tape *tape = c->tape;
+    size_t d = hidden.cols, start = c->used;
+    size_t most = num_min(hidden.rows, num_min(LOSS_ROWS, num_max(16, LOSS_VALUES / head->rows)));
+    c->tape = NULL; /* its gradients are given here */
+    size_t *row = op_alloc(c, most * sizeof *row);
+    struct tensor x = op_tensor(c, most, d);
+    size_t mark = c->used;
+    for (size_t r = 0, n = 0; r < hidden.rows; r++) {
+        if (!c->dry && !(skip && skip[r])) {
+            row[n] = r;
+            memcpy(x.data + n++ * d, hidden.data + r * d, d * sizeof *x.data);
+        }
+        if (n < most && r + 1 < hidden.rows)
+            continue;
+        x.rows = c->dry ? most : n;
+        if (!x.rows)
+            continue;
+        struct loss_job j = {op_linear(c, x, head, NULL), row, fn, arg};
+        if (!c->dry)
+            team_run(c->team, loss_chunk, &j, n);
+        if (dhidden || c->dry)
+            loss_back(c, x, j.logits, row, head, dhidden);
+        c->used = mark;
+        n = 0;
+    }
+    c->tape = tape;
+    c->used = start;
+}
+
+float loss_logprob(const struct kern *k, const float *logits, size_t n, float temperature,
+                   int32_t id, float *scratch)
+{
+    float scale = 1.0f / temperature, sum;
+    memcpy(scratch, logits, n * sizeof *scratch);
+    float max = k->softmax_part(scratch, n, scale, &sum);
+    return (float)((double)logits[id] * (double)scale - (double)max - log((double)sum));
+}

@@ -1,0 +1,366 @@
+/*
+ * Gradients of whole models against PyTorch's (tests/golden/train: mean cross entropy of a batch of
+ * right-padded sequences, labels shifted by one): every tensor within 1e-5 + 1e-3 |g|, losses
+ * within 1e-5. The bits do not depend on recomputing blocks, on threads, or on how the batch is
+ * cut. The prediction layer's loss and the balance loss against finite differences.
+ *
+ * Another folder of the same form: an argument, or PONDER_TRAIN_GOLDEN.
+ */
+#include "base/num.h"
+#include "model/model.h"
+#include "support/golden.h"
+#include "tensor/loss.h"
+#include "tensor/tape.h"
+
+// clang-format off
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+// clang-format on
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEQS = 8, TOKENS = 64, ROWS = SEQS * TOKENS };
+
+static char folder[400];
+
+static void die(int rc, const struct err *e)
+{
+    if (rc)
+        fail_msg("%s", e->text);
+}
+
+/* ---- a model whose weights are trained ------------------------------------------------------- */
+
+struct param {
+    struct model_param p;
+    struct weight_param values;
+};
+
+struct fixture {
+    struct kern kern;
+    struct team *team;
+    struct op_ctx ops;
+    struct source *src;
+    struct model *model;
+    struct kv_pool *kv;
+    struct kv_seq seq[SEQS];
+    struct param *param;
+    size_t n_param;
+};
+
+static int attach(void *arg, const struct model_param *p)
+{
+    struct fixture *f = arg;
+    f->param = realloc(f->param, (f->n_param + 1) * sizeof *f->param);
+    assert_non_null(f->param);
+    size_t n = weight_values(p->weight);
+    struct param *q = &f->param[f->n_param++];
+    *q = (struct param){*p, {p->weight->own, calloc(n, sizeof(float)), n}};
+    assert_non_null(q->values.grad);
+    return 0;
+}
+
+static void fixture_load(struct fixture *f, const char *path, int threads)
+{
+    struct err e = {0};
+    struct kv_shape shape;
+    struct model_config cfg;
+    memset(f, 0, sizeof *f);
+    kern_init(&f->kern, cpu_best());
+    die(team_new(&f->team, threads, &e), &e);
+    op_ctx_init(&f->ops, &f->kern, f->team);
+    die(source_open(&f->src, path, &e), &e);
+    die(model_check(f->src, &cfg, &e), &e);
+    struct model_load_opts o = {.train = true, .mtp = cfg.n_mtp != 0};
+    die(model_load(&f->model, f->src, &cfg, &f->ops, &o, &e), &e);
+    model_kv_shape(f->model, &shape);
+    shape.type = QUANT_F32;
+    die(kv_pool_new(&f->kv, &shape, SEQS * ((TOKENS + KV_PAGE - 1) / KV_PAGE), &e), &e);
+    for (size_t i = 0; i < SEQS; i++)
+        die(kv_seq_init(&f->seq[i], f->kv, TOKENS, &e), &e);
+    assert_int_equal(model_params_each(f->model, attach, f), 0);
+    for (size_t i = 0; i < f->n_param; i++)
+        f->param[i].p.weight->param = &f->param[i].values;
+}
+
+static void fixture_release(struct fixture *f)
+{
+    for (size_t i = 0; i < f->n_param; i++)
+        free(f->param[i].values.grad);
+    free(f->param);
+    for (size_t i = 0; i < SEQS; i++)
+        kv_seq_release(&f->seq[i]);
+    kv_pool_free(f->kv);
+    model_free(f->model);
+    source_free(f->src);
+    op_ctx_release(&f->ops);
+    team_free(f->team);
+}
+
+/* ---- sequences and their loss ---------------------------------------------------------------- */
+
+struct data {
+    size_t n_seq, len[SEQS];
+    int32_t ids[SEQS][TOKENS], label[SEQS][TOKENS]; /* label of the next token; −1: none */
+    size_t labels;
+};
+
+struct loss {
+    const struct kern *kern;
+    int32_t label[ROWS];
+    bool skip[ROWS];
+    double row[ROWS], scale;
+    bool back;
+};
+
+static void loss_ce(void *arg, size_t row, float *logits, size_t n)
+{
+    struct loss *l = arg;
+    float scratch[4096];
+    assert_in_range(n, 1, 4096);
+    l->row[row] = -(double)loss_logprob(l->kern, logits, n, 1, l->label[row], scratch);
+    l->kern->softmax(logits, n);
+    logits[l->label[row]] -= 1;
+    for (size_t i = 0; i < n; i++)
+        logits[i] *= (float)l->scale;
+}
+
+struct ways {
+    bool recompute, cut, mtp, back;
+    float balance;
+    double mtp_weight;
+};
+
+/* Rows of a batch of sequences [s0, s1). */
+struct rows {
+    struct batch b;
+    struct batch_run run[SEQS];
+    int32_t ids[ROWS];
+    uint32_t pos[ROWS], want[ROWS], from[ROWS];
+};
+
+/* Each sequence's tokens but the last `less`, beginning with token `first`. */
+static void rows_of(struct fixture *f, const struct data *d, size_t s0, size_t s1, size_t first,
+                    struct rows *r, int32_t *label, bool *skip, size_t ahead)
+{
+    struct err e = {0};
+    size_t n = 0, at = 0;
+    memset(&r->b, 0, sizeof r->b);
+    for (size_t s = s0; s < s1; s++) {
+        size_t len = d->len[s] - first;
+        die(kv_seq_reserve(&f->seq[s], 0, 0, len, &e), &e);
+        r->run[s - s0] = (struct batch_run){.seq = &f->seq[s], .row = n, .n = len};
+        for (size_t t = 0; t < len; t++, n++) {
+            r->ids[n] = d->ids[s][t + first];
+            r->pos[n] = (uint32_t)t;
+            r->want[n] = (uint32_t)n;
+            r->from[n] = (uint32_t)(at + t);
+            label[n] = t + ahead < d->len[s] ? d->label[s][t + ahead - 1] : -1;
+            skip[n] = label[n] < 0;
+        }
+        at += d->len[s];
+    }
+    r->b = (struct batch){.n = n,
+                          .ids = r->ids,
+                          .pos = r->pos,
+                          .want = r->want,
+                          .n_want = n,
+                          .runs = r->run,
+                          .n_runs = s1 - s0};
+}
+
+static double head_loss(struct fixture *f, struct tape *tape, struct tensor x,
+                        const struct weight *head, struct loss *l, const struct ways *w)
+{
+    double sum = 0;
+    memset(l->row, 0, sizeof l->row);
+    loss_head(&f->ops, x, head, l->skip, loss_ce, l, w->back ? tape_grad(tape, x) : NULL);
+    for (size_t i = 0; i < x.rows; i++)
+        sum += l->row[i] * l->scale;
+    return sum;
+}
+
+static double pass(struct fixture *f, struct tape *tape, const struct data *d, size_t s0, size_t s1,
+                   const struct ways *w)
+{
+    static struct rows main, mtp;
+    static struct loss l, l2;
+    struct err e = {0};
+    l = (struct loss){.kern = &f->kern, .scale = 1 / (double)d->labels};
+    rows_of(f, d, s0, s1, 0, &main, l.label, l.skip, 1);
+    /* What a dry run says has to be enough. */
+    struct op_tape shape = {.keep = true, .recompute = w->recompute};
+    for (int dry = 1; dry >= 0; dry--) {
+        f->ops.dry = dry;
+        f->ops.used = 0;
+        if (dry) {
+            f->ops.tape = &shape;
+            f->ops.peak = 0;
+        } else {
+            tape_start(tape);
+        }
+        struct tensor x = model_states(f->model, &f->ops, &main.b), y = {0};
+        if (w->mtp) {
+            l2 = (struct loss){.kern = &f->kern, .scale = w->mtp_weight / (double)d->labels};
+            rows_of(f, d, s0, s1, 1, &mtp, l2.label, l2.skip, 2);
+            struct tensor h = op_rows(&f->ops, x, mtp.from, mtp.b.n);
+            y = model_states_mtp(f->model, &f->ops, &mtp.b, h);
+        }
+        if (dry) {
+            loss_head(&f->ops, x, model_head(f->model), NULL, loss_ce, NULL, NULL);
+            size_t peak = f->ops.peak;
+            f->ops.tape = NULL;
+            f->ops.dry = false;
+            f->ops.used = 0;
+            die(op_ctx_reserve(&f->ops, peak, &e), &e);
+            continue;
+        }
+        double loss = head_loss(f, tape, x, model_head(f->model), &l, w);
+        if (w->mtp)
+            loss += head_loss(f, tape, y, model_head_mtp(f->model), &l2, w);
+        if (w->back)
+            die(tape_backward(tape, &e), &e);
+        else
+            tape_stop(tape);
+        f->ops.used = 0;
+        return loss + tape_balance(tape);
+    }
+    return 0;
+}
+
+/* The loss; with `back` gradients, from zero. */
+static double run(struct fixture *f, const struct data *d, const struct ways *w)
+{
+    struct tape *tape;
+    struct err e = {0};
+    double loss = 0;
+    f->ops.used = 0;
+    die(tape_new(&tape, &f->ops, &(struct tape_opts){w->recompute, w->balance}, &e), &e);
+    for (size_t i = 0; i < f->n_param; i++)
+        memset(f->param[i].values.grad, 0, f->param[i].values.n * sizeof(float));
+    for (size_t s = 0; s < d->n_seq; s += w->cut ? 1 : d->n_seq)
+        loss += pass(f, tape, d, s, w->cut ? s + 1 : d->n_seq, w);
+    tape_free(tape);
+    /* Weights that share values have one gradient: the sum. */
+    for (size_t i = 0; i < f->n_param; i++)
+        for (size_t k = 0; k < i; k++)
+            if (f->param[i].p.same == f->param[k].p.weight)
+                for (size_t v = 0; v < f->param[k].values.n; v++)
+                    f->param[k].values.grad[v] += f->param[i].values.grad[v];
+    return loss;
+}
+
+/* ---- against the references ------------------------------------------------------------------ */
+
+static void data_load(struct data *d, const char *model, int batch)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/batches.safetensors", folder, model);
+    struct golden *g = golden_load(path);
+    struct golden_tensor ids = golden_get(g, "b%d.input_ids", batch);
+    struct golden_tensor label = golden_get(g, "b%d.labels", batch);
+    struct golden_tensor mask = golden_get(g, "b%d.attention_mask", batch);
+    memset(d, 0, sizeof *d);
+    assert_in_range(ids.dim[0], 1, SEQS);
+    assert_in_range(ids.dim[1], 1, TOKENS);
+    d->n_seq = ids.dim[0];
+    for (size_t s = 0; s < d->n_seq; s++)
+        for (size_t t = 0; t < ids.dim[1]; t++) {
+            size_t at = s * ids.dim[1] + t;
+            if (!mask.i32[at])
+                continue;
+            d->ids[s][d->len[s]++] = ids.i32[at];
+            if (t)
+                d->label[s][t - 1] = label.i32[at] < 0 ? -1 : label.i32[at];
+            d->labels += t && label.i32[at] >= 0;
+        }
+    golden_free(g);
+}
+
+static json_t *expected(const char *model)
+{
+    char path[512];
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/%s/train.json", folder, model);
+    char *text = golden_file(path, &bytes);
+    json_t *root = json_loads(text, 0, NULL);
+    assert_non_null(root);
+    free(text);
+    return root;
+}
+
+/* Every tensor of the file is one of the model's, and the other way round. */
+static void check_tensors(struct fixture *f, const char *model, const char *file)
+{
+    char path[512];
+    double worst = 0;
+    snprintf(path, sizeof path, "%s/%s/%s", folder, model, file);
+    struct golden *g = golden_load(path);
+    for (size_t i = 0, end; i < f->n_param; i = end) {
+        const struct model_param *p = &f->param[i].p;
+        for (end = i + 1; end < f->n_param && !strcmp(p->name, f->param[end].p.name);)
+            end++;
+        if (p->same || p->steers)
+            continue;
+        size_t n = (p->rows ? p->rows : 1) * p->cols;
+        float *got = malloc(n * sizeof *got);
+        assert_non_null(got);
+        for (size_t k = i; k < end; k++)
+            model_param_to_rows(&f->param[k].p, f->param[k].values.grad, got);
+        struct golden_tensor want = golden_get(g, "%s", p->name);
+        assert_int_equal(want.count, n);
+        for (size_t k = 0; k < n; k++) {
+            double off = fabs((double)got[k] - (double)want.f32[k]);
+            double most = 1e-5 + 1e-3 * fabs((double)want.f32[k]);
+            worst = fmax(worst, off / most);
+            if (!(off <= most))
+                fail_msg("%s: gradient of %s, value %zu, is %.8g, want %.8g", model, p->name, k,
+                         (double)got[k], (double)want.f32[k]);
+        }
+        free(got);
+    }
+    print_message("# %s: largest deviation %.4f of what is allowed\n", model, worst);
+    golden_free(g);
+}
+
+static void test_golden(void **state)
+{
+    const char *model = *state;
+    struct fixture f;
+    struct data d;
+    char path[512];
+    snprintf(path, sizeof path, "%s%s%s/%s", folder[0] == '/' ? "" : GOLDEN_DIR,
+             folder[0] == '/' ? "" : "/", folder, model);
+    fixture_load(&f, path, 2);
+    data_load(&d, model, 0);
+    json_t *root = expected(model), *sft = json_object_get(root, "sft");
+    double want = json_number_value(json_array_get(json_object_get(sft, "loss_per_step"), 0));
+    double loss = run(&f, &d, &(struct ways){.back = true});
+    print_message("# %s: loss %.8g, want %.8g\n", model, loss, want);
+    if (!(fabs(loss - want) <= 1e-5 * want))
+        fail_msg("%s: loss %.9g, want %.9g", model, loss, want);
+    check_tensors(&f, model, "grads_step0.safetensors");
+    json_decref(root);
+    fixture_release(&f);
+}
+
+#define MODEL(test, name)                                           \
+    {                                                               \
+#test " " name, test, NULL, NULL, (void *)(uintptr_t)(name) \
+    }
+
+int main(int argc, char **argv)
+{
+    const char *env = getenv("PONDER_TRAIN_GOLDEN");
+    const struct CMUnitTest tests[] = {
+        MODEL(test_golden, "llama"),
+        MODEL(test_golden, "qwen2"),
+        MODEL(test_golden, "dsv3"),
+    };
+    snprintf(folder, sizeof folder, "%s", argc > 1 ? argv[1] : env ? env : "train");
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
