@@ -94,6 +94,12 @@ int convert_plan_files(const struct convert_plan *p);       /* how many files of
 /* What a person should know, one sentence each; NULL after the last. */
 const char *convert_plan_note(const struct convert_plan *p, size_t i);
 
+/* Index of the output tensor called `name`; SIZE_MAX: none. */
+size_t convert_plan_find(const struct convert_plan *p, const char *name);
+/* Tensor i takes these values (n, row by row) instead of the source's; they outlive the plan. */
+int convert_plan_replace(struct convert_plan *p, size_t i, const float *values, size_t n,
+                         struct err *e);
+
 /* Called after each block with bytes of the output; false stops the work (ERR_CANCELLED). */
 typedef bool convert_progress(void *arg, uint64_t done, uint64_t total, size_t tensors);
 

@@ -183,3 +183,23 @@ const char *convert_plan_note(const struct convert_plan *p, size_t i)
 {
     return i < p->n_notes ? p->notes[i] : NULL;
 }
+
+size_t convert_plan_find(const struct convert_plan *p, const char *name)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (!strcmp(p->tensors[i].name, name))
+            return i;
+    return SIZE_MAX;
+}
+
+int convert_plan_replace(struct convert_plan *p, size_t i, const float *values, size_t n,
+                         struct err *e)
+{
+    struct convert_tensor *t = &p->tensors[i];
+    if (plan_height(t) * plan_cols(t) != n)
+        return err_set(e, ERR_USAGE, "tensor \"%s\" has %zu values, not %zu", t->name,
+                       plan_height(t) * plan_cols(t), n);
+    t->values = values;
+    t->n_runs = 0;
+    return 0;
+}

@@ -8,6 +8,7 @@
  */
 #include "engine/engine_private.h"
 #include "engine/head.h"
+#include "engine/parts.h"
 
 #include "base/num.h"
 #include "base/quota.h"
@@ -198,6 +199,8 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     load.adapter = adapter;
     load.merge = o->adapter_merge;
     load.mla_expanded = o->mla_expanded;
+    load.train = o->train;
+    load.mtp = o->mtp || (o->train && cfg->n_mtp);
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
     adapter_free(adapter);
     /* Small models are thrown off by what int8 rounds away; what it costs more is little for them.
@@ -330,6 +333,11 @@ void engine_free(struct engine *g)
     topology_free(g->topology);
     free(g->adapter);
     free(g);
+}
+
+void engine_parts(struct engine *g, struct engine_parts *out)
+{
+    *out = (struct engine_parts){&g->kern, g->team, g->model};
 }
 
 const struct engine_info *engine_info(const struct engine *g)

@@ -82,7 +82,9 @@ struct engine_opts {
     const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
     bool adapter_merge;  /* keep sums instead of adding products */
     bool mla_expanded;   /* latent attention: expanded form for long chunks; else one exact form */
-    bool tokenizer_only; /* do not load weights: tokenizer and template only */
+    bool train; /* weights in float, in memory that a trainer may change (engine/parts.h); the
+                   prediction layer too, where there is one. Takes no adapter_merge */
+    bool tokenizer_only;       /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */
     /* Called now and then while loading with bytes done and in total; may be NULL. */

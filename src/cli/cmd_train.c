@@ -1,0 +1,131 @@
+/*
+ * train: a stage of training in a run folder.
+ *
+ * Commands are made from train/stage.def: `train sft`, `train grpo`, … A bar shows where the run
+ * is; Ctrl-C ends it after the step, with a checkpoint, and the same command goes on from there.
+ */
+#include "base/num.h"
+#include "base/progress.h"
+#include "cli/command.h"
+#include "train/stage.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct train_view {
+    struct cli *cli;
+    struct log log;
+    bool tty, drawn, quiet;
+    double last;
+};
+
+static void view_clear(struct train_view *v)
+{
+    if (v->drawn)
+        fputs("\r\033[K", stderr);
+    v->drawn = false;
+}
+
+/* "2 h 05 min", "3 min 20 s", "12 s". */
+static const char *view_time(char *out, size_t cap, double s)
+{
+    long t = (long)(s + 0.5);
+    if (t >= 3600)
+        snprintf(out, cap, "%ld h %02ld min", t / 3600, t / 60 % 60);
+    else if (t >= 60)
+        snprintf(out, cap, "%ld min %02ld s", t / 60, t % 60);
+    else
+        snprintf(out, cap, "%ld s", t);
+    return out;
+}
+
+static bool view_report(void *arg, const struct train_report *r)
+{
+    struct train_view *v = arg;
+    bool stop = interrupt_pending(v->cli->interrupt);
+    if (v->quiet)
+        return !stop;
+    char left[32] = "", reward[48] = "";
+    if (!isnan(r->reward))
+        snprintf(reward, sizeof reward, " · reward %.3f", r->reward);
+    if (!isnan(r->seconds_left))
+        view_time(left, sizeof left, r->seconds_left);
+    double share = (double)r->step / (double)(r->steps ? r->steps : 1);
+    if (r->event) {
+        view_clear(v);
+        fprintf(stderr, "%s: %s\n", r->stage, r->event);
+    } else if (v->tty) {
+        char bar[25];
+        size_t n = (size_t)(share * 24);
+        memset(bar, ' ', 24);
+        memset(bar, '#', n);
+        bar[24] = 0;
+        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld · loss %.4f%s · lr %.2e · %.0f tok/s%s%s",
+                r->stage, bar, (long long)r->step, (long long)r->steps, r->loss, reward, r->lr,
+                r->tokens_second, *left ? " · left " : "", left);
+        v->drawn = true;
+    } else if (share >= v->last + 0.05 || r->step == r->steps) {
+        v->last = share;
+        fprintf(stderr, "%s %lld/%lld loss %.4f%s lr %.2e %.0f tok/s\n", r->stage,
+                (long long)r->step, (long long)r->steps, r->loss, reward, r->lr, r->tokens_second);
+    }
+    return !stop;
+}
+
+static void view_plan(void *arg, const char *key, const char *value)
+{
+    struct train_view *v = arg;
+    if (!v->quiet)
+        printf("%-9s %s\n", key, value);
+}
+
+static int train_run(struct cli *c, const char *name, const void *opts, struct err *e)
+{
+    struct train_options o = *(const struct train_options *)opts;
+    const struct train_stage *stage = train_stage_find(name);
+    struct train_view view = {.cli = c, .log = {stderr, LOG_WARN}, .tty = c->term.err_tty};
+    struct train_env env = {
+        .log = &view.log, .report = view_report, .plan = view_plan, .arg = &view};
+    int rc = train_stage_fill(stage, &o, e);
+    if (rc)
+        return rc;
+    interrupt_watch(c->interrupt);
+    rc = comm_open(&env.comm, e);
+    if (!rc) {
+        view.quiet = comm_rank(env.comm) != 0;
+        rc = stage->run(&env, &o, e);
+        view_clear(&view);
+        if (!rc && !o.dry_run && !view.quiet)
+            fprintf(stderr, "%s: done, the result is %s/model\n", name, o.output);
+        comm_close(env.comm, rc);
+    }
+    interrupt_unwatch(c->interrupt);
+    return rc;
+}
+
+#define STAGE(stage, n, what, differs)                                                             \
+    static int run_##stage(struct cli *c, const void *opts, struct err *e)                         \
+    {                                                                                              \
+        return train_run(c, #stage, opts, e);                                                      \
+    }                                                                                              \
+    const struct command cmd_train_##stage = {                                                     \
+        .name = "train " #stage,                                                                   \
+        .args = "--model MODEL --dataset FILE --output-dir RUN",                                   \
+        .summary = what,                                                                           \
+        .about = "Everything that the run leaves is in RUN: config.json, log.jsonl, checkpoints, " \
+                 "and the result in RUN/model. The same command goes on from the newest "          \
+                 "checkpoint, with the bits that an uninterrupted run has. The result does not "   \
+                 "depend on threads, ranks (mpirun -n N ponder train …) or --pass-tokens.\n\n"   \
+                 "Defaults of this stage: " differs,                                               \
+        .examples = "# see what would be done\n"                                                   \
+                    "ponder train " #stage " -m model -d data.jsonl --dry-run\n"                   \
+                    "# do it\n"                                                                    \
+                    "ponder train " #stage " -m model -d data.jsonl -o runs/" #stage,              \
+        .spec = {train_groups_##stage, n},                                                         \
+        .opts_size = sizeof(struct train_options),                                                 \
+        .max_args = 0,                                                                             \
+        .run = run_##stage,                                                                        \
+    };
+#include "train/stage.def"
+#undef STAGE

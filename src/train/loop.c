@@ -1,0 +1,378 @@
+/* See loop.h. This file: opening, the log, the order of a run. Checkpoints: loop_save.c. */
+#include "train/loop.h"
+
+#include "base/clock.h"
+#include "base/num.h"
+#include "train/loop_impl.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static int loop_engine(struct loop *l, const struct loop_opts *lo, struct err *e)
+{
+    const struct train_options *o = l->o;
+    struct engine_opts eo;
+    engine_opts_init(&eo);
+    eo.threads = (int)o->threads;
+    eo.log = l->env->log;
+    eo.ctx = lo->ctx ? lo->ctx : KV_PAGE;
+    eo.cache = lo->cache;
+    eo.want = lo->want;
+    eo.batch = lo->ctx ? 0 : KV_PAGE;
+    eo.kv_type = QUANT_F32; /* the trainer's: what is sampled has the bits that are learned from */
+    eo.act = ENGINE_ACT_F32;
+    eo.place = ENGINE_PACKED;
+    eo.train = true;
+    int rc = cpu_isa_parse(&eo.isa, o->isa, e);
+    return rc ? rc : engine_open(&l->engine, o->model, &eo, e);
+}
+
+int loop_open(struct loop *l, const struct train_env *env, const struct train_options *o,
+              const struct train_stage *stage, const struct loop_opts *lo, struct err *e)
+{
+    *l = (struct loop){
+        .env = env, .o = o, .stage = stage, .last_eval = NAN, .eval_step = -1, .last_reward = NAN};
+    if (!o->model)
+        return err_set(e, ERR_USAGE, "what is to be trained? Give --model");
+    if (!o->output && !o->dry_run)
+        return err_set(e, ERR_USAGE, "where does the run go? Give --output-dir");
+    int rc = loop_engine(l, lo, e);
+    if (rc)
+        return rc;
+    struct trainer_opts to = {.engine = l->engine,
+                              .comm = env->comm,
+                              .pass_tokens = (size_t)o->pass_tokens,
+                              .longest = lo->longest,
+                              .recompute = o->recompute,
+                              .mtp = lo->mtp,
+                              .balance = (float)o->balance,
+                              .choose = lo->choose,
+                              .choose_arg = lo->choose_arg,
+                              .optim = {.beta1 = o->beta1,
+                                        .beta2 = o->beta2,
+                                        .epsilon = o->epsilon,
+                                        .weight_decay = o->weight_decay,
+                                        .max_grad_norm = o->max_grad_norm,
+                                        .router_rate = o->router_rate}};
+    return trainer_new(&l->trainer, &to, e);
+}
+
+void loop_close(struct loop *l)
+{
+    run_free(l->run);
+    trainer_free(l->trainer);
+    engine_free(l->engine);
+    json_decref(l->extra);
+    json_decref(l->resumed);
+    *l = (struct loop){.env = NULL};
+}
+
+double loop_lr(const struct loop *l)
+{
+    return schedule_lr(&l->schedule, l->step);
+}
+
+static int loop_schedule(struct loop *l, int64_t steps, struct err *e)
+{
+    const struct train_options *o = l->o;
+    json_error_t je;
+    json_t *args = NULL;
+    if (o->scheduler_args && !(args = json_loads(o->scheduler_args, 0, &je)))
+        return err_set(e, ERR_USAGE, "--lr-scheduler-kwargs: %s", je.text);
+    l->steps = steps;
+    int rc =
+        schedule_init(&l->schedule, o->scheduler, o->lr,
+                      schedule_warmup(o->warmup_steps, o->warmup_ratio, steps), steps, args, e);
+    json_decref(args);
+    return rc;
+}
+
+int loop_begin(struct loop *l, int64_t steps, struct err *e)
+{
+    if (steps < 1)
+        return err_set(e, ERR_USAGE,
+                       "no step to take: --num-train-epochs and --max-steps give %lld",
+                       (long long)steps);
+    int rc = loop_schedule(l, steps, e);
+    rc = rc ? rc : loop_folder(l, e);
+    l->first = l->step;
+    l->started = l->window_start = clock_seconds();
+    return rc;
+}
+
+/* ---- the log --------------------------------------------------------------------------------- */
+
+struct loop_value *loop_value(struct loop *l, const char *key)
+{
+    size_t i = 0;
+    while (i < l->n_values && strcmp(l->value[i].key, key) != 0)
+        i++;
+    assert(i < LOOP_VALUES); /* keys are constants of stages */
+    if (i == l->n_values)
+        l->value[l->n_values++] = (struct loop_value){.key = key};
+    return &l->value[i];
+}
+
+void loop_add(struct loop *l, const char *key, double x, double count)
+{
+    struct loop_value *v = loop_value(l, key);
+    v->sum += x;
+    v->count += count;
+}
+
+void loop_set(struct loop *l, const char *key, double x)
+{
+    struct loop_value *v = loop_value(l, key);
+    v->sum = x;
+    v->count = 1;
+}
+
+static int loop_line(struct loop *l, double lr, struct err *e)
+{
+    struct run_value v[LOOP_VALUES + 2];
+    size_t n = 0;
+    for (size_t i = 0; i < l->n_values; i++) {
+        struct loop_value *x = &l->value[i];
+        if (x->count > 0)
+            v[n++] = (struct run_value){x->key, x->sum / x->count};
+        x->sum = x->count = 0;
+    }
+    v[n++] = (struct run_value){"learning_rate", lr};
+    v[n++] = (struct run_value){"num_tokens", l->tokens};
+    double now = clock_seconds(), seconds = now - l->window_start;
+    struct run_value t[] = {{"seconds", now - l->started},
+                            {"tokens_per_second", l->window_tokens / fmax(seconds, 1e-9)}};
+    l->window_start = now;
+    l->window_tokens = 0;
+    if (!l->run)
+        return 0;
+    int rc = run_log(l->run, l->step, v, n, e);
+    return rc ? rc : run_timing(l->run, l->step, t, NUM_COUNT(t), e);
+}
+
+int loop_note(struct loop *l, const struct run_value *v, size_t n, struct err *e)
+{
+    return l->run ? run_log(l->run, l->step, v, n, e) : 0;
+}
+
+static bool loop_tell(struct loop *l, const char *event)
+{
+    double now = clock_seconds(), done = (double)(l->step - l->first);
+    struct train_report r = {
+        .stage = l->stage->name,
+        .step = l->step,
+        .steps = l->steps,
+        .loss = l->last_loss,
+        .norm = l->last_norm,
+        .reward = l->last_reward,
+        .lr = l->step ? schedule_lr(&l->schedule, l->step - 1) : 0,
+        .tokens_second = l->window_tokens / fmax(now - l->window_start, 1e-9),
+        .seconds_left = done > 0 ? (now - l->started) / done * (double)(l->steps - l->step) : NAN,
+        .event = event};
+    return !l->env->report || l->env->report(l->env->arg, &r);
+}
+
+int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct err *e)
+{
+    l->step++;
+    l->tokens += (double)r->tokens;
+    l->window_tokens += (double)r->tokens;
+    l->last_norm = r->norm;
+    loop_add(l, "grad_norm", r->norm, 1);
+    int rc = 0;
+    bool last = l->step == l->steps;
+    if (l->step % l->o->logging_steps == 0 || last)
+        rc = loop_line(l, lr, e);
+    /* Ranks stop together: rank 0 decides. */
+    int32_t stop = !rc && !loop_tell(l, NULL);
+    if (!rc)
+        rc = comm_tell(l->env->comm, &stop, sizeof stop, e);
+    bool due = l->o->save_steps && l->step % l->o->save_steps == 0;
+    if (!rc && (due || stop) && !last)
+        rc = loop_save(l, e);
+    if (!rc && due && !last) {
+        char text[64];
+        snprintf(text, sizeof text, "checkpoint %lld saved", (long long)l->step);
+        loop_tell(l, text);
+    }
+    if (!rc && stop)
+        rc = err_set(e, ERR_CANCELLED, "stopped after step %lld of %lld; the same command goes on",
+                     (long long)l->step, (long long)l->steps);
+    return rc;
+}
+
+/* ---- supervised stages ------------------------------------------------------------------------
+ */
+
+static enum data_packing loop_packing(const char *name)
+{
+    return !name || !strcmp(name, "none") ? DATA_UNPACKED
+           : !strcmp(name, "bfd")         ? DATA_BFD
+           : !strcmp(name, "bfd-split")   ? DATA_BFD_SPLIT
+                                          : DATA_WRAPPED;
+}
+
+/* "FILE" or "FILE:WEIGHT". */
+static int loop_source(struct data_source *out, const char *text, char *path, size_t cap,
+                       struct err *e)
+{
+    const char *colon = strrchr(text, ':');
+    char *end = NULL;
+    double w = colon ? strtod(colon + 1, &end) : 1;
+    bool weighted = colon && end != colon + 1 && *end == 0;
+    size_t n = weighted ? (size_t)(colon - text) : strlen(text);
+    if (n >= cap)
+        return err_set(e, ERR_LIMIT, "%.100s: the path is too long", text);
+    if (weighted && !(w > 0 && w < 1e6))
+        return err_set(e, ERR_USAGE, "--dataset %s: a weight is above 0", text);
+    memcpy(path, text, n);
+    path[n] = 0;
+    *out = (struct data_source){path, weighted ? w : 1};
+    return 0;
+}
+
+static bool loop_reading(void *arg, uint64_t done, uint64_t total)
+{
+    (void)arg, (void)done, (void)total;
+    return true;
+}
+
+static int loop_data_open(struct data **out, const struct loop *l, const struct opt_list *files,
+                          enum data_use use, bool test, struct err *e)
+{
+    const struct train_options *o = l->o;
+    struct data_source source[OPT_LIST_MAX];
+    char(*path)[RUN_PATH_MAX] = calloc(OPT_LIST_MAX, sizeof *path);
+    if (!path)
+        return err_nomem(e, OPT_LIST_MAX * sizeof *path, "paths");
+    int rc = 0;
+    for (size_t i = 0; !rc && i < files->n; i++)
+        rc = loop_source(&source[i], files->v[i], path[i], sizeof path[i], e);
+    bool held = test && files == &o->dataset; /* the other side of the split */
+    struct engine_parts parts;
+    engine_parts(l->engine, &parts);
+    struct data_options d = {
+        .sources = source,
+        .n_sources = files->n,
+        .tokenizer = engine_tokenizer(l->engine),
+        .chat = engine_chat(l->engine),
+        .use = use,
+        .packing = test || use != DATA_LEARN ? DATA_UNPACKED : loop_packing(o->packing),
+        .overflow = o->overflow && !strcmp(o->overflow, "drop") ? DATA_DROP : DATA_TRUNCATE,
+        .max_length = (size_t)o->max_length,
+        .batch = test ? (size_t)o->eval_batch : (size_t)(o->batch * o->accumulation),
+        .seed = (uint64_t)o->seed,
+        .ordered = test || o->ordered,
+        .whole = !o->completion_only,
+        .assistant_only = o->assistant_only,
+        .text = o->text_field,
+        .system = o->system,
+        .test_size = files == &o->dataset ? o->test_size : 0,
+        .test = held};
+    if (!rc && !d.tokenizer)
+        rc = err_set(e, ERR_USAGE, "%s has no tokenizer", o->model);
+    if (!rc)
+        rc = data_open(out, &d, parts.team, loop_reading, NULL, e);
+    free(path);
+    return rc;
+}
+
+int loop_data(struct data **train, struct data **test, const struct loop *l, enum data_use use,
+              struct err *e)
+{
+    const struct train_options *o = l->o;
+    *train = *test = NULL;
+    if (!o->dataset.n)
+        return err_set(e, ERR_USAGE, "what is to be learned from? Give --dataset FILE.jsonl");
+    int rc = loop_data_open(train, l, &o->dataset, use, false, e);
+    if (!rc && o->eval_dataset.n)
+        rc = loop_data_open(test, l, &o->eval_dataset, use, true, e);
+    else if (!rc && o->test_size > 0)
+        rc = loop_data_open(test, l, &o->dataset, use, true, e);
+    return rc;
+}
+
+static int loop_eval(struct loop *l, struct data *test, const struct loop_loss *loss, struct err *e)
+{
+    struct data_batch b;
+    struct train_result r;
+    double stat[TRAIN_STATS] = {0};
+    uint64_t steps, i = 0;
+    data_batch_init(&b);
+    int rc = data_steps(test, 1, &steps, e);
+    for (; !rc && i < steps; i++) {
+        rc = data_batch(test, i, &b, e);
+        if (rc)
+            break;
+        if (loss->aim)
+            loss->aim(loss->arg, &b);
+        rc = trainer_look(l->trainer, &b, &loss->loss, &r, e);
+        for (size_t k = 0; !rc && k < TRAIN_STATS; k++)
+            stat[k] += r.stat[k];
+    }
+    data_batch_release(&b);
+    if (rc)
+        return rc;
+    struct run_value v[8];
+    size_t n = loss->eval(loss->arg, stat, (double)steps, v);
+    l->last_eval = v[0].value;
+    l->eval_step = l->step;
+    return loop_note(l, v, n, e);
+}
+
+static int loop_steps(const struct loop *l, struct data *train, int64_t *steps, struct err *e)
+{
+    uint64_t each;
+    *steps = l->o->max_steps;
+    if (*steps > 0)
+        return 0;
+    int rc = data_steps(train, 1, &each, e);
+    *steps = (int64_t)ceil(l->o->epochs * (double)each);
+    return rc;
+}
+
+int loop_supervised(struct loop *l, struct data *train, struct data *test,
+                    const struct loop_loss *loss, struct err *e)
+{
+    struct data_batch b;
+    struct train_result r;
+    int64_t steps;
+    data_batch_init(&b);
+    int rc = loop_steps(l, train, &steps, e);
+    if (!rc && l->o->dry_run) {
+        rc = loop_plan(l, train, steps, e);
+        goto out;
+    }
+    rc = rc ? rc : loop_begin(l, steps, e);
+    while (!rc && l->step < l->steps) {
+        double lr = loop_lr(l);
+        rc = data_batch(train, (uint64_t)l->step, &b, e);
+        if (rc)
+            break;
+        if (loss->aim)
+            loss->aim(loss->arg, &b);
+        rc = trainer_step(l->trainer, &b, &loss->loss, lr, &r, e);
+        if (rc) {
+            err_ctx(e, "step %lld", (long long)l->step + 1);
+            break;
+        }
+        loss->add(loss->arg, l, &r);
+        loop_set(l, "epoch", b.progress);
+        int64_t next = l->step + 1;
+        if (test && (next == l->steps || (l->o->eval_steps && next % l->o->eval_steps == 0))) {
+            l->step = next; /* the line of an evaluation is of the step that it follows */
+            rc = loop_eval(l, test, loss, e);
+            l->step = next - 1;
+        }
+        rc = rc ? rc : loop_stepped(l, lr, &r, e);
+    }
+    rc = rc ? rc : loop_finish(l, e);
+out:
+    data_batch_release(&b);
+    return rc;
+}

@@ -1,0 +1,16 @@
+/* What loop.c and loop_save.c share. */
+#ifndef PONDER_TRAIN_LOOP_IMPL_H
+#define PONDER_TRAIN_LOOP_IMPL_H
+
+#include "engine/parts.h"
+#include "train/loop.h"
+
+/* The sums of a key; made when it is new. The key is a constant or lives as long as the loop. */
+struct loop_value *loop_value(struct loop *l, const char *key);
+
+/* The run's folder, and what its newest checkpoint says. */
+int loop_folder(struct loop *l, struct err *e);
+/* A dry run: the plan goes to the environment. */
+int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e);
+
+#endif

@@ -1,0 +1,382 @@
+/*
+ * Checkpoints of a run and its result. See loop.h and train/checkpoint.h.
+ *
+ * A checkpoint has three slabs (params.h): the values, and the optimizer's two moments, which ranks
+ * have in parts; and as JSON the counters, the tokens seen and the sums of the log's next line.
+ * Nothing else is needed: data, schedule and random numbers are functions of the step.
+ */
+#include "base/num.h"
+#include "convert/convert.h"
+#include "train/loop_impl.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the configuration ----------------------------------------------------------------------- */
+
+/* Options that change no bit of the result. */
+static const char *const loop_free[] = {"version",
+                                        "options.threads",
+                                        "options.isa",
+                                        "options.output-dir",
+                                        "options.overwrite-output-dir",
+                                        "options.resume-from-checkpoint",
+                                        "options.save-steps",
+                                        "options.save-total-limit",
+                                        "options.pass-tokens",
+                                        "options.gradient-checkpointing",
+                                        "options.save-type",
+                                        "options.dry-run",
+                                        NULL};
+
+static int loop_config(const struct loop *l, json_t **out, struct err *e)
+{
+    const struct opt_spec *spec = &l->stage->spec;
+    struct buf text;
+    json_t *options = json_object(), *model = NULL;
+    buf_init(&text, 1 << 20);
+    int rc = 0;
+    for (size_t g = 0; !rc && g < spec->n; g++)
+        for (size_t i = 0; !rc && i < spec->groups[g].n; i++) {
+            const struct opt *o = &spec->groups[g].rows[i];
+            buf_clear(&text);
+            rc = opt_show(o, l->o, spec->groups[g].base, &text, e);
+            if (!rc && text.len)
+                json_object_set_new(options, o->name, json_stringn(text.data, text.len));
+        }
+    const struct engine_info *info = engine_info(l->engine);
+    model = json_pack("{s:s,s:s,s:I}", "name", info->name, "architecture", info->arch, "parameters",
+                      (json_int_t)info->params);
+    *out = rc ? NULL
+              : json_pack("{s:s,s:s,s:O,s:O}", "ponder", PONDER_VERSION, "stage", l->stage->name,
+                          "model", model, "options", options);
+    if (!rc && !*out)
+        rc = err_nomem(e, 1024, "the configuration");
+    json_decref(options);
+    json_decref(model);
+    buf_release(&text);
+    return rc;
+}
+
+/* ---- saving ---------------------------------------------------------------------------------- */
+
+static json_t *loop_state(const struct loop *l)
+{
+    json_t *sums = json_object();
+    for (size_t i = 0; i < l->n_values; i++)
+        json_object_set_new(sums, l->value[i].key,
+                            json_pack("[f,f]", l->value[i].sum, l->value[i].count));
+    const struct optim *o = trainer_optim(l->trainer);
+    json_t *s =
+        json_pack("{s:I,s:I,s:I,s:f,s:o}", "step", (json_int_t)l->step, "of", (json_int_t)l->steps,
+                  "optimizer_steps", (json_int_t)o->steps, "tokens", l->tokens, "sums", sums);
+    if (s && l->extra)
+        json_object_set(s, "stage", l->extra);
+    return s;
+}
+
+static int loop_write(struct loop *l, const float *values, struct err *e)
+{
+    const struct optim *o = trainer_optim(l->trainer);
+    uint64_t n = o->params->total;
+    struct checkpoint_tensor t[] = {
+        {.name = "values", .dtype = "F32", .dims = 1, .shape = {n}, .data = values},
+        {.name = "m", .dtype = "F32", .dims = 1, .shape = {n}, .data = o->m},
+        {.name = "v", .dtype = "F32", .dims = 1, .shape = {n}, .data = o->v},
+    };
+    struct checkpoint_part part[2] = {{"train", t, NUM_COUNT(t)}};
+    json_t *state = loop_state(l);
+    struct checkpoint c = {.step = l->step,
+                           .state = state,
+                           .metric = l->eval_step == l->step ? l->last_eval : NAN,
+                           .parts = part,
+                           .n_parts = 1};
+    struct checkpoint_keep keep = {.last = (size_t)l->o->save_limit, .best = l->o->save_best};
+    int rc = state ? 0 : err_nomem(e, 4096, "a checkpoint's state");
+    rc = rc ? rc : run_sync(l->run, e);
+    rc = rc ? rc : checkpoint_save(l->o->output, &c, &keep, e);
+    json_decref(state);
+    return rc;
+}
+
+int loop_save(struct loop *l, struct err *e)
+{
+    struct optim *o = trainer_optim(l->trainer);
+    size_t n = o->params->total;
+    int rc = comm_gather(l->env->comm, o->m, n, PARAMS_UNIT, e);
+    rc = rc ? rc : comm_gather(l->env->comm, o->v, n, PARAMS_UNIT, e);
+    if (rc || !l->run)
+        return rc;
+    float *values = params_slab(o->params, e);
+    if (!values)
+        return ERR_NOMEM;
+    params_get(o->params, values, 0, n);
+    rc = loop_write(l, values, e);
+    params_slab_free(o->params, values);
+    return rc;
+}
+
+/* ---- going on -------------------------------------------------------------------------------- */
+
+static int slab_read(struct checkpoint_in *c, const char *name, float *to, size_t n, struct err *e)
+{
+    struct checkpoint_tensor t = {.name = name, .dtype = "F32", .dims = 1, .shape = {n}};
+    const void *data;
+    size_t bytes;
+    int rc = checkpoint_data(c, "train", &t, &data, &bytes, e);
+    if (!rc)
+        memcpy(to, data, bytes);
+    return rc;
+}
+
+static int state_number(const json_t *s, const char *key, double *out, struct err *e)
+{
+    const json_t *v = json_object_get(s, key);
+    *out = json_number_value(v);
+    return json_is_number(v) ? 0
+                             : err_set(e, ERR_FORMAT, "the checkpoint's state has no \"%s\"", key);
+}
+
+static int loop_read(struct loop *l, struct checkpoint_in *c, float *values, struct err *e)
+{
+    struct optim *o = trainer_optim(l->trainer);
+    const json_t *s = checkpoint_state(c);
+    double steps = 0;
+    int rc = state_number(s, "optimizer_steps", &steps, e);
+    rc = rc ? rc : state_number(s, "tokens", &l->tokens, e);
+    rc = rc ? rc : slab_read(c, "values", values, o->params->total, e);
+    rc = rc ? rc : slab_read(c, "m", o->m, o->params->total, e);
+    rc = rc ? rc : slab_read(c, "v", o->v, o->params->total, e);
+    if (rc)
+        return rc;
+    o->steps = (uint64_t)steps;
+    l->step = checkpoint_step(c);
+    l->extra = json_incref(json_object_get(s, "stage"));
+    const char *key;
+    json_t *v, *sums = json_object_get(s, "sums");
+    json_object_foreach(sums, key, v)
+    {
+        if (l->n_values == LOOP_VALUES)
+            break;
+        struct loop_value *x = &l->value[l->n_values];
+        *x = (struct loop_value){.sum = json_number_value(json_array_get(v, 0)),
+                                 .count = json_number_value(json_array_get(v, 1))};
+        /* Keys of the log are constants of the stage; this one lives with the state. */
+        x->key = key;
+        l->n_values++;
+    }
+    json_decref(l->resumed);
+    l->resumed = json_incref(sums);
+    return 0;
+}
+
+/* Rank 0's, for all. */
+static int loop_share(struct loop *l, float *values, struct err *e)
+{
+    struct optim *o = trainer_optim(l->trainer);
+    struct comm *c = l->env->comm;
+    size_t bytes = o->params->total * sizeof(float);
+    int rc = comm_tell(c, &l->step, sizeof l->step, e);
+    rc = rc ? rc : comm_tell(c, &o->steps, sizeof o->steps, e);
+    rc = rc ? rc : comm_tell(c, &l->tokens, sizeof l->tokens, e);
+    if (rc || !l->step)
+        return rc;
+    rc = comm_tell(c, values, bytes, e);
+    rc = rc ? rc : comm_tell(c, o->m, bytes, e);
+    rc = rc ? rc : comm_tell(c, o->v, bytes, e);
+    if (!rc)
+        params_set(trainer_params(l->trainer), values, 0, o->params->total);
+    return rc;
+}
+
+/* The newest checkpoint of the run, or the one asked for. */
+static int loop_resume(struct loop *l, float *values, struct err *e)
+{
+    struct checkpoint_in *c = NULL;
+    struct buf skipped;
+    int64_t want = -1;
+    buf_init(&skipped, 1 << 16);
+    if (l->o->resume) {
+        char *end;
+        want = strtoll(l->o->resume, &end, 10);
+        if (end == l->o->resume || *end || want < 1)
+            return err_set(e, ERR_USAGE, "--resume-from-checkpoint %s: give the number of a step",
+                           l->o->resume);
+    }
+    int rc = checkpoint_open(&c, l->o->output, want, &skipped, e);
+    if (skipped.len && l->env->log)
+        log_line(l->env->log, LOG_WARN, "%.*s", (int)skipped.len, skipped.data);
+    if (rc == ERR_NOTFOUND && want < 0)
+        rc = 0;
+    else if (!rc)
+        rc = loop_read(l, c, values, e);
+    checkpoint_free(c);
+    buf_release(&skipped);
+    return rc ? rc : run_rewind(l->run, l->step ? l->step : -1, NULL, e);
+}
+
+int loop_folder(struct loop *l, struct err *e)
+{
+    float *values = params_slab(trainer_params(l->trainer), e);
+    if (!values)
+        return ERR_NOMEM;
+    int rc = 0;
+    if (comm_rank(l->env->comm) == 0) {
+        json_t *config = NULL, *was = NULL;
+        rc = loop_config(l, &config, e);
+        if (!rc)
+            rc = run_open(&l->run, l->o->output, l->o->overwrite ? RUN_OVERWRITE : RUN_RESUME,
+                          config, e);
+        if (!rc && run_resumed(l->run)) {
+            rc = run_config(&was, l->o->output, e);
+            rc = rc ? rc : run_config_same(was, config, loop_free, e);
+            rc = rc ? rc : loop_resume(l, values, e);
+        }
+        json_decref(was);
+        json_decref(config);
+    }
+    if (!rc)
+        rc = loop_share(l, values, e);
+    params_slab_free(trainer_params(l->trainer), values);
+    return rc;
+}
+
+/* ---- the result ------------------------------------------------------------------------------ */
+
+/* Values of one tensor of the folder, row by row. */
+struct export
+{
+    struct convert_plan *plan;
+    const struct params *params;
+    float **rows; /* (tensors of the plan), owned */
+    size_t n;
+    struct err *e;
+};
+
+static int export_one(struct export *x, const struct param *p)
+{
+    size_t i = convert_plan_find(x->plan, p->info.name);
+    if (i == SIZE_MAX) /* what shares its values with another may have no tensor of its own */
+        return p->same ? 0
+                       : err_set(x->e, ERR_FORMAT, "the folder has no tensor \"%s\"", p->info.name);
+    size_t n = (p->info.rows ? p->info.rows : 1) * p->info.cols;
+    if (!x->rows[i]) {
+        x->rows[i] = calloc(n, sizeof(float));
+        if (!x->rows[i])
+            return err_nomem(x->e, n * sizeof(float), "the result");
+        int rc = convert_plan_replace(x->plan, i, x->rows[i], n, x->e);
+        if (rc)
+            return rc;
+    }
+    model_param_to_rows(&p->info, p->own.value, x->rows[i]);
+    return 0;
+}
+
+static int loop_export(struct loop *l, struct err *e)
+{
+    struct convert_options o = {
+        .format = CONVERT_HF, .force = true, .mix = mix_find(l->o->save_type)};
+    struct engine_parts parts;
+    struct export x = {.params = trainer_params(l->trainer), .e = e};
+    char path[RUN_PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/model", l->o->output) >= (int)sizeof path)
+        return err_set(e, ERR_LIMIT, "%.100s: the path is too long", l->o->output);
+    engine_parts(l->engine, &parts);
+    int rc = convert_plan_new(&x.plan, engine_source(l->engine), &o, e);
+    if (rc)
+        return rc;
+    x.n = convert_plan_count(x.plan);
+    x.rows = calloc(x.n, sizeof *x.rows);
+    if (!x.rows)
+        rc = err_nomem(e, x.n * sizeof *x.rows, "the result");
+    for (size_t i = 0; !rc && i < x.params->n; i++)
+        rc = export_one(&x, &x.params->p[i]);
+    if (!rc)
+        rc = convert_write(x.plan, path, parts.team, NULL, NULL, e);
+    for (size_t i = 0; x.rows && i < x.n; i++)
+        free(x.rows[i]);
+    free(x.rows);
+    convert_plan_free(x.plan);
+    return rc;
+}
+
+/* The values of the best checkpoint instead of the last ones. */
+static int loop_best(struct loop *l, struct err *e)
+{
+    int64_t step;
+    struct checkpoint_in *c = NULL;
+    struct params *p = trainer_params(l->trainer);
+    int rc = checkpoint_best(l->o->output, false, &step, e);
+    if (rc)
+        return rc == ERR_NOTFOUND ? 0 : rc;
+    float *values = params_slab(p, e);
+    if (!values)
+        return ERR_NOMEM;
+    rc = checkpoint_open(&c, l->o->output, step, NULL, e);
+    rc = rc ? rc : slab_read(c, "values", values, p->total, e);
+    if (!rc)
+        params_set(p, values, 0, p->total);
+    checkpoint_free(c);
+    params_slab_free(p, values);
+    return rc;
+}
+
+int loop_finish(struct loop *l, struct err *e)
+{
+    int rc = loop_save(l, e);
+    if (rc || !l->run)
+        return rc;
+    if (l->o->save_best)
+        rc = loop_best(l, e);
+    rc = rc ? rc : loop_export(l, e);
+    return rc ? err_ctx(e, "%s/model", l->o->output) : 0;
+}
+
+/* ---- a dry run ------------------------------------------------------------------------------- */
+
+static void __attribute__((format(printf, 3, 4)))
+plan_line(const struct loop *l, const char *key, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (l->env->plan)
+        l->env->plan(l->env->arg, key, text);
+}
+
+int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e)
+{
+    (void)e;
+    const struct train_options *o = l->o;
+    const struct engine_info *info = engine_info(l->engine);
+    const struct params *p = trainer_params(l->trainer);
+    struct data_stats s;
+    data_stats(train, &s);
+    plan_line(l, "model", "%s, %s, %.2f million weights", info->name, info->arch,
+              (double)info->params / 1e6);
+    plan_line(l, "trained", "%.2f million numbers in %zu tensors", (double)p->count / 1e6, p->n);
+    plan_line(l, "records", "%llu used of %llu (%llu too long, %llu empty, %llu cut)",
+              (unsigned long long)s.used, (unsigned long long)s.records,
+              (unsigned long long)s.too_long, (unsigned long long)s.empty,
+              (unsigned long long)s.truncated);
+    plan_line(l, "tokens", "%llu, %llu of them learned; longest %zu, mean %zu",
+              (unsigned long long)s.tokens, (unsigned long long)s.targets, s.longest, s.mean);
+    double batch = (double)(o->batch * o->accumulation);
+    double a_step = s.sequences ? (double)s.tokens / (double)s.sequences * batch : 0;
+    if (o->packing && strcmp(o->packing, "none") != 0)
+        a_step = batch * (double)o->max_length;
+    plan_line(l, "steps", "%lld of %.0f items, about %.0f tokens each", (long long)steps, batch,
+              a_step);
+    plan_line(l, "memory",
+              "%.2f GB: weights %.2f, gradients and moments %.2f, a pass grows to what "
+              "%lld tokens take",
+              (double)(info->weight_bytes + trainer_bytes(l->trainer)) / 1e9,
+              (double)info->weight_bytes / 1e9, (double)trainer_bytes(l->trainer) / 1e9,
+              (long long)o->pass_tokens);
+    return 0;
+}
