@@ -90,7 +90,8 @@ static int compile(struct grammar **g, int kind, struct err *e)
     if (kind == 2)
         return grammar_new_regex(g, regex, strlen(regex), e);
     const struct grammar_tool tool = {"lookup", NULL};
-    const struct grammar_tools tools = {GRAMMAR_CALL_HERMES, &tool, 1, false, true};
+    const struct grammar_tools tools = {
+        .form = GRAMMAR_CALL_HERMES, .tool = &tool, .n = 1, .parallel = true};
     return grammar_new_tools(g, &tools, e);
 }
 

@@ -19,6 +19,7 @@
 
 #include "base/hash.h"
 #include "base/num.h"
+#include "engine/ban.h"
 #include "engine/repeat.h"
 #include "text/grammar.h"
 
@@ -43,6 +44,8 @@ struct answer {
     bool cut;                       /* the thought is being closed, or was */
     struct grammar_state *grammar;  /* or NULL */
     struct ids ends;                /* with min_tokens: what may not come before */
+    struct ban *ban;                /* or NULL */
+    int32_t *forbidden;             /* with `ban`: room for all that may not come next */
     size_t tokens, thought, inside; /* thought: with its tags; inside: without the opening one */
     /* The first calls of the answer, and how often each came. */
     struct {
@@ -139,6 +142,47 @@ static int answer_ends(struct answer *a, struct err *e)
     return rc;
 }
 
+static int answer_bans(struct answer *a, const struct answer_params *p, struct err *e)
+{
+    int rc = ban_new(&a->ban, a->tok, a->n_vocab, p->ban, p->n_ban, e);
+    if (rc)
+        return rc;
+    size_t most = a->ends.n + ban_most(a->ban);
+    a->forbidden = malloc((most + 1) * sizeof *a->forbidden);
+    if (!a->forbidden)
+        return err_nomem(e, most * sizeof *a->forbidden, "forbidden words");
+    if (a->ends.n)
+        memcpy(a->forbidden, a->ends.v, a->ends.n * sizeof *a->forbidden);
+    return 0;
+}
+
+/* Is there a token in the mask that is none of ids[0..n)? */
+static bool answer_has_other(const struct answer *a, const uint32_t *bits, const int32_t *ids,
+                             size_t n)
+{
+    for (size_t id = 0; id < a->n_vocab; id++) {
+        size_t k = 0;
+        if (!(bits[id / 32] >> (id % 32) & 1))
+            continue;
+        while (k < n && ids[k] != (int32_t)id)
+            k++;
+        if (k == n)
+            return true;
+    }
+    return false;
+}
+
+/* What may not come next. A word that has begun, and that the grammar lets end no other way, comes:
+   an answer without its form would be worse. */
+static void answer_forbid(struct answer *a, const uint32_t *bits)
+{
+    size_t ends = a->tokens < a->par.min_tokens ? a->ends.n : 0;
+    int32_t *words = a->forbidden + a->ends.n;
+    size_t n = ends + ban_list(a->ban, words);
+    bool all = bits && !answer_has_other(a, bits, words - ends, n);
+    sampler_forbid(a->sampler, words - ends, all ? ends : n);
+}
+
 static int answer_grammar(struct answer *a, struct grammar_vocab *v, struct err *e)
 {
     const struct answer_params *p = &a->par;
@@ -168,6 +212,7 @@ int answer_new(struct answer **out, const struct tokenizer *tok, struct grammar_
     ids_init(&a->ends, n_vocab + p->n_stop_id);
     a->par.stop = NULL;
     a->par.stop_id = NULL;
+    a->par.ban = NULL;
     int rc = answer_copy_stops(a, p, e);
     rc = rc ? rc : answer_copy_ids(a, p, e);
     rc = rc ? rc : sampler_new(&a->sampler, s, n_vocab, e);
@@ -177,6 +222,8 @@ int answer_new(struct answer **out, const struct tokenizer *tok, struct grammar_
         rc = answer_grammar(a, v, e);
     if (!rc && p->min_tokens)
         rc = answer_ends(a, e);
+    if (!rc && p->n_ban)
+        rc = answer_bans(a, p, e);
     if (rc)
         answer_free(a);
     else
@@ -195,6 +242,8 @@ void answer_free(struct answer *a)
     buf_release(&a->text);
     ids_release(&a->closing);
     ids_release(&a->ends);
+    ban_free(a->ban);
+    free(a->forbidden);
     free(a->repeat);
     grammar_state_free(a->grammar);
     free(a);
@@ -369,13 +418,15 @@ int answer_choose(struct answer *a, const float *logits, int32_t *id, struct err
         *id = a->closing.v[a->forced];
         return 0;
     }
+    const uint32_t *bits = NULL;
     if (a->grammar) {
-        const uint32_t *bits;
         int rc = grammar_state_mask(a->grammar, &bits, e);
         if (rc)
             return rc;
         sampler_mask(a->sampler, bits);
     }
+    if (a->ban)
+        answer_forbid(a, bits);
     return sampler_next(a->sampler, logits, id, e);
 }
 
@@ -399,6 +450,8 @@ static int answer_count(struct answer *a, int32_t id, bool was_thinking, struct 
     a->tokens++;
     if (a->par.min_tokens && a->tokens == a->par.min_tokens)
         sampler_forbid(a->sampler, NULL, 0);
+    if (a->ban)
+        ban_accept(a->ban, id);
     a->inside += was_thinking;
     if (a->repeat && was_thinking && !a->cut) {
         size_t n;

@@ -27,6 +27,8 @@ struct answer_params {
     bool stop_shown; /* the stop string too */
     const int32_t *stop_id;
     size_t n_stop_id;
+    const char *const *ban; /* words that may not come: engine/ban.h */
+    size_t n_ban;
     bool ignore_end;    /* end tokens do not end it */
     size_t max_tokens;  /* 0: no bound */
     size_t min_tokens;  /* no end before: end and stop tokens are masked, stop strings are text */

@@ -14,13 +14,14 @@
 #include "base/quota.h"
 #include "text/chat.h"
 #include "text/grammar.h"
+#include "text/grammar_cache.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENGINE_CTX_MAX = 32768, ENGINE_BATCH = 512 };
+enum { ENGINE_CTX_MAX = 32768, ENGINE_BATCH = 512, GRAMMARS = 64, GRAMMAR_BYTES = 128 << 20 };
 
 bool engine_kv_parse(enum quant_id *out, const char *name)
 {
@@ -295,6 +296,7 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
         rc = o->template_text
                  ? chat_new_text(&g->chat, g->tok, o->template_text, strlen(o->template_text), e)
                  : chat_new(&g->chat, g->src, g->tok, arch, e);
+        rc = rc ? rc : grammar_cache_new(&g->grammars, GRAMMARS, GRAMMAR_BYTES, e);
         if (rc)
             goto named;
     }
@@ -326,6 +328,7 @@ void engine_free(struct engine *g)
     kv_pool_free(g->kv);
     model_free(g->model);
     chat_free(g->chat);
+    grammar_cache_free(g->grammars);
     grammar_vocab_unref(g->grammar_vocab);
     tokenizer_free(g->tok);
     source_free(g->src);
@@ -363,6 +366,11 @@ const struct tokenizer *engine_tokenizer(const struct engine *g)
 const struct chat *engine_chat(const struct engine *g)
 {
     return g->chat;
+}
+
+struct grammar_cache *engine_grammars(struct engine *g)
+{
+    return g->grammars;
 }
 
 int engine_grammar_vocab(struct engine *g, struct grammar_vocab **out, struct err *e)

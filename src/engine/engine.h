@@ -27,6 +27,7 @@
 
 struct engine;
 struct grammar_vocab; /* text/grammar.h */
+struct grammar_cache; /* text/grammar_cache.h */
 struct session;
 
 /* Where the weights are kept. */
@@ -134,6 +135,8 @@ const struct tokenizer *engine_tokenizer(const struct engine *g);
 const struct chat *engine_chat(const struct engine *g); /* NULL without a tokenizer */
 /* The vocabulary for grammars, made at the first call (from any thread); the engine keeps it. */
 int engine_grammar_vocab(struct engine *g, struct grammar_vocab **out, struct err *e);
+/* Grammars that were compiled for this model; NULL without a tokenizer. */
+struct grammar_cache *engine_grammars(struct engine *g);
 
 /* Sampling that suits the model: from general.sampling.* or generation_config.json where the files
    have it, else 0.6 / 0.95 for the R1 family, else 0.8, top-k 40, top-p 0.9. Read by engine_open.

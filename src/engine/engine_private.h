@@ -27,6 +27,7 @@ struct engine {
     struct tokenizer *tok;
     struct chat *chat;
     _Atomic(struct grammar_vocab *) grammar_vocab; /* NULL: not made */
+    struct grammar_cache *grammars;
     struct model *model;
     struct kv_pool *kv;
     enum engine_act act;

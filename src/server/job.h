@@ -17,6 +17,7 @@
 #include "engine/sched.h"
 #include "server/http.h"
 #include "server/hub.h"
+#include "text/grammar.h"
 
 struct job;
 struct server; /* server.h: hub, http, metrics, options */
@@ -37,7 +38,6 @@ struct job_input {
 };
 
 enum job_think { JOB_THINK_DEFAULT, JOB_THINK_ON, JOB_THINK_OFF };
-enum job_format { JOB_FREE, JOB_JSON, JOB_SCHEMA, JOB_REGEX, JOB_CHOICE, JOB_GBNF };
 enum job_choice { JOB_TOOL_NONE, JOB_TOOL_AUTO, JOB_TOOL_REQUIRED, JOB_TOOL_NAMED };
 
 struct job_spec {
@@ -55,9 +55,7 @@ struct job_spec {
     const struct job_input *input; /* JOB_TEXT, JOB_IDS: several instead of `text` or `ids` */
     size_t n_input;
     enum job_think think;
-    enum job_format format;
-    json_t *schema;      /* JOB_SCHEMA; JOB_CHOICE: array of strings */
-    const char *grammar; /* JOB_REGEX, JOB_GBNF */
+    struct grammar_form format; /* of the answer, behind the thought */
     enum job_choice choice;
     const char *choice_name;
     bool parallel;     /* several calls may come */
@@ -76,6 +74,8 @@ struct job_spec {
     size_t n_stop;
     const int32_t *stop_id;
     size_t n_stop_id;
+    const char *const *ban; /* words that may not come (engine/ban.h) */
+    size_t n_ban;
     bool ignore_end, stop_shown, special, embed;
     bool count; /* nothing is computed: REQUEST_DONE tells how many tokens the prompt has */
     int logprobs, prompt_logprobs, priority;

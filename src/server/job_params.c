@@ -109,6 +109,8 @@ static int answer(struct job *j, struct err *e)
     a->stop = s->stop;
     a->n_stop = s->n_stop;
     a->stop_shown = s->stop_shown;
+    a->ban = s->ban;
+    a->n_ban = s->n_ban;
     a->ignore_end = s->ignore_end;
     a->max_tokens = s->max_tokens ? s->max_tokens : o->max_tokens;
     a->min_tokens = s->min_tokens;

@@ -114,10 +114,9 @@ static void read_format(struct fields *f, struct job_spec *spec)
     if (!v || (json_is_string(v) && !json_string_length(v)))
         return;
     if (json_is_object(v)) {
-        spec->format = JOB_SCHEMA;
-        spec->schema = v;
+        spec->format = (struct grammar_form){.kind = GRAMMAR_SCHEMA, .json = v};
     } else if (json_is_string(v) && !strcmp(json_string_value(v), "json")) {
-        spec->format = JOB_JSON;
+        spec->format.kind = GRAMMAR_JSON;
     } else {
         field_fail(f, "format", "must be \"json\" or a JSON schema");
     }

@@ -10,6 +10,7 @@
 #define PONDER_SERVER_OPENAI_H
 
 #include "base/buf.h"
+#include "engine/ban.h"
 #include "server/fields.h"
 #include "server/job.h"
 #include "server/reply.h"
@@ -42,9 +43,9 @@ struct openai_request {
     bool base64; /* embeddings */
     bool chat, stream, usage, continuous, echo_only, hide_thoughts, token_ids;
     char id[REPLY_ID], fingerprint[16];
-    json_t *messages, *vars, *choices_given; /* owned; spec points to them */
-    json_t *vectors;                         /* embeddings; owned */
-    const char *stops[OPENAI_STOPS];
+    json_t *messages, *vars, *format_given; /* owned; spec points to them */
+    json_t *vectors;                        /* embeddings; owned */
+    const char *stops[OPENAI_STOPS], *bans[BAN_WORDS_MAX];
     int32_t *stop_ids;         /* owned */
     struct sampler_bias *bias; /* owned */
     struct job_input *input;   /* owned */

@@ -104,10 +104,8 @@ static void read_lengths(struct fields *f, struct openai_request *r)
     bool skip = true;
     field_bool(f, "skip_special_tokens", &skip);
     s->special = !skip;
-    json_t *words = NULL;
-    field_array(f, "bad_words", &words, 256);
-    if (json_array_size(words))
-        field_fail(f, "bad_words", "is not supported: give logit_bias for single tokens");
+    field_strings(f, "bad_words", r->bans, &s->n_ban, BAN_WORDS_MAX, BAN_BYTES_MAX);
+    s->ban = r->bans;
 }
 
 static void read_logprobs(struct fields *f, struct openai_request *r)

@@ -67,7 +67,7 @@ void openai_free(struct openai_request *r)
     json_decref(r->messages);
     json_decref(r->vectors);
     json_decref(r->vars);
-    json_decref(r->choices_given);
+    json_decref(r->format_given);
     json_decref(r->body);
     free(r->stop_ids);
     free(r->bias);

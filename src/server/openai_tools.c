@@ -82,12 +82,25 @@ void openai_read_tools(struct fields *f, struct openai_request *r)
 /* ---- formats -------------------------------------------------------------------------------- */
 
 static void set_format(struct fields *f, struct openai_request *r, const char *key,
-                       enum job_format format)
+                       struct grammar_form format)
 {
-    if (r->spec.format != JOB_FREE)
+    if (r->spec.format.kind != GRAMMAR_FREE)
         field_fail(f, key, "is the second format that is asked for: only one can be had");
     else if (!f->code)
         r->spec.format = format;
+}
+
+/* What is a value, or (as vLLM takes it too) its text. */
+static json_t *value_or_text(struct openai_request *r, json_t *v)
+{
+    const char *s = json_string_value(v);
+    size_t n = json_string_length(v);
+    struct err ignored;
+    if (!s)
+        return v;
+    json_decref(r->format_given);
+    r->format_given = http_json_bounds(s, n, &ignored) ? NULL : json_loadb(s, n, 0, NULL);
+    return r->format_given;
 }
 
 static void set_schema(struct fields *f, struct openai_request *r, const char *key, json_t *schema)
@@ -96,23 +109,15 @@ static void set_schema(struct fields *f, struct openai_request *r, const char *k
         field_fail(f, key, "must be a JSON schema");
         return;
     }
-    set_format(f, r, key, JOB_SCHEMA);
-    r->spec.schema = schema;
+    set_format(f, r, key, (struct grammar_form){.kind = GRAMMAR_SCHEMA, .json = schema});
 }
 
-/* A schema, or (as vLLM takes it too) its text. */
-static void set_schema_or_text(struct fields *f, struct openai_request *r, const char *key,
-                               json_t *v)
+static void set_tags(struct fields *f, struct openai_request *r, const char *key, json_t *tag)
 {
-    if (json_is_string(v)) {
-        const char *s = json_string_value(v);
-        size_t n = json_string_length(v);
-        struct err ignored;
-        json_decref(r->choices_given);
-        r->choices_given = http_json_bounds(s, n, &ignored) ? NULL : json_loadb(s, n, 0, NULL);
-        v = r->choices_given;
-    }
-    set_schema(f, r, key, v);
+    if (json_is_object(tag))
+        set_format(f, r, key, (struct grammar_form){.kind = GRAMMAR_TAGS, .json = tag});
+    else
+        field_fail(f, key, "must be a structural tag: an object, or its text");
 }
 
 static void set_choices(struct fields *f, struct openai_request *r, const char *key, json_t *v)
@@ -126,8 +131,16 @@ static void set_choices(struct fields *f, struct openai_request *r, const char *
         if (!json_is_string(s))
             field_fail(f, key, "must be an array of strings");
     }
-    set_format(f, r, key, JOB_CHOICE);
-    r->spec.schema = v;
+    set_format(f, r, key, (struct grammar_form){.kind = GRAMMAR_CHOICE, .json = v});
+}
+
+static void set_text(struct fields *f, struct openai_request *r, const char *key,
+                     enum grammar_kind kind)
+{
+    struct grammar_form form = {.kind = kind};
+    field_string(f, key, &form.text, &form.n, GRAMMAR_MAX);
+    if (field(f, key))
+        set_format(f, r, key, form);
 }
 
 /* vLLM's members: directly with the prefix "guided_", or inside "structured_outputs". */
@@ -136,27 +149,21 @@ static void read_guided(struct fields *f, struct openai_request *r, const char *
 {
     json_t *schema = field(f, keys[0]), *choices = field(f, keys[2]);
     if (schema)
-        set_schema_or_text(f, r, keys[0], schema);
-    if (field(f, keys[1])) {
-        set_format(f, r, keys[1], JOB_REGEX);
-        field_string(f, keys[1], &r->spec.grammar, NULL, GRAMMAR_MAX);
-    }
+        set_schema(f, r, keys[0], value_or_text(r, schema));
+    set_text(f, r, keys[1], GRAMMAR_REGEX);
     if (choices)
         set_choices(f, r, keys[2], choices);
-    if (field(f, keys[3])) {
-        set_format(f, r, keys[3], JOB_GBNF);
-        field_string(f, keys[3], &r->spec.grammar, NULL, GRAMMAR_MAX);
-    }
+    set_text(f, r, keys[3], GRAMMAR_GBNF);
     bool any = false;
     if (object)
         field_bool(f, object, &any);
     if (any)
-        set_format(f, r, object, JOB_JSON);
+        set_format(f, r, object, (struct grammar_form){.kind = GRAMMAR_JSON});
 }
 
 static void read_response_format(struct fields *f, struct openai_request *r)
 {
-    static const char *const types[] = {"text", "json_object", "json_schema"};
+    static const char *const types[] = {"text", "json_object", "json_schema", "structural_tag"};
     json_t *o = NULL;
     int type = -1;
     field_object(f, "response_format", &o);
@@ -164,16 +171,20 @@ static void read_response_format(struct fields *f, struct openai_request *r)
         return;
     struct fields g = fields_of(o, "response_format.", f->e);
     field_word(&g, "type", &type, types, NUM_COUNT(types));
-    json_t *given = field(&g, "json_schema"), *schema = json_object_get(given, "schema");
+    json_t *given = field(&g, "json_schema"), *tag = field(&g, "structural_tag"),
+           *schema = json_object_get(given, "schema");
     if (type < 0)
         field_fail(&g, "type", "is missing");
     else if (type == 1)
-        set_format(&g, r, "type", JOB_JSON);
+        set_format(&g, r, "type", (struct grammar_form){.kind = GRAMMAR_JSON});
     else if (type == 2 && !given)
         field_fail(&g, "json_schema", "is missing");
     else if (type == 2) /* a wrapper with name and schema, or the schema itself (Dify) */
-        set_schema_or_text(&g, r, "json_schema",
-                           json_is_object(schema) || json_is_boolean(schema) ? schema : given);
+        set_schema(&g, r, "json_schema",
+                   json_is_object(schema) || json_is_boolean(schema) ? schema
+                                                                     : value_or_text(r, given));
+    else if (type == 3) /* in the object itself (vLLM), or in a member of it, as text too */
+        set_tags(&g, r, "structural_tag", tag ? value_or_text(r, tag) : o);
     if (g.code) {
         f->code = g.code;
         f->param = "response_format";
@@ -194,7 +205,7 @@ void openai_read_format(struct fields *f, struct openai_request *r)
     struct fields g = fields_of(o, "structured_outputs.", f->e);
     read_guided(&g, r, inside, "json_object");
     if (field(&g, "structural_tag"))
-        field_fail(&g, "structural_tag", "is not supported");
+        set_tags(&g, r, "structural_tag", value_or_text(r, field(&g, "structural_tag")));
     if (g.code) {
         f->code = g.code;
         f->param = "structured_outputs";

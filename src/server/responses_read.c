@@ -167,7 +167,7 @@ static void read_tools(struct fields *f, struct responses_request *r)
 static void read_format(struct fields *f, struct responses_request *r)
 {
     static const char *const types[] = {"text", "json_object", "json_schema"};
-    static const enum job_format formats[] = {JOB_FREE, JOB_JSON, JOB_SCHEMA};
+    static const enum grammar_kind kinds[] = {GRAMMAR_FREE, GRAMMAR_JSON, GRAMMAR_SCHEMA};
     json_t *text = NULL, *format = NULL, *schema = NULL;
     int type = 0;
     field_object(f, "text", &text);
@@ -186,8 +186,7 @@ static void read_format(struct fields *f, struct responses_request *r)
         f->code = g.code ? g.code : k.code;
         f->param = "text";
     }
-    r->spec.format = formats[type];
-    r->spec.schema = schema;
+    r->spec.format = (struct grammar_form){.kind = kinds[type], .json = schema};
 }
 
 static void read_reasoning(struct fields *f, struct responses_request *r)

@@ -29,10 +29,28 @@ int grammar_new_json(struct grammar **out, struct err *e);
 int grammar_new_schema(struct grammar **out, const json_t *schema, struct err *e);
 /* The whole text matches the expression (ECMAScript's syntax without lookaround and references). */
 int grammar_new_regex(struct grammar **out, const char *s, size_t n, struct err *e);
-/* One of the texts. */
-int grammar_new_choice(struct grammar **out, const char *const *choice, size_t n, struct err *e);
 /* A grammar in llama.cpp's notation; its rule "root" is the whole text. */
 int grammar_new_gbnf(struct grammar **out, const char *s, size_t n, struct err *e);
+
+/* The same, and more, by what they are made of. */
+enum grammar_kind {
+    GRAMMAR_FREE,   /* any text */
+    GRAMMAR_JSON,   /* JSON mode */
+    GRAMMAR_SCHEMA, /* json: the schema */
+    GRAMMAR_REGEX,  /* text */
+    GRAMMAR_CHOICE, /* json: an array of strings, one of which is the text */
+    GRAMMAR_GBNF,   /* text */
+    GRAMMAR_TAGS,   /* json: a structural tag (grammar_tags.c) */
+};
+
+struct grammar_form {
+    enum grammar_kind kind;
+    const char *text;
+    size_t n;
+    const json_t *json;
+};
+
+int grammar_new(struct grammar **out, const struct grammar_form *f, struct err *e);
 
 /* The forms in which models write calls; text/parse.h reads all of them. */
 enum grammar_call_form {
@@ -52,6 +70,8 @@ struct grammar_tools {
     const struct grammar_tool *tool; /* those that may be called */
     size_t n;
     bool required; /* else "auto": any text, in which the opening of a call arms the grammar */
+    const struct grammar_form
+        *answer;   /* "auto": the form of an answer that is no call; NULL: any */
     bool parallel; /* several calls may follow one another */
 };
 
@@ -99,8 +119,5 @@ int grammar_state_mask(struct grammar_state *s, const uint32_t **bits, struct er
 int grammar_state_accept(struct grammar_state *s, int32_t id, struct err *e);
 
 bool grammar_state_complete(struct grammar_state *s); /* only the end may follow */
-
-/* The bytes that must come next, as far as there is no choice; at most `max`. */
-size_t grammar_state_forced(struct grammar_state *s, char *out, size_t max);
 
 #endif

@@ -22,6 +22,7 @@ enum kind {
     X_EMPTY,
     X_NEVER,
     X_BYTES,
+    X_MARK,
     X_CLASS,
     X_OTHER,
     X_SEQ,
@@ -34,6 +35,8 @@ enum kind {
     X_MEMBERS
 };
 
+enum { UNTIL_BYTES_MAX = 4096 }; /* of all words of one */
+
 struct gmembers {
     struct gmember *m;
     size_t n;
@@ -45,14 +48,14 @@ struct gx {
     uint32_t a, b; /* REP: min, max; CALL: rule; UNTIL: may end */
     size_t n;
     union {
-        const char *s;    /* BYTES, CONTROL, UNTIL, OTHER: n bytes */
+        const char *s;    /* BYTES, MARK, CONTROL, OTHER: n bytes */
         struct gx **list; /* SEQ, ALT */
         struct gset *set; /* CLASS */
         struct gword *w;  /* WORDS, in order, no two the same */
         struct gx *x;     /* REP */
         struct gmembers *members;
+        struct gstop *stop; /* UNTIL */
     };
-    struct gx *then; /* UNTIL; NULL: nothing */
 };
 
 /* ---- the build ------------------------------------------------------------------------------ */
@@ -192,6 +195,11 @@ struct gx *gx_text(struct gbuild *b, const char *s)
     return gx_bytes(b, s, strlen(s));
 }
 
+struct gx *gx_mark(struct gbuild *b, const char *s, size_t n)
+{
+    return make_bytes(b, X_MARK, s, n);
+}
+
 struct gx *gx_control(struct gbuild *b, const char *s)
 {
     return make_bytes(b, X_CONTROL, s, strlen(s));
@@ -302,14 +310,34 @@ struct gx *gx_words(struct gbuild *b, struct gword *w, size_t n)
     return x;
 }
 
+struct gx *gx_until_any(struct gbuild *b, const struct gstop *stop, size_t n, bool may_end)
+{
+    struct gx *x = make(b, X_UNTIL);
+    struct gstop *copy = x ? gbuild_alloc(b, n + 1, sizeof *copy) : NULL;
+    size_t total = 0;
+    for (size_t i = 0; i < n && copy; i++) {
+        char *s = gbuild_alloc(b, stop[i].n + 1, 1);
+        if (!s)
+            return NULL;
+        memcpy(s, stop[i].s, stop[i].n);
+        copy[i] = (struct gstop){s, stop[i].n, stop[i].then};
+        total += stop[i].n;
+    }
+    if (total > UNTIL_BYTES_MAX)
+        return gbuild_fail(b, ERR_LIMIT, "what free text may not hold has more than %d bytes",
+                           UNTIL_BYTES_MAX);
+    if (!copy)
+        return NULL;
+    x->stop = copy;
+    x->n = n;
+    x->a = may_end;
+    return x;
+}
+
 struct gx *gx_until(struct gbuild *b, const char *s, struct gx *then, bool may_end)
 {
-    struct gx *x = make_bytes(b, X_UNTIL, s, strlen(s));
-    if (!x)
-        return NULL;
-    x->a = may_end;
-    x->then = then;
-    return x;
+    struct gstop stop = {s, strlen(s), then ? then : gx_empty(b)};
+    return gx_until_any(b, &stop, *s != 0, may_end);
 }
 
 struct gx *gx_members(struct gbuild *b, const struct gmember *m, size_t n, struct gx *more,
@@ -444,13 +472,20 @@ static uint32_t branch(struct gbuild *b, const uint32_t *to, size_t n)
 
 static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next);
 
-static uint32_t emit_bytes(struct gbuild *b, const char *s, size_t n, uint32_t next)
+static uint32_t emit_flagged(struct gbuild *b, const char *s, size_t n, uint32_t next,
+                             uint8_t flags)
 {
     for (size_t i = n; i > 0 && !b->code; i--) {
         struct gedge e = {(uint8_t)s[i - 1], (uint8_t)s[i - 1], next};
         next = gedges_add(b, &e, 1);
+        b->g->node[next].flags |= b->code ? 0 : flags;
     }
     return next;
+}
+
+static uint32_t emit_bytes(struct gbuild *b, const char *s, size_t n, uint32_t next)
+{
+    return emit_flagged(b, s, n, next, 0);
 }
 
 /* w[0..n) share their first `at` bytes, which were read. */
@@ -486,48 +521,96 @@ static uint32_t emit_words(struct gbuild *b, const struct gword *w, size_t n, si
     return emit_bytes(b, w[0].s + at, same - at, node);
 }
 
-/*
- * The automaton of Knuth, Morris and Pratt: state q has read text whose longest end that begins s
- * has q bytes.
- */
+/* The words of free text's stops as a trie, and where each of its states goes by each byte. */
+struct stops {
+    uint32_t (*to)[256]; /* 0: back to the start */
+    uint32_t *fail;      /* the state of the longest end that begins a word too */
+    uint32_t *word;      /* that ends there: 1 + its number; 0: none */
+    uint32_t *queue, n;
+};
+
+static bool stops_init(struct gbuild *b, const struct gx *x, struct stops *t)
+{
+    size_t most = 1;
+    for (size_t i = 0; i < x->n; i++)
+        most += x->stop[i].n;
+    t->to = gbuild_alloc(b, most, sizeof *t->to);
+    t->fail = gbuild_alloc(b, most, sizeof *t->fail);
+    t->word = gbuild_alloc(b, most, sizeof *t->word);
+    t->queue = gbuild_alloc(b, most, sizeof *t->queue);
+    t->n = 1;
+    if (b->code)
+        return false;
+    for (size_t i = 0; i < x->n; i++) {
+        uint32_t at = 0;
+        for (size_t k = 0; k < x->stop[i].n; k++) {
+            uint32_t *next = &t->to[at][(uint8_t)x->stop[i].s[k]];
+            at = *next ? *next : (*next = t->n++);
+        }
+        t->word[at] = t->word[at] ? t->word[at] : (uint32_t)i + 1;
+    }
+    return true;
+}
+
+/* From the shortest on: a state's missing steps are those of its end. */
+static void stops_link(const struct gx *x, struct stops *t)
+{
+    uint32_t first = 0, last = 0;
+    t->queue[last++] = 0;
+    while (first < last) {
+        uint32_t q = t->queue[first++], f = t->fail[q];
+        uint32_t own = t->word[q], end = t->word[f];
+        if (end && (!own || !x->stop[end - 1].then)) /* what is forbidden is so in any word */
+            t->word[q] = end;
+        for (unsigned c = 0; c < 256; c++) {
+            uint32_t r = t->to[q][c], other = q ? t->to[f][c] : 0;
+            if (r) {
+                t->fail[r] = other;
+                t->queue[last++] = r;
+            } else {
+                t->to[q][c] = other;
+            }
+        }
+    }
+}
+
+/* The automaton of Aho and Corasick: a state has read text whose longest end that begins a word is
+   the state's path in the trie. */
 static uint32_t emit_until(struct gbuild *b, const struct gx *x, uint32_t next)
 {
-    size_t n = x->n, states = n ? n : 1;
-    uint32_t found = n ? x->then ? emit(b, x->then, next) : next : 0;
-    uint32_t *at = gbuild_alloc(b, states, sizeof *at),
-             *read = gbuild_alloc(b, states, sizeof *read);
-    size_t *fail = gbuild_alloc(b, states + 1, sizeof *fail);
-    if (!at || !read || !fail)
+    struct stops t;
+    if (!stops_init(b, x, &t))
         return 0;
-    for (size_t q = 0; q < states; q++) {
+    stops_link(x, &t);
+    uint32_t *at = gbuild_alloc(b, t.n, sizeof *at), *read = gbuild_alloc(b, t.n, sizeof *read);
+    uint32_t *found = gbuild_alloc(b, x->n + 1, sizeof *found);
+    for (size_t i = 0; i < x->n && !b->code; i++)
+        found[i] = x->stop[i].then ? emit(b, x->stop[i].then, next) : 0;
+    for (uint32_t q = 0; q < t.n && !b->code; q++) {
         read[q] = gnode_add(b, GOP_SPLIT, 0, 0, 0); /* its edges come below */
         at[q] = x->a ? branch(b, (uint32_t[]){read[q], next}, 2) : read[q];
     }
-    for (size_t q = 0; q < states && !b->code; q++) {
+    for (uint32_t q = 0; q < t.n && !b->code; q++) {
         struct gedge e[256];
         size_t k = 0;
+        if (t.word[q])
+            continue; /* nothing stays here */
         for (unsigned c = 0; c < 256; c++) {
-            size_t p = q;
-            while (p && (uint8_t)x->s[p] != c)
-                p = fail[p];
-            p = n && (uint8_t)x->s[p] == c ? p + 1 : 0;
-            uint32_t to = n && p == n ? found : at[p];
-            if (k && e[k - 1].to == to)
+            uint32_t p = t.to[q][c], word = t.word[p];
+            if (word && !x->stop[word - 1].then)
+                continue;
+            uint32_t to = word ? found[word - 1] : at[p];
+            if (k && e[k - 1].to == to && e[k - 1].hi + 1u == c)
                 e[k - 1].hi = (uint8_t)c;
             else
                 e[k++] = (struct gedge){(uint8_t)c, (uint8_t)c, to};
         }
-        /* fail[q + 1] is where s[1..q + 1) leads */
-        size_t p = q ? fail[q] : 0;
-        while (q && p && x->s[p] != x->s[q])
-            p = fail[p];
-        fail[q + 1] = q && x->s[p] == x->s[q] ? p + 1 : 0;
         uint32_t place = 0;
         if (edges_put(b, e, k, &place))
             b->g->node[read[q]] =
                 (struct gnode){.op = GOP_EDGES, .flags = GF_FREE, .a = place, .b = (uint32_t)k};
     }
-    return at[0];
+    return b->code ? 0 : at[0];
 }
 
 static uint32_t emit_other(struct gbuild *b, const struct gx *x, uint32_t next)
@@ -649,6 +732,8 @@ static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next)
         return gedges_add(b, NULL, 0);
     case X_BYTES:
         return emit_bytes(b, x->s, x->n, next);
+    case X_MARK:
+        return emit_flagged(b, x->s, x->n, next, GF_FREE);
     case X_CLASS:
         return gclass_emit(b, x->set, next);
     case X_OTHER:

@@ -18,6 +18,7 @@ struct gbnf {
     struct gbuild *b;
     const char *s;
     size_t n, at;
+    size_t first; /* its first rule in the build */
     int depth;
 };
 
@@ -83,10 +84,10 @@ static struct gword name(struct gbnf *p)
    by the limit of rules. */
 static uint32_t rule_named(struct gbnf *p, struct gword w)
 {
-    for (size_t i = 0; i < p->b->n_rules; i++)
+    for (size_t i = p->first; i < p->b->n_rules; i++)
         if (strlen(p->b->rule[i].name) == w.n && !memcmp(p->b->rule[i].name, w.s, w.n))
             return (uint32_t)i;
-    if (p->b->n_rules >= 4096) {
+    if (p->b->n_rules - p->first >= 4096) {
         gbuild_fail(p->b, ERR_LIMIT, "the grammar has more than 4,096 rules");
         return 0;
     }
@@ -308,21 +309,16 @@ static struct gx *grammar(struct gbnf *p)
     space(p, true);
     while (more(p))
         rule(p);
-    for (size_t i = 0; i < p->b->n_rules && !p->b->code; i++)
+    for (size_t i = p->first; i < p->b->n_rules && !p->b->code; i++)
         if (!p->b->rule[i].x)
             gbuild_fail(p->b, ERR_FORMAT, "rule \"%.100s\" is not defined", p->b->rule[i].name);
     return gx_call(p->b, root);
 }
 
-int grammar_new_gbnf(struct grammar **out, const char *s, size_t n, struct err *e)
+struct gx *ggbnf(struct gbuild *b, const char *s, size_t n)
 {
-    struct gbuild b;
-    struct gbnf p = {.b = &b, .s = s, .n = n};
-    *out = NULL;
+    struct gbnf p = {.b = b, .s = s, .n = n, .first = b->n_rules};
     if (n > GRAMMAR_TEXT_MAX)
-        return err_set(e, ERR_LIMIT, "the grammar has more than %d MB", GRAMMAR_TEXT_MAX >> 20);
-    int code = gbuild_init(&b, e);
-    code = code ? code : gbuild_finish(&b, grammar(&p), out, e);
-    gbuild_release(&b);
-    return code;
+        return gbuild_fail(b, ERR_LIMIT, "the grammar has more than %d MB", GRAMMAR_TEXT_MAX >> 20);
+    return grammar(&p);
 }

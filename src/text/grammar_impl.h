@@ -145,11 +145,21 @@ struct gx *gx_rep(struct gbuild *b, struct gx *x, uint32_t min, uint32_t max);
 struct gx *gx_opt(struct gbuild *b, struct gx *x);
 struct gx *gx_call(struct gbuild *b, uint32_t rule);
 struct gx *gx_control(struct gbuild *b, const char *s);
+/* These bytes, which control tokens may spell too. */
+struct gx *gx_mark(struct gbuild *b, const char *s, size_t n);
 /* One of the words (byte strings), as a trie; words are put in order. */
 struct gx *gx_words(struct gbuild *b, struct gword *w, size_t n);
 /* Free text up to and with `s`, then `then`. may_end: or free text without s. s = "": only free
    text. */
 struct gx *gx_until(struct gbuild *b, const char *s, struct gx *then, bool may_end);
+/* Free text up to the first of several words, then what belongs to it; `then` NULL: the word may
+   not come. */
+struct gstop {
+    const char *s;
+    size_t n;
+    struct gx *then;
+};
+struct gx *gx_until_any(struct gbuild *b, const struct gstop *stop, size_t n, bool may_end);
 
 #define GX_SEQ(b, ...)                           \
     gx_seq(b, (struct gx *const[]){__VA_ARGS__}, \
@@ -200,6 +210,14 @@ struct gx *gjson_literal(struct gbuild *b, const json_t *v);
 struct gx *gregex(struct gbuild *b, const char *s, size_t n, struct gjson *json, bool whole);
 /* The schema's texts; with `object` only those that are objects. */
 struct gx *gschema(struct gjson *j, const json_t *schema, bool object);
+/* A grammar in GBNF: its rule "root". */
+struct gx *ggbnf(struct gbuild *b, const char *s, size_t n);
+/* One of an array's strings. */
+struct gx *gchoice(struct gbuild *b, const json_t *strings);
+/* A structural tag (grammar_tags.c). */
+struct gx *gtags(struct gjson *j, const json_t *tag);
+/* Any of these. */
+struct gx *gform(struct gjson *j, const struct grammar_form *f);
 /* Strings of a "format" (without the quotes); NULL without a fault when it is unknown. */
 struct gx *gformat(struct gjson *j, const char *name);
 /* Integers, or with `real` decimal numbers, from lo to hi (decimal texts, NULL: none). */

@@ -1,5 +1,5 @@
 /*
- * JSON (RFC 8259) as expressions, and the grammars made of it alone: JSON mode and choices.
+ * JSON (RFC 8259) as expressions.
  *
  * What is allowed is less than JSON, so that a model can neither leave what it knows nor run on:
  *   white space: none, one space, or a line break with up to 32 spaces or tabs, behind "{", "[",
@@ -225,39 +225,4 @@ struct gx *gjson_literal(struct gbuild *b, const json_t *v)
 {
     struct gword w = gjson_word(b, v);
     return gx_bytes(b, w.s, w.n);
-}
-
-/* ---- grammars ------------------------------------------------------------------------------- */
-
-int grammar_new_json(struct grammar **out, struct err *e)
-{
-    struct gbuild b;
-    *out = NULL;
-    int code = gbuild_init(&b, e);
-    struct gjson j = {.b = &b};
-    code = code ? code : gbuild_finish(&b, gjson_object(&j), out, e);
-    gbuild_release(&b);
-    return code;
-}
-
-int grammar_new_choice(struct grammar **out, const char *const *choice, size_t n, struct err *e)
-{
-    struct gbuild b;
-    *out = NULL;
-    if (!n)
-        return err_set(e, ERR_FORMAT, "there is no choice to choose from");
-    int code = gbuild_init(&b, e);
-    struct gword *w = code ? NULL : gbuild_alloc(&b, n, sizeof *w);
-    size_t total = 0;
-    for (size_t i = 0; i < n && w; i++) {
-        w[i] = (struct gword){choice[i], strlen(choice[i])};
-        total += w[i].n;
-        if (total > GRAMMAR_TEXT_MAX)
-            gbuild_fail(&b, ERR_LIMIT, "the choices have more than %d MB", GRAMMAR_TEXT_MAX >> 20);
-        if (!utf8_valid(w[i].s, w[i].n))
-            gbuild_fail(&b, ERR_FORMAT, "choice %zu is not valid UTF-8", i + 1);
-    }
-    code = code ? code : gbuild_finish(&b, w ? gx_words(&b, w, n) : NULL, out, e);
-    gbuild_release(&b);
-    return code;
 }

@@ -703,29 +703,6 @@ out:
     return code;
 }
 
-/* ---- choices
- * ---------------------------------------------------------------------------------------------------
- */
-
-int gmatch_choices(const struct gmatch *m, uint32_t config, uint8_t *byte)
-{
-    const struct gconfig *c = &m->t.config[config];
-    int found = 0;
-    if (c->flags)
-        return 256;
-    for (uint32_t i = 0; i < c->n; i++) {
-        const struct gnode *x = &m->g->node[m->t.item[c->first + i].node];
-        for (uint32_t k = 0; k < x->b; k++) {
-            const struct gedge *edge = &m->g->edge[x->a + k];
-            if (edge->lo != edge->hi || (found && *byte != edge->lo))
-                return 256;
-            found = 1;
-            *byte = edge->lo;
-        }
-    }
-    return found;
-}
-
 /* ---- life
  * ---------------------------------------------------------------------------------------------------------
  */

@@ -113,7 +113,4 @@ int gmatch_loops(struct gmatch *m, uint32_t config, unsigned bytes, uint64_t *ou
 bool gmatch_full(const struct gmatch *m);
 int gmatch_collect(struct gmatch *m, uint32_t *root, size_t n, struct err *e);
 
-/* How many bytes may come next; *byte is one of them. Control tokens and the end count as many. */
-int gmatch_choices(const struct gmatch *m, uint32_t config, uint8_t *byte);
-
 #endif

@@ -383,13 +383,3 @@ struct gx *gregex(struct gbuild *b, const char *s, size_t n, struct gjson *json,
     struct gx *x = alternatives(&r, true);
     return r.at < r.n ? fail(&r, "\")\" without \"(\"") : x;
 }
-
-int grammar_new_regex(struct grammar **out, const char *s, size_t n, struct err *e)
-{
-    struct gbuild b;
-    *out = NULL;
-    int code = gbuild_init(&b, e);
-    code = code ? code : gbuild_finish(&b, gregex(&b, s, n, NULL, true), out, e);
-    gbuild_release(&b);
-    return code;
-}

@@ -605,17 +605,3 @@ struct gx *gschema(struct gjson *j, const json_t *schema, bool object)
     buf_release(&s.path);
     return x;
 }
-
-int grammar_new_schema(struct grammar **out, const json_t *schema, struct err *e)
-{
-    struct gbuild b;
-    *out = NULL;
-    int code = gbuild_init(&b, e);
-    struct gjson j = {.b = &b};
-    if (!code)
-        code = gbuild_finish(&b, gschema(&j, schema, false), out, e);
-    if (code)
-        err_ctx(e, "the schema");
-    gbuild_release(&b);
-    return code;
-}

@@ -275,24 +275,6 @@ bool grammar_state_complete(struct grammar_state *s)
     return s->ended || only;
 }
 
-size_t grammar_state_forced(struct grammar_state *s, char *out, size_t max)
-{
-    struct gmatch *m = s->m;
-    size_t n = 0;
-    uint8_t byte = 0;
-    struct err lost;
-    if (s->ended)
-        return 0;
-    pthread_mutex_lock(&m->lock);
-    m->spent = 0;
-    uint32_t config = s->at.config;
-    while (n < max && !gmatch_full(m) && gmatch_choices(m, config, &byte) == 1 &&
-           !gmatch_step(m, config, byte, &config, &lost) && config)
-        out[n++] = (char)byte;
-    pthread_mutex_unlock(&m->lock);
-    return n;
-}
-
 /* ---- life
  * --------------------------------------------------------------------------------------------------
  */

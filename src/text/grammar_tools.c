@@ -11,6 +11,7 @@
  *
  * "auto" is free text in which the opening tag arms the grammar; behind the calls only the end may
  * follow. Llama's calls have no tag: an answer that begins with {"name" or the python tag is calls.
+ * Where answers have a form, an answer is either calls or that.
  */
 #include "base/num.h"
 #include "text/grammar_impl.h"
@@ -161,6 +162,8 @@ static struct gx *tools_root(struct tools *c)
     struct gbuild *b = c->b;
     if (c->t->required)
         return calls(c, false);
+    if (c->t->answer)
+        return GX_ALT(b, calls(c, false), gform(&c->j, c->t->answer));
     switch (c->t->form) {
     case GRAMMAR_CALL_LLAMA:
         return GX_ALT(b, calls(c, false), not_beginning(b, bare, NUM_COUNT(bare), 0));

@@ -787,6 +787,64 @@ static void end_tokens_wait_for_min_tokens(void **state)
     assert_answer(&b, masked, NUM_COUNT(masked));
 }
 
+/* Forbidden words, however tokens cut them; the next best token is 0. */
+static void forbidden_words_do_not_come(void **state)
+{
+    enum { CAT = THINK_END + 1, BLANK_CAT, CONCAT, AT, CA };
+    static const char *const ban[] = {" cat", "dog!"};
+    static const int32_t says[][6] = {{'a', ' ', 'c', 'a', 't', 's'},
+                                      {CAT, 's', CAT},
+                                      {'x', BLANK_CAT},
+                                      {CONCAT, 's'},
+                                      {'c', AT, 'e'},
+                                      {CA, 't'},
+                                      {'d', 'o', 'g'},
+                                      {'d', 'o', 'g', '!', 'x'},
+                                      {'c', 'c', AT},
+                                      {'c', 0, AT},
+                                      {'c', CONTROL, AT}};
+    static const int32_t want[][6] = {{'a', ' ', 'c', 'a', 0, 's'},
+                                      {0, 's', 0},
+                                      {'x', 0},
+                                      {CONCAT, 's'},
+                                      {'c', 0, 'e'},
+                                      {CA, 0},
+                                      {'d', 'o', 'g'},
+                                      {'d', 'o', 'g', 0, 'x'},
+                                      {'c', 'c', 0},
+                                      {'c', 0, AT},
+                                      {'c', CONTROL, AT}};
+    static const size_t n[] = {6, 3, 2, 2, 3, 2, 3, 5, 3, 3, 3};
+    for (int min = 0; min < 2; min++)
+        for (size_t i = 0; i < NUM_COUNT(n); i++) {
+            struct bench b;
+            bench_init(&b);
+            b.g.tok.text[CAT - SPECIAL] = "cat";
+            b.g.tok.text[BLANK_CAT - SPECIAL] = " cat";
+            b.g.tok.text[CONCAT - SPECIAL] = "concat";
+            b.g.tok.text[AT - SPECIAL] = "at";
+            b.g.tok.text[CA - SPECIAL] = "ca";
+            b.p.answer.ban = ban;
+            b.p.answer.n_ban = 2;
+            b.p.answer.min_tokens = min ? n[i] + 1 : 0; /* the end may not come either */
+            b.p.answer.max_tokens = min ? n[i] + 1 : 0;
+            bench_run(&b, says[i], n[i]);
+            assert_int_equal(b.rc, 0);
+            assert_int_equal(b.st.stop, min ? GENERATE_LENGTH : GENERATE_END);
+            int32_t ids[7] = {0};
+            memcpy(ids, want[i], n[i] * sizeof *ids);
+            assert_answer(&b, ids, n[i] + (size_t)min);
+        }
+    static const char *const bad[] = {"a", "  "};
+    struct bench b;
+    bench_init(&b);
+    b.p.answer.ban = bad;
+    b.p.answer.n_ban = 2;
+    bench_say(&b, "x");
+    assert_int_equal(b.rc, ERR_USAGE);
+    assert_non_null(strstr(b.e.text, "word 2"));
+}
+
 static void the_caller_names_what_ends_it(void **state)
 {
     static const int32_t stop_id[] = {'x', 'c'};
@@ -867,6 +925,7 @@ int main(void)
         cmocka_unit_test(a_loop_closes_the_thought),
         cmocka_unit_test(a_grammar_rules_behind_the_thought),
         cmocka_unit_test(end_tokens_wait_for_min_tokens),
+        cmocka_unit_test(forbidden_words_do_not_come),
         cmocka_unit_test(the_caller_names_what_ends_it),
         cmocka_unit_test(every_allocation_may_fail),
     };

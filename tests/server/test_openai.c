@@ -468,6 +468,109 @@ static void answers_take_the_format_asked_for(void **state)
     json_decref(o);
 }
 
+/* In all places in which clients put structural tags, as objects and as their texts. */
+static void answers_have_tags(void **state)
+{
+#define TAG_FORMAT                                                                                 \
+    "{\"type\":\"sequence\",\"elements\":[{\"type\":\"const_string\",\"value\":\"so: "             \
+    "\"},{\"type\":"                                                                               \
+    "\"tag\",\"begin\":\"<n>\",\"content\":{\"type\":\"regex\",\"pattern\":\"[0-9]{3}\"},\"end\":" \
+    "\"</n>\"}]}"
+    static const char *const ways[] = {
+        "\"response_format\":{\"type\":\"structural_tag\",\"format\":" TAG_FORMAT "}",
+        "\"response_format\":{\"type\":\"structural_tag\",\"structural_tag\":{"
+        "\"format\":" TAG_FORMAT "}}",
+        "\"structured_outputs\":{\"structural_tag\":{\"format\":" TAG_FORMAT "}}",
+        "\"structured_outputs\":{\"structural_tag\":\"{\\\"format\\\":{\\\"type\\\":\\\"regex\\\","
+        "\\\"pattern\\\":\\\"so: <n>[0-9]{3}</n>\\\"}}\"}",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        char body[2000];
+        snprintf(body, sizeof body, "\"model\":\"%s\",\"thinking_token_budget\":3,%s," HELLO,
+                 i & 1 ? "always" : "plain", ways[i]);
+        json_t *o = chat(body);
+        const char *s = text_at(o, "choices.0.message.content");
+        assert_string_equal(text_at(o, "choices.0.finish_reason"), "stop");
+        assert_int_equal(strlen(s), 14);
+        assert_int_equal(strncmp(s, "so: <n>", 7), 0);
+        assert_string_equal(s + 10, "</n>");
+        json_decref(o);
+    }
+}
+
+/* With tools and a format the answer is a call or has the format; a bias on <tool_call>
+   says which. */
+static void an_answer_with_tools_keeps_its_format(void **state)
+{
+    size_t calls = 0, answers = 0;
+    (void)state;
+    for (int seed = 0; seed < 6; seed++) {
+        char body[3000];
+        struct joined j;
+        snprintf(body, sizeof body,
+                 "\"model\":\"plain\",\"max_tokens\":300,\"seed\":%d,\"logit_bias\":{\"508\":%d},"
+                 "\"parallel_tool_calls\":false,"
+                 "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":" SCHEMA
+                 "}}," TOOLS "," HELLO,
+                 seed, seed & 1 ? 100 : -100);
+        json_t *o = chat(body), *events = stream(openai_chat, body);
+        join(events, 0, &j);
+        assert_string_equal(text_at(o, "choices.0.finish_reason"), j.finish);
+        if (at(o, "choices.0.message.tool_calls")) {
+            const char *args = text_at(o, "choices.0.message.tool_calls.0.function.arguments");
+            assert_true(json_is_null(at(o, "choices.0.message.content")));
+            json_t *v = json_loads(args, 0, NULL);
+            assert_true(json_is_object(v));
+            json_decref(v);
+            assert_string_equal(j.finish, "tool_calls");
+            calls++;
+        } else {
+            json_t *v = content_json(o);
+            assert_int_equal(json_object_size(v), 2);
+            assert_in_range(int_at(v, "age"), 0, 99);
+            assert_string_equal(j.text, text_at(o, "choices.0.message.content"));
+            json_decref(v);
+            answers++;
+        }
+        json_decref(events);
+        json_decref(o);
+    }
+    assert_true(calls == 3 && answers == 3);
+}
+
+/* The first words of answers do not come again once they are forbidden. */
+static void words_may_be_forbidden(void **state)
+{
+    size_t tried = 0;
+    (void)state;
+    for (int seed = 0; seed < 100 && tried < 5; seed++) {
+        static const char ask[] = "\"model\":\"plain\",\"seed\":%d,\"max_tokens\":1,"
+                                  "\"logprobs\":true,\"bad_words\":[%s]," HELLO;
+        char body[1000], word[40], quoted[60];
+        snprintf(body, sizeof body, ask, seed, "");
+        json_t *o = chat(body);
+        const char *first = text_at(o, "choices.0.logprobs.content.0.token");
+        size_t n = strspn(first, "abcdefghijklmnopqrstuvwxyz");
+        bool is_word = n && !first[n];
+        snprintf(word, sizeof word, "%s", first);
+        json_decref(o);
+        if (!is_word)
+            continue;
+        snprintf(quoted, sizeof quoted, "\"never\",\"%s\"", word);
+        snprintf(body, sizeof body, ask, seed, quoted);
+        o = chat(body);
+        assert_string_not_equal(text_at(o, "choices.0.logprobs.content.0.token"), word);
+        json_decref(o);
+        tried++;
+    }
+    assert_int_equal(tried, 5);
+    json_t *o =
+        chat("\"model\":\"plain\",\"bad_words\":[\"yes\"],\"guided_choice\":[\"yes\"]," HELLO);
+    assert_string_equal(text_at(o, "choices.0.message.content"), "yes"); /* nothing else fits */
+    json_decref(o);
+}
+
 static void calls_are_forced_and_streamed(void **state)
 {
     static const char *const choices[] = {
@@ -754,7 +857,12 @@ static void bad_requests_are_told_why(void **state)
          "prefix"},
         {"\"model\":\"plain\",\"reasoning_effort\":\"huge\"," HELLO, "reasoning_effort"},
         {"\"model\":\"plain\",\"best_of\":3," HELLO, "best_of"},
-        {"\"model\":\"plain\",\"bad_words\":[\"x\"]," HELLO, "bad_words"},
+        {"\"model\":\"plain\",\"bad_words\":[\"\"]," HELLO, "bad_words holds an empty string"},
+        {"\"model\":\"plain\",\"bad_words\":[7]," HELLO, "bad_words"},
+        {"\"model\":\"plain\",\"response_format\":{\"type\":\"structural_tag\"}," HELLO,
+         "\"format\" is missing"},
+        {"\"model\":\"plain\",\"structured_outputs\":{\"structural_tag\":\"{\"}," HELLO,
+         "structural_tag must be"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -812,6 +920,9 @@ int main(void)
         cmocka_unit_test(thoughts_have_their_field),
         cmocka_unit_test(there_are_many_words_for_not_thinking),
         cmocka_unit_test(answers_take_the_format_asked_for),
+        cmocka_unit_test(answers_have_tags),
+        cmocka_unit_test(an_answer_with_tools_keeps_its_format),
+        cmocka_unit_test(words_may_be_forbidden),
         cmocka_unit_test(calls_are_forced_and_streamed),
         cmocka_unit_test(calls_may_be_forbidden),
         cmocka_unit_test(a_beginning_is_continued),

@@ -281,12 +281,13 @@ static void copies_and_replays_are_equal(void **state)
 /* A refused token changes nothing; behind the end there is only the end. */
 static void refusal_and_end(void **state)
 {
-    const char *const words[] = {"yes", "no", "yes!"};
     struct grammar *g;
     struct err e = {0};
     const uint32_t *bits;
-    char out[16];
-    assert_int_equal(grammar_new_choice(&g, words, 3, &e), 0);
+    json_t *words = json_pack("[sss]", "yes", "no", "yes!");
+    const struct grammar_form form = {.kind = GRAMMAR_CHOICE, .json = words};
+    assert_int_equal(grammar_new(&g, &form, &e), 0);
+    json_decref(words);
     takes(g, "yes", true);
     takes(g, "yes!", true);
     takes(g, "no", true);
@@ -295,7 +296,6 @@ static void refusal_and_end(void **state)
     struct grammar_state *s = start(g, &small, GRAMMAR_THOUGHT_NONE);
     assert_int_equal(grammar_state_accept(s, -1, &e), ERR_USAGE);
     assert_int_equal(grammar_state_accept(s, 1 << 30, &e), ERR_USAGE);
-    assert_int_equal(grammar_state_forced(s, out, sizeof out), 0);
     int32_t n = -1, end = -1;
     for (int32_t i = 0; (size_t)i < tokenizer_count(small.tok); i++) {
         size_t k;
@@ -307,8 +307,6 @@ static void refusal_and_end(void **state)
     assert_int_equal(grammar_state_accept(s, n, &e), 0);
     assert_int_equal(grammar_state_accept(s, n, &e), ERR_FORMAT);
     assert_non_null(strstr(e.text, "does not fit"));
-    assert_int_equal(grammar_state_forced(s, out, sizeof out), 1);
-    assert_int_equal(out[0], 'o');
     assert_false(grammar_state_complete(s));
     int32_t o = -1;
     for (int32_t i = 0; (size_t)i < tokenizer_count(small.tok); i++) {
@@ -430,7 +428,8 @@ static void faults_are_named(void **state)
             fail_msg("%s: %d, %s", grammars[i].text, code, e.text);
     }
     struct err e = {0};
-    assert_int_equal(grammar_new_choice(&g, NULL, 0, &e), ERR_FORMAT);
+    const struct grammar_form none = {.kind = GRAMMAR_CHOICE};
+    assert_int_equal(grammar_new(&g, &none, &e), ERR_FORMAT);
 }
 
 /* Nothing hangs and nothing eats the memory: seconds would be a fault, not a slow machine. */
@@ -557,7 +556,8 @@ static struct grammar *tools(enum grammar_call_form form, bool required, bool pa
         "\"city\"],\"additionalProperties\":false}";
     json_t *schema = json_loads(weather, 0, NULL);
     const struct grammar_tool list[] = {{"weather", schema}, {"now", NULL}};
-    const struct grammar_tools t = {form, list, 2, required, parallel};
+    const struct grammar_tools t = {
+        .form = form, .tool = list, .n = 2, .required = required, .parallel = parallel};
     struct grammar *g;
     struct err e = {0};
     if (grammar_new_tools(&g, &t, &e))
@@ -662,7 +662,8 @@ static void tools_that_cannot_be(void **state)
         {"a\nb", NULL}, {"s", text}, {"o", odd}, {"q\"`", NULL}, {"\xff", NULL}};
     struct grammar *g;
     struct err e = {0};
-    struct grammar_tools t = {GRAMMAR_CALL_DEEPSEEK, list, 1, true, true};
+    struct grammar_tools t = {
+        .form = GRAMMAR_CALL_DEEPSEEK, .tool = list, .n = 1, .required = true, .parallel = true};
     assert_int_equal(grammar_new_tools(&g, &t, &e), ERR_UNSUPPORTED);
     t.form = GRAMMAR_CALL_HERMES; /* in JSON any name can be written */
     assert_int_equal(grammar_new_tools(&g, &t, &e), 0);
