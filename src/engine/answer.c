@@ -387,6 +387,8 @@ int answer_finish(struct answer *a, answer_emit *emit, void *arg, struct err *e)
     a->arg = arg;
     enum answer_end end = a->end; /* a stop string that only now is one says nothing new */
     size_t string = a->end_string;
+    if (a->parser && (end == ANSWER_GOES_ON || end == ANSWER_LENGTH))
+        parser_cut(a->parser);
     int rc = detok_flush(&a->detok, &a->text, e);
     rc = rc ? rc : answer_settle(a, e);
     rc = rc ? rc : answer_release(a, a->text.len, e);

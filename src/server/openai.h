@@ -23,8 +23,8 @@ struct openai_choice {
     struct buf text, thought; /* not streamed */
     json_t *calls;            /* the same */
     size_t n_calls;
-    bool call_open;        /* its name went out, more of it will come */
-    struct buf call;       /* arguments of a call that came in pieces */
+    bool call_open;        /* its name is there, more of it will come */
+    struct buf name, call; /* not streamed: of the open call, with its arguments so far */
     json_t *probs;         /* of tokens that were not sent yet: content, or legacy rows */
     json_t *thought_probs; /* of the thought */
     json_t *ids;           /* return_token_ids */

@@ -410,7 +410,7 @@ int openai_read(struct openai_request *r, const char **param, struct err *e)
     if (r->chat) {
         read_think(&f, r);
         openai_read_tools(&f, r);
-        r->spec.stream_calls = r->stream;
+        r->spec.stream_calls = true; /* one that is cut off is told as far as it came */
     }
     openai_read_format(&f, r);
     field_int(&f, "priority", &priority, INT32_MIN, INT32_MAX);

@@ -55,6 +55,7 @@ void openai_free(struct openai_request *r)
         struct openai_choice *c = &r->choice[i];
         buf_release(&c->text);
         buf_release(&c->thought);
+        buf_release(&c->name);
         buf_release(&c->call);
         json_decref(c->calls);
         json_decref(c->probs);
@@ -223,19 +224,37 @@ static int stream_call(struct openai_request *r, const struct job *j, size_t k,
     return rc;
 }
 
-static int keep_call(struct openai_choice *c, const struct request_event *ev, struct err *e)
+static int put_call(struct openai_choice *c, const char *name, const char *args, struct err *e)
 {
-    char *name, *args, id[REPLY_ID];
-    int rc = job_call(ev->text, ev->n, &name, &args, e);
-    if (rc)
-        return rc;
+    char id[REPLY_ID];
     reply_id(id, "call_");
     if (!c->calls)
         c->calls = json_array();
-    if (json_array_append_new(c->calls, json_pack("{ss ss s{ss ss}}", "id", id, "type", "function",
-                                                  "function", "name", name, "arguments", args)))
-        rc = err_nomem(e, 0, "a call");
     c->n_calls++;
+    return json_array_append_new(c->calls,
+                                 json_pack("{ss ss s{ss ss}}", "id", id, "type", "function",
+                                           "function", "name", name, "arguments", args))
+               ? err_nomem(e, 0, "a call")
+               : 0;
+}
+
+/* A call that was cut off, or cannot be read: as far as it came. */
+static int keep_open_call(struct openai_choice *c, struct err *e)
+{
+    c->call_open = false;
+    return put_call(c, c->name.data, c->call.data, e);
+}
+
+static int keep_call(struct openai_choice *c, const struct request_event *ev, struct err *e)
+{
+    char *name, *args;
+    if (!ev->n)
+        return keep_open_call(c, e);
+    int rc = job_call(ev->text, ev->n, &name, &args, e);
+    if (rc)
+        return rc;
+    c->call_open = false;
+    rc = put_call(c, name, args, e);
     free(name);
     free(args);
     return rc;
@@ -295,11 +314,19 @@ static int stream_piece(struct openai_request *r, const struct job *j,
 static int keep_piece(struct openai_request *r, const struct request_event *ev, struct err *e)
 {
     struct openai_choice *c = &r->choice[ev->sample];
+    if (ev->piece == PARSE_CALL_NAME) {
+        c->call_open = true;
+        buf_clear(&c->name);
+        buf_clear(&c->call);
+        return buf_append(&c->name, ev->text, ev->n, e);
+    }
+    if (ev->piece == PARSE_CALL_ARGUMENTS)
+        return buf_append(&c->call, ev->text, ev->n, e);
     if (ev->piece == PARSE_TOOL_CALL)
         return keep_call(c, ev, e);
     if (ev->piece == PARSE_REASONING)
         return r->hide_thoughts ? 0 : buf_append(&c->thought, ev->text, ev->n, e);
-    return ev->piece == PARSE_CONTENT ? buf_append(&c->text, ev->text, ev->n, e) : 0;
+    return buf_append(&c->text, ev->text, ev->n, e);
 }
 
 /* The prompt as text, where it is to come first. */
@@ -470,6 +497,7 @@ static int begin(void *arg, struct job *j, struct err *e)
         c->stop_id = -1;
         buf_init(&c->text, answer_max);
         buf_init(&c->thought, answer_max);
+        buf_init(&c->name, answer_max);
         buf_init(&c->call, answer_max);
         if (r->stream && r->chat) {
             rc = chunk_begin(r, j, k, e);
@@ -514,11 +542,15 @@ static int event(void *arg, struct job *j, const struct request_event *ev, struc
     case REQUEST_SAMPLE:
         if (r->n_choice == 1)
             r->stats = *ev->stats;
-        if (r->stream && r->choice[ev->sample].call_open) { /* cut off in the middle */
+        if (r->choice[ev->sample].call_open && !r->stream) { /* cut off in the middle */
+            rc = keep_open_call(&r->choice[ev->sample], e);
+        } else if (r->choice[ev->sample].call_open) {
             r->choice[ev->sample].call_open = false;
             r->choice[ev->sample].n_calls++;
         }
         sample_end(&r->choice[ev->sample], ev);
+        if (rc)
+            return rc;
         return r->stream ? stream_end(r, j, ev->sample, e) : 0;
     case REQUEST_DONE:
         r->stats = *ev->stats;

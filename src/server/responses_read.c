@@ -231,7 +231,7 @@ int responses_read(struct responses_request *r, const char **param, struct err *
     read_tools(&f, r);
     read_format(&f, r);
     read_reasoning(&f, r);
-    s->stream_calls = r->stream;
+    s->stream_calls = true; /* one that is cut off is told as far as it came */
     *param = f.param;
     return f.code;
 }

@@ -38,6 +38,8 @@ enum state {
 
 enum form { FORM_DEEPSEEK, FORM_HERMES };
 
+enum { TAG_SURE = 5 }; /* bytes of a tag that are hardly anything else */
+
 #define CALLS_BEGIN "<｜tool▁calls▁begin｜>"
 #define CALLS_END "<｜tool▁calls▁end｜>"
 #define CALL_BEGIN "<｜tool▁call▁begin｜>"
@@ -83,6 +85,7 @@ struct parser {
     bool repeat_open; /* the prompt opened the thought: a second <think> is dropped */
     bool stream;      /* calls come in pieces too */
     bool no_calls;    /* all of the answer is content */
+    bool cut;         /* the text was cut off */
     bool fenced;      /* JSON: in a fence, which ends it */
     struct streamed call;
 };
@@ -126,6 +129,11 @@ void parser_stream_calls(struct parser *p)
 void parser_no_calls(struct parser *p)
 {
     p->no_calls = true;
+}
+
+void parser_cut(struct parser *p)
+{
+    p->cut = true;
 }
 
 bool parser_thinking(const struct parser *p)
@@ -317,10 +325,24 @@ static int step_begin(struct parser *p, struct sink *k, bool *wait)
     return 0;
 }
 
+/* A text that was cut off loses the beginning of a tag at its end. */
+static void drop_begun_tag(struct parser *p, const char *const *tags)
+{
+    size_t n = p->hold.len;
+    for (int i = 0; tags[i]; i++)
+        for (size_t k = num_min(strlen(tags[i]) - 1, n); k >= TAG_SURE; k--)
+            if (!memcmp(p->hold.data + n - k, tags[i], k)) {
+                p->hold.len = n - k;
+                return;
+            }
+}
+
 static int step_content(struct parser *p, struct sink *k, bool *wait)
 {
     static const char *const tags[] = {CALLS_BEGIN, CALL_BEGIN, "<tool_call>", PYTHON, NULL};
     size_t at;
+    if (k->final && p->cut && !p->no_calls)
+        drop_begun_tag(p, tags);
     if (p->no_calls) {
         *wait = true;
         return put(p, k, PARSE_CONTENT, p->hold.len);
@@ -360,6 +382,10 @@ static int step_section(struct parser *p, struct sink *k, bool *wait)
     *wait = m < 0;
     if (m < 0)
         return 0;
+    if (!m && k->final && p->cut && p->hold.len < n + strlen(CALL_BEGIN)) {
+        drop(p, p->hold.len);
+        return 0;
+    }
     if (!m)
         return release(p, k, p->body);
     enter(p, CALL);
@@ -406,6 +432,9 @@ static int end_call(struct parser *p, struct sink *k, size_t end, size_t rest)
         drop(p, rest);
         enter(p, AFTER);
         code = k->emit(k->arg, PARSE_TOOL_CALL, call.data, call.len);
+    } else if (!code && p->cut && end == p->hold.len) {
+        drop(p, rest);
+        enter(p, AFTER);
     } else if (!code && begun) { /* it has been shown as a call: it can't become text any more */
         drop(p, rest);
         enter(p, AFTER);
@@ -575,6 +604,48 @@ static int emit_bare(struct parser *p, struct sink *k, size_t end, size_t rest, 
     return code;
 }
 
+/* Does the held text from the body on begin as a call does: with its name? */
+static bool begins_call(const struct parser *p)
+{
+    static const char key[] = "\"name\"";
+    const char *s = p->hold.data + p->body;
+    size_t n = p->hold.len - p->body, i = 0;
+    while (i < n && (is_blank(s[i]) || s[i] == '{'))
+        i++;
+    size_t k = num_min(n - i, sizeof key - 1);
+    return k && !memcmp(s + i, key, k);
+}
+
+/* Bare calls of which the last was cut off: those in front of it, if there are any. */
+static int cut_json(struct parser *p, struct sink *k)
+{
+    struct buf call;
+    size_t used;
+    size_t tag = strlen(PYTHON); /* behind which nothing but calls stands */
+    bool ok = true, any = p->body >= tag && !memcmp(p->hold.data + p->body - tag, PYTHON, tag);
+    int code = 0;
+    buf_init(&call, hold_max);
+    while (!code && ok) {
+        size_t at = p->body, n = p->hold.len;
+        while (at < n && strchr(" \n\r\t;,", p->hold.data[at]))
+            at++;
+        buf_clear(&call);
+        code = call_bare(&call, p->hold.data + at, n - at, &used, &ok, k->e);
+        if (!code && ok) {
+            any = true;
+            p->body = at + used;
+            code = k->emit(k->arg, PARSE_TOOL_CALL, call.data, call.len);
+        }
+    }
+    buf_release(&call);
+    if (code)
+        return code;
+    if (!any && !begins_call(p))
+        return release(p, k, p->body);
+    drop(p, p->hold.len);
+    return 0;
+}
+
 static int step_json(struct parser *p, struct sink *k, bool *wait)
 {
     bool ok = true;
@@ -589,6 +660,8 @@ static int step_json(struct parser *p, struct sink *k, bool *wait)
     *wait = close < 0 || (ok && !close && !k->final);
     if (*wait)
         return 0;
+    if (ok && !close && p->cut && (p->keys.depth || p->quotes.in))
+        return cut_json(p, k);
     size_t end = close ? p->scanned : p->hold.len;
     int code = ok ? emit_bare(p, k, end, end + (close ? 3 : 0), &ok) : 0;
     /* behind a <|python_tag|> the tag itself is text too, and must not be found again */

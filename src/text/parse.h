@@ -34,6 +34,12 @@ void parser_free(struct parser *p);
  * Calls in other forms (arguments before the name, bare JSON) come whole only.
  */
 void parser_stream_calls(struct parser *p);
+/*
+ * No more text will come, and the end is not the writer's: it was cut off. A call that has begun is
+ * then no text: what came of it in pieces stays without an end, what did not is dropped with its
+ * tags. To be said before parser_finish.
+ */
+void parser_cut(struct parser *p);
 /* From now on there are no calls: all of the answer is content, whatever it looks like. */
 void parser_no_calls(struct parser *p);
 

@@ -613,6 +613,46 @@ static void calls_are_forced_and_streamed(void **state)
         }
 }
 
+/* Wherever max_tokens cuts a call: never text, the reason is told, and what is there of the call is
+   the same in a stream. */
+static void calls_that_are_cut_are_no_text(void **state)
+{
+    size_t begun = 0;
+    (void)state;
+    for (int max = 1; max < 90; max += 2) {
+        char body[2000];
+        struct joined j;
+        snprintf(
+            body, sizeof body,
+            "\"model\":\"plain\",\"max_tokens\":%d,\"temperature\":0,\"parallel_tool_calls\":"
+            "false,\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"get_weather\""
+            "}}," TOOLS "," HELLO,
+            max);
+        json_t *o = chat(body), *events = stream(openai_chat, body);
+        json_t *calls = at(o, "choices.0.message.tool_calls");
+        const char *reason = text_at(o, "choices.0.finish_reason");
+        join(events, 0, &j);
+        assert_string_equal(j.text, "");
+        assert_string_equal(j.finish, reason);
+        assert_int_equal(json_array_size(calls), j.calls);
+        if (calls) {
+            assert_true(json_is_null(at(o, "choices.0.message.content")));
+            assert_string_equal(text_at(o, "choices.0.message.tool_calls.0.function.arguments"),
+                                j.args);
+            assert_string_equal(text_at(o, "choices.0.message.tool_calls.0.function.name"),
+                                "get_weather");
+        } else {
+            assert_string_equal(text_at(o, "choices.0.message.content"), "");
+        }
+        if (strcmp(reason, "tool_calls") != 0)
+            assert_string_equal(reason, "length");
+        begun += calls && !strcmp(reason, "length");
+        json_decref(events);
+        json_decref(o);
+    }
+    assert_true(begun > 2);
+}
+
 static void calls_may_be_forbidden(void **state)
 {
     (void)state;
@@ -924,6 +964,7 @@ int main(void)
         cmocka_unit_test(an_answer_with_tools_keeps_its_format),
         cmocka_unit_test(words_may_be_forbidden),
         cmocka_unit_test(calls_are_forced_and_streamed),
+        cmocka_unit_test(calls_that_are_cut_are_no_text),
         cmocka_unit_test(calls_may_be_forbidden),
         cmocka_unit_test(a_beginning_is_continued),
         cmocka_unit_test(completions_have_the_old_shape),

@@ -497,6 +497,80 @@ static void other_calls_come_whole(void **state)
     assert_true(p.calls == 0 && p.broken == 1);
 }
 
+/* A call that was cut off is no text; what is no call is not lost. */
+static void cut_calls_are_no_content(void **state)
+{
+    static const struct {
+        const char *text, *content;
+        size_t calls;
+    } cuts[] = {
+        {"<tool_call>", "", 0},
+        {"<tool_call>\n{\"name\": \"f\", \"arg", "", 0},
+        {"Let me see. <tool_call>{\"name\": \"f\", \"arguments\": {\"a", "Let me see.", 0},
+        {"Let me see. <tool_c", "Let me see. ", 0},
+        {"1 < 2 and <t", "1 < 2 and <t", 0},
+        {"<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"na", "", 1},
+        {"<｜tool▁calls▁begin｜>", "", 0},
+        {"<｜tool▁calls▁begin｜><｜tool▁call▁beg", "", 0},
+        {"a<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"", "a",
+         0},
+        {"<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":1}", "", 1}, /* only its end is missing */
+        {"{\"name\": \"f\", \"parameters\": {\"a\": ", "", 0},
+        {"{\"na", "", 0},
+        {"{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g", "", 1},
+        {"{\"name\": \"f\", \"parameters\": {}}", "", 1},
+        {"```json\n{\"name\": \"f\", \"arguments\": {\"b\"", "", 0},
+        {"<|python_tag|>{\"type\": \"function\", \"na", "", 0},
+        {"{\"type\": \"fu", "{\"type\": \"fu", 0},
+        {"{", "{", 0},
+        {"{\"title\": \"x", "{\"title\": \"x", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        for (size_t piece = 1; piece < 60; piece += 29) {
+            char want[256];
+            struct parser *p;
+            struct err e;
+            struct log l = {.last = -1};
+            size_t n = strlen(cuts[i].text), calls = 0;
+            assert_int_equal(parser_new(&p, false, &e), 0);
+            for (size_t at = 0; at < n; at += piece)
+                assert_int_equal(parser_feed(p, cuts[i].text + at, n - at < piece ? n - at : piece,
+                                             log_event, &l, &e),
+                                 0);
+            parser_cut(p);
+            assert_int_equal(parser_finish(p, log_event, &l, &e), 0);
+            parser_free(p);
+            l.s[l.n] = 0;
+            for (const char *s = l.s; (s = strchr(s, 'A' + PARSE_TOOL_CALL)); s++)
+                calls++;
+            snprintf(want, sizeof want, "%c%s", 'A' + PARSE_CONTENT, cuts[i].content);
+            bool same = cuts[i].calls           ? strncmp(l.s, want, 1) != 0
+                        : *cuts[i].content != 0 ? !strcmp(l.s, want)
+                                                : !*l.s;
+            if (calls != cuts[i].calls || !same)
+                fail_msg("%s: %s", cuts[i].text, l.s);
+        }
+}
+
+/* In pieces it stays as far as it came, without an end. */
+static void cut_calls_stay_without_an_end(void **state)
+{
+    static const char text[] = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1, 2";
+    struct pieces pieces = {0};
+    struct parser *p;
+    struct err e;
+    (void)state;
+    assert_int_equal(parser_new(&p, false, &e), 0);
+    parser_stream_calls(p);
+    assert_int_equal(parser_feed(p, text, sizeof text - 1, piece, &pieces, &e), 0);
+    parser_cut(p);
+    assert_int_equal(parser_finish(p, piece, &pieces, &e), 0);
+    parser_free(p);
+    assert_true(pieces.calls == 0 && pieces.broken == 0);
+    assert_string_equal(pieces.args, "{\"a\": [1, 2");
+}
+
 /* Where there are no calls, what looks like one is the answer; thoughts are still told apart. */
 static void without_calls_all_is_content(void **state)
 {
@@ -543,6 +617,8 @@ int main(void)
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(calls_come_in_pieces),
         cmocka_unit_test(other_calls_come_whole),
+        cmocka_unit_test(cut_calls_are_no_content),
+        cmocka_unit_test(cut_calls_stay_without_an_end),
         cmocka_unit_test(without_calls_all_is_content),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
