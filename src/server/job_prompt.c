@@ -120,8 +120,8 @@ static json_t *reshape(const json_t *messages, int shape)
     return NULL;
 }
 
-/* What the template sees beside the messages. */
-static json_t *request(const struct job *j)
+/* What the template sees beside the messages. go_on: the last one is the answer's beginning. */
+static json_t *request(const struct job *j, bool go_on)
 {
     static const char *const own[] = {"messages", "tools", "add_generation_prompt",
                                       "continue_final_message"};
@@ -137,8 +137,8 @@ static json_t *request(const struct job *j)
         bad |= json_object_set_new(r, variable, json_boolean(j->think == JOB_THINK_ON));
     else if (variable && s->think_max == 0)
         bad |= json_object_set_new(r, variable, json_false());
-    bad |= json_object_set_new(r, "add_generation_prompt", json_boolean(!s->go_on));
-    bad |= json_object_set_new(r, "continue_final_message", json_boolean(s->go_on));
+    bad |= json_object_set_new(r, "add_generation_prompt", json_boolean(!go_on));
+    bad |= json_object_set_new(r, "continue_final_message", json_boolean(go_on));
     if (!bad && r)
         return r;
     json_decref(r);
@@ -247,9 +247,69 @@ static int continue_ids(struct job *j, struct job_part *p, struct err *e)
     return 0;
 }
 
+/* The thought that the answer's beginning has; NULL: none. */
+static const json_t *begun_thought(const struct job *j)
+{
+    const json_t *all = j->spec->messages;
+    const json_t *last = json_array_get(all, json_array_size(all) - 1);
+    const json_t *thought = json_object_get(last, "reasoning_content");
+    return j->spec->go_on && json_string_length(thought) ? thought : NULL;
+}
+
+struct marked {
+    struct buf text, trusted;
+};
+
+static int mark(struct marked *m, const char *s, size_t n, bool trusted, struct err *e)
+{
+    int rc = buf_append(&m->text, s, n, e);
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = buf_putc(&m->trusted, trusted, e);
+    return rc;
+}
+
+/*
+ * An answer whose thought has begun, or is there with the beginning of the text behind it.
+ * Templates drop thoughts of earlier answers, so what is there stands behind the prompt for a new
+ * answer, as the model would have written it.
+ */
+static int prompt_thought(struct job *j, struct job_part *p, const json_t *thought, struct err *e)
+{
+    static const char opening[] = "<think>\n", closing[] = "\n</think>\n\n";
+    size_t n = json_array_size(j->spec->messages);
+    json_t *r = request(j, false), *before = json_copy(j->spec->messages);
+    const json_t *text = json_object_get(json_array_get(j->spec->messages, n - 1), "content");
+    struct marked m;
+    buf_init(&m.text, SIZE_MAX / 4);
+    buf_init(&m.trusted, SIZE_MAX / 4);
+    int rc = r && before && !json_array_remove(before, n - 1)
+                 ? encode(j, r, before, &p->prompt, &p->thinking_open, e)
+                 : err_nomem(e, 0, "a conversation");
+    if (!rc && !p->thinking_open)
+        rc = mark(&m, opening, sizeof opening - 1, true, e);
+    if (!rc)
+        rc = mark(&m, json_string_value(thought), json_string_length(thought), false, e);
+    p->thinking_open = !json_string_length(text);
+    if (!rc && !p->thinking_open)
+        rc = mark(&m, closing, sizeof closing - 1, true, e);
+    if (!rc && !p->thinking_open)
+        rc = mark(&m, json_string_value(text), json_string_length(text), false, e);
+    if (!rc)
+        rc = tokenizer_encode(engine_tokenizer(j->use.engine), m.text.data, m.text.len, 0,
+                              (const uint8_t *)m.trusted.data, &p->prompt, e);
+    buf_release(&m.text);
+    buf_release(&m.trusted);
+    json_decref(before);
+    json_decref(r);
+    return rc;
+}
+
 static int prompt_chat(struct job *j, struct job_part *p, struct err *e)
 {
-    json_t *r = request(j);
+    const json_t *thought = begun_thought(j);
+    if (thought)
+        return prompt_thought(j, p, thought, e);
+    json_t *r = request(j, j->spec->go_on);
     if (!r)
         return err_nomem(e, 0, "a conversation");
     int rc = encode(j, r, j->spec->messages, &p->prompt, &p->thinking_open, e);

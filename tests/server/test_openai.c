@@ -666,6 +666,52 @@ static void calls_may_be_forbidden(void **state)
     json_decref(o);
 }
 
+/* The text of an answer's prompt. */
+static void assert_prompt(json_t *o, const char *model, const char *end)
+{
+    json_t *ids = at(o, "prompt_token_ids");
+    char *list = json_dumps(ids, JSON_COMPACT), body[4000];
+    snprintf(body, sizeof body, "{\"model\":\"%s\",\"tokens\":%s}", model, list);
+    json_t *d = ok(openai_detokenize, body);
+    const char *text = text_at(d, "prompt");
+    size_t n = strlen(text), k = strlen(end);
+    if (n < k || strcmp(text + n - k, end) != 0)
+        fail_msg("%s should end %s", text, end);
+    json_decref(d);
+    free(list);
+}
+
+/* DeepSeek's "prefix" with a thought: the model goes on thinking, or writing behind it. */
+static void a_thought_is_continued(void **state)
+{
+    static const char *const models[] = {"always", "switch", "plain"};
+    (void)state;
+    for (size_t m = 0; m < 3; m++) {
+        char body[1000];
+        snprintf(body, sizeof body,
+                 "\"model\":\"%s\",\"thinking_token_budget\":4,\"return_token_ids\":true,"
+                 "\"guided_choice\":[\"yes\"],\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+                 "{\"role\":\"assistant\",\"content\":\"\",\"reasoning_content\":\"Hm, </think>\","
+                 "\"prefix\":true}]",
+                 models[m]);
+        json_t *o = chat(body);
+        assert_prompt(o, models[m], "<|im_start|>assistant\n<think>\nHm, </think>");
+        assert_string_equal(text_at(o, "choices.0.message.content"), "yes");
+        assert_true(int_at(o, "usage.completion_tokens_details.reasoning_tokens") >= 4);
+        json_decref(o);
+        snprintf(body, sizeof body,
+                 "\"model\":\"%s\",\"return_token_ids\":true,\"guided_choice\":[\"yes\"],"
+                 "\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+                 "\"content\":\"I say \",\"reasoning_content\":\"Hm.\",\"prefix\":true}]",
+                 models[m]);
+        o = chat(body);
+        assert_prompt(o, models[m], "<|im_start|>assistant\n<think>\nHm.\n</think>\n\nI say ");
+        assert_string_equal(text_at(o, "choices.0.message.content"), "yes");
+        assert_null(at(o, "choices.0.message.reasoning_content"));
+        json_decref(o);
+    }
+}
+
 /* ---- prefix, completions -------------------------------------------------------------------- */
 
 static void a_beginning_is_continued(void **state)
@@ -967,6 +1013,7 @@ int main(void)
         cmocka_unit_test(calls_that_are_cut_are_no_text),
         cmocka_unit_test(calls_may_be_forbidden),
         cmocka_unit_test(a_beginning_is_continued),
+        cmocka_unit_test(a_thought_is_continued),
         cmocka_unit_test(completions_have_the_old_shape),
         cmocka_unit_test(completions_stream),
         cmocka_unit_test(embeddings_come_as_numbers_or_bytes),
