@@ -81,3 +81,25 @@ void models_add(const char *folder, const char *name, const char *golden, const 
     assert_int_equal(json_dump_file(config, path, 0), 0);
     json_decref(config);
 }
+
+void models_rename_tokens(const char *folder, const char *name, const char *const *from,
+                          const char *const *to, size_t n)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s/tokenizer.json", folder, name);
+    json_t *o = json_load_file(path, 0, NULL), *v;
+    size_t k, done = 0;
+    json_array_foreach(json_object_get(o, "added_tokens"), k, v)
+    {
+        for (size_t i = 0; i < n; i++)
+            if (!strcmp(json_string_value(json_object_get(v, "content")), from[i])) {
+                json_object_set_new(v, "content", json_string(to[i]));
+                done++;
+                break;
+            }
+    }
+    assert_int_equal(done, n);
+    assert_int_equal(unlink(path), 0); /* a link to the golden one */
+    assert_int_equal(json_dump_file(o, path, 0), 0);
+    json_decref(o);
+}

@@ -16,12 +16,18 @@
 static char *folder;
 static struct server *server;
 
+#define TOKENS_BEFORE "<tool_call>", "</tool_call>", "<think>"
+#define HOLES "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
+
 static int setup(void **state)
 {
     (void)state;
     folder = models_folder();
     models_add(folder, "always", "qwen2_tied", models_always);
     models_add(folder, "plain", "qwen2_tied", models_plain);
+    models_add(folder, "with-holes", "qwen2_tied", models_plain);
+    models_rename_tokens(folder, "with-holes", (const char *const[]){TOKENS_BEFORE},
+                         (const char *const[]){HOLES}, 3);
     models_add(folder, "switch", "qwen2_tied", models_switch);
     server = fake_server(folder, NULL);
     return 0;
@@ -681,6 +687,58 @@ static void assert_prompt(json_t *o, const char *model, const char *end)
     free(list);
 }
 
+/* A hole's prompt as it should be; the answer is text alone, the same in a stream, and ends where
+   the model writes a token of holes. */
+static void holes_are_filled(void **state)
+{
+#define HOLE                                                                         \
+    "\"model\":\"with-holes\",\"prompt\":\"int f(<|fim_middle|>\",\"suffix\":\") { " \
+    "}\\n\",\"max_tokens\":9,"                                                       \
+    "\"temperature\":0,\"return_token_ids\":true"
+    char text[2000] = "";
+    size_t i;
+    json_t *ev;
+    (void)state;
+    json_t *o = ok(openai_completions, "{" HOLE ",\"logit_bias\":{\"507\":-100,\"508\":-100,"
+                                       "\"509\":-100,\"510\":-100}}");
+    assert_prompt(o, "with-holes",
+                  "<|fim_prefix|>int f(<|fim_middle|><|fim_suffix|>) { }\n<|fim_middle|>");
+    json_t *ids = at(o, "prompt_token_ids");
+    size_t controls = 0; /* what a person wrote is none */
+    json_array_foreach(ids, i, ev) controls += json_integer_value(ev) >= 505;
+    assert_int_equal(controls, 3);
+    assert_int_equal(int_at(o, "usage.completion_tokens"), 9);
+    assert_string_equal(text_at(o, "choices.0.finish_reason"), "length");
+    json_t *events =
+        stream(openai_completions, HOLE ",\"logit_bias\":{\"507\":-100,\"508\":-100,\"509\":-100,"
+                                        "\"510\":-100}");
+    json_array_foreach(events, i, ev)
+    {
+        if (at(ev, "choices.0.text"))
+            strcat(text, text_at(ev, "choices.0.text"));
+    }
+    assert_string_equal(text, text_at(o, "choices.0.text"));
+    json_decref(events);
+    json_decref(o);
+    for (int id = 508; id <= 510; id++) {
+        char body[500];
+        snprintf(body, sizeof body, "{" HOLE ",\"logit_bias\":{\"%d\":100}}", id);
+        o = ok(openai_completions, body);
+        assert_string_equal(text_at(o, "choices.0.finish_reason"), "stop");
+        assert_string_equal(text_at(o, "choices.0.text"), "");
+        json_decref(o);
+    }
+    /* several prompts have the suffix in common */
+    o = ok(openai_completions,
+           "{\"model\":\"with-holes\",\"prompt\":[\"a\",\"b\"],\"suffix\":\"c\","
+           "\"max_tokens\":2}");
+    assert_int_equal(json_array_size(at(o, "choices")), 2);
+    json_decref(o);
+    refused(openai_completions, HOLE ",\"echo\":true", 400, "suffix and echo exclude");
+    refused(openai_completions, "\"model\":\"with-holes\",\"prompt\":[5,6],\"suffix\":\"b\"", 400,
+            "suffix needs a prompt of text");
+}
+
 /* DeepSeek's "prefix" with a thought: the model goes on thinking, or writing behind it. */
 static void a_thought_is_continued(void **state)
 {
@@ -850,7 +908,7 @@ static void models_are_listed(void **state)
     int status;
     json_t *o = fake_ask(server, openai_models, &status, "{}");
     assert_string_equal(text_at(o, "object"), "list");
-    assert_int_equal(json_array_size(at(o, "data")), 3);
+    assert_int_equal(json_array_size(at(o, "data")), 4);
     assert_string_equal(text_at(o, "data.1.id"), "plain");
     assert_string_equal(text_at(o, "data.1.object"), "model");
     assert_int_equal(int_at(o, "data.1.context_length"), 1024);
@@ -1014,6 +1072,7 @@ int main(void)
         cmocka_unit_test(calls_may_be_forbidden),
         cmocka_unit_test(a_beginning_is_continued),
         cmocka_unit_test(a_thought_is_continued),
+        cmocka_unit_test(holes_are_filled),
         cmocka_unit_test(completions_have_the_old_shape),
         cmocka_unit_test(completions_stream),
         cmocka_unit_test(embeddings_come_as_numbers_or_bytes),
