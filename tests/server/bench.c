@@ -16,7 +16,7 @@
 
 #include <unistd.h>
 
-void bench_begin(struct bench *b, const char *const *key, size_t n_key)
+static void begin(struct bench *b, const char *const *key, size_t n_key, size_t tokens)
 {
     struct err e = {0};
     *b = (struct bench){.fds = count_fds()};
@@ -33,10 +33,20 @@ void bench_begin(struct bench *b, const char *const *key, size_t n_key)
     b->o.hub.dir = b->folder;
     b->o.hub.engine.threads = 1;
     b->o.hub.engine.ctx = 1024;
-    b->o.hub.engine.cache = 4096;
+    b->o.hub.engine.cache = tokens;
     if (server_new(&b->s, &b->o, &e))
         fail_msg("%s", e.text);
     b->port = http_port(b->s->http);
+}
+
+void bench_begin(struct bench *b, const char *const *key, size_t n_key)
+{
+    begin(b, key, n_key, 4096);
+}
+
+void bench_begin_kv(struct bench *b, size_t tokens)
+{
+    begin(b, NULL, 0, tokens);
 }
 
 void bench_end(struct bench *b)

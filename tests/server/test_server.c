@@ -6,6 +6,7 @@
 #include "server/http_fixture.h"
 #include "server/route.h"
 
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -282,6 +283,93 @@ static void idle_models_and_idle_connections_are_cheap(void **state)
     bench_end(&b);
 }
 
+/* ---- more answers than the memory holds ----------------------------------------------------- */
+
+static int answer_begin(struct bench *b, const char *members)
+{
+    char text[1400], body[1024];
+    snprintf(
+        body, sizeof body,
+        "{\"model\":\"plain\",\"stream\":true,\"stream_options\":{\"include_usage\":true},%.*s}",
+        (int)sizeof body / 2, members);
+    snprintf(
+        text, sizeof text,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
+        strlen(body), body);
+    int fd = client_open(b->port);
+    assert_true(client_puts(fd, text));
+    return fd;
+}
+
+/* What the stream says: all deltas, why it ended, how many tokens it has. Allocated. */
+static char *answer_read(int fd)
+{
+    struct reply r;
+    char *all, *save = NULL;
+    size_t n;
+    FILE *out = open_memstream(&all, &n);
+    client_read(fd, &r, false);
+    close(fd);
+    assert_int_equal(r.status, 200);
+    assert_true(r.complete);
+    assert_non_null(strstr(r.body, "data: [DONE]"));
+    for (char *s = strtok_r(r.body, "\n", &save); s; s = strtok_r(NULL, "\n", &save)) {
+        json_t *v = strncmp(s, "data: {", 7) ? NULL : json_loads(s + 6, JSON_ALLOW_NUL, NULL), *u;
+        json_t *c = json_array_get(json_object_get(v, "choices"), 0);
+        json_t *text = json_object_get(json_object_get(c, "delta"), "content");
+        if (text)
+            fwrite(json_string_value(text), 1, json_string_length(text), out);
+        if (json_is_string(json_object_get(c, "finish_reason")))
+            fprintf(out, "|%s", json_string_value(json_object_get(c, "finish_reason")));
+        if (json_is_object(u = json_object_get(v, "usage")))
+            fprintf(out, "|%d of %d",
+                    (int)json_integer_value(json_object_get(u, "completion_tokens")),
+                    (int)json_integer_value(json_object_get(u, "prompt_tokens")));
+        json_decref(v);
+    }
+    fclose(out);
+    reply_free(&r);
+    return all;
+}
+
+/* Six answers that need five times the memory there is: they take each other's, and each says what
+   it says alone. */
+static void answers_that_preempt_each_other_stay_the_same(void **state)
+{
+    enum { N = 6 };
+    static const char preempted[] = "\nvllm:num_preemptions_total" M "} ";
+    struct bench b;
+    char *alone[N], members[N][400];
+    int fd[N];
+    (void)state;
+    for (int i = 0; i < N; i++)
+        snprintf(members[i], sizeof members[i],
+                 "\"messages\":[{\"role\":\"user\",\"content\":\"answer %d, please\"}],"
+                 "\"temperature\":%s,\"seed\":%d,\"max_tokens\":900,\"ignore_eos\":true%s",
+                 i, i % 2 ? "1.2" : "0", i,
+                 i == 5 ? ",\"guided_regex\":\"([a-z]{3} ){2000}\"" : "");
+    bench_begin_kv(&b, 1024);
+    for (int i = 0; i < N; i++)
+        alone[i] = answer_read(answer_begin(&b, members[i]));
+    assert_true(metric(&b, preempted) == 0);
+    /* Once is enough, unless one ends before the next has come. */
+    for (int round = 0; round < 20 && metric(&b, preempted) < 1; round++) {
+        for (int i = 0; i < N; i++)
+            fd[i] = answer_begin(&b, members[i]);
+        for (int i = 0; i < N; i++) {
+            char *together = answer_read(fd[i]);
+            assert_string_equal(together, alone[i]);
+            assert_non_null(strstr(together, "|length|900 of "));
+            free(together);
+        }
+    }
+    assert_true(metric(&b, preempted) >= 1);
+    assert_true(metric_becomes(&b, "\nvllm:num_requests_running" M "} ", 0));
+    for (int i = 0; i < N; i++)
+        free(alone[i]);
+    bench_end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +380,7 @@ int main(void)
         cmocka_unit_test(clients_that_leave_free_their_places),
         cmocka_unit_test(draining_waits_for_answers),
         cmocka_unit_test(draining_can_be_cut_short),
+        cmocka_unit_test(answers_that_preempt_each_other_stay_the_same),
         cmocka_unit_test(idle_models_and_idle_connections_are_cheap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
