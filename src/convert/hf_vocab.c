@@ -9,6 +9,7 @@
 #include "convert/hf_files.h"
 #include "text/pretok.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_write.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,11 +46,7 @@ static int add_token(json_t *vocab, json_t *added, const struct source_value *s,
         return no_memory(e);
     if (type != TOKEN_CONTROL && type != TOKEN_USER)
         return 0;
-    json_t *content = json_stringn(s->s.p, s->s.n);
-    json_t *a = content ? json_pack("{sI so sb sb sb sb sb}", "id", (json_int_t)id, "content",
-                                    content, "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                    "normalized", 0, "special", type == TOKEN_CONTROL)
-                        : NULL;
+    json_t *a = tokenizer_write_added(s->s.p, s->s.n, (int64_t)id, type == TOKEN_CONTROL);
     return a && !json_array_append_new(added, a) ? 0 : no_memory(e);
 }
 
@@ -85,40 +82,6 @@ static int add_merges(struct source *src, json_t *merges, struct err *e)
 /* ---- tokenizer.json ---------------------------------------------------------------------------
  */
 
-static json_t *pre_tokenizer(const char *const *patterns)
-{
-    json_t *list = json_array();
-    for (; list && *patterns; patterns++)
-        if (json_array_append_new(list,
-                                  json_pack("{ss s{ss} ss sb}", "type", "Split", "pattern", "Regex",
-                                            *patterns, "behavior", "Isolated", "invert", 0))) {
-            json_decref(list);
-            return NULL;
-        }
-    if (!list || json_array_append_new(list, json_pack("{ss sb sb sb}", "type", "ByteLevel",
-                                                       "add_prefix_space", 0, "trim_offsets", 1,
-                                                       "use_regex", 0))) {
-        json_decref(list);
-        return NULL;
-    }
-    return json_pack("{ss so}", "type", "Sequence", "pretokenizers", list);
-}
-
-static json_t *post_processor(const struct tokenizer *t, json_t *bos)
-{
-    if (!tokenizer_adds_bos(t) || !bos)
-        return json_pack("{ss sb sb sb}", "type", "ByteLevel", "add_prefix_space", 1,
-                         "trim_offsets", 0, "use_regex", 1);
-    const char *s = json_string_value(bos);
-    return json_pack("{ss s[{s{ss si}} {s{ss si}}] s[{s{ss si}} {s{ss si}} {s{ss si}} {s{ss si}}] "
-                     "s{s{ss s[i] s[s]}}}",
-                     "type", "TemplateProcessing", "single", "SpecialToken", "id", s, "type_id", 0,
-                     "Sequence", "id", "A", "type_id", 0, "pair", "SpecialToken", "id", s,
-                     "type_id", 0, "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id", s,
-                     "type_id", 1, "Sequence", "id", "B", "type_id", 1, "special_tokens", s, "id",
-                     s, "ids", tokenizer_bos(t), "tokens", s);
-}
-
 static json_t *token_text(const struct tokenizer *t, int32_t id)
 {
     size_t n = 0;
@@ -142,15 +105,15 @@ static int write_tokenizer(struct convert_plan *p, const struct tokenizer *t, co
     if (!rc)
         rc = add_merges(p->src, merges, e);
     if (!rc) {
-        json_t *normalizer = flags & PRETOK_NFC ? json_pack("{ss}", "type", "NFC") : json_null();
-        root = json_pack("{ss sn sn sO so so so s{ss sb sb sb} s{ss sn sn sn sn sb sb sb sO sO}}",
-                         "version", "1.0", "truncation", "padding", "added_tokens", added,
-                         "normalizer", normalizer, "pre_tokenizer", pre_tokenizer(patterns),
-                         "post_processor", post_processor(t, bos), "decoder", "type", "ByteLevel",
-                         "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1, "model", "type",
-                         "BPE", "dropout", "unk_token", "continuing_subword_prefix",
-                         "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges",
-                         (flags & PRETOK_WHOLE) != 0, "vocab", vocab, "merges", merges);
+        struct tokenizer_parts parts = {.patterns = patterns,
+                                        .flags = flags,
+                                        .vocab = vocab,
+                                        .merges = merges,
+                                        .added = added,
+                                        .bos =
+                                            tokenizer_adds_bos(t) ? json_string_value(bos) : NULL,
+                                        .bos_id = tokenizer_bos(t)};
+        root = tokenizer_write(&parts);
         rc = root ? hf_write_json(dir, "tokenizer.json", root, e) : no_memory(e);
     }
     json_decref(root);
