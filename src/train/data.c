@@ -15,15 +15,10 @@
 
 enum { DATA_CHUNK = 128, DATA_SLICE = 64 }; /* records of a chunk, chunks between two reports */
 
-/* What random numbers are for; streams of different purposes must not meet. */
-enum { STREAM_PASS = 0x70617373, STREAM_EPOCH = 0x65706f63, STREAM_ITEMS = 0x6974656d };
-
 struct part {
     struct jsonl *lines;
-    double weight;
     uint32_t base, n; /* records [base, base + n) */
-    uint32_t *used;   /* (n_used) those with tokens, ascending */
-    size_t n_used;
+    uint32_t *used;   /* those with tokens, ascending */
     struct data_stats stats;
 };
 
@@ -53,6 +48,7 @@ struct data {
     struct example_how how;
     struct team *team;
     struct part *part;
+    struct plan_part *order; /* of each part, what epochs take from */
     size_t n_parts;
     uint32_t n;       /* records */
     uint32_t *tokens; /* (n) of the record's sequences together; 0: it is not used */
@@ -301,9 +297,11 @@ static int read_part(struct data *d, struct part *part, data_progress *progress,
     part->used = malloc((part->stats.used + 1) * sizeof *part->used);
     if (!part->used)
         return err_nomem(e, part->stats.used * sizeof *part->used, "the index of records");
+    struct plan_part *order = &d->order[part - d->part];
     for (uint32_t i = part->base; i < part->base + part->n; i++)
         if (d->tokens[i])
-            part->used[part->n_used++] = i;
+            part->used[order->n++] = i;
+    order->record = part->used;
     return 0;
 }
 
@@ -337,14 +335,16 @@ static int check_options(const struct data_options *o, struct err *e)
 static int open_parts(struct data *d, struct err *e)
 {
     uint64_t n = 0;
-    if (!(d->part = calloc(d->o.n_sources, sizeof *d->part)))
+    d->part = calloc(d->o.n_sources, sizeof *d->part);
+    d->order = calloc(d->o.n_sources, sizeof *d->order);
+    if (!d->part || !d->order)
         return err_nomem(e, 0, "the files of data");
     for (size_t i = 0; i < d->o.n_sources; i++) {
         struct part *p = &d->part[d->n_parts++];
         int rc = jsonl_open(&p->lines, d->o.sources[i].path, e);
         if (rc)
             return rc;
-        p->weight = d->o.sources[i].weight;
+        d->order[i].weight = d->o.sources[i].weight;
         n = num_round_up(n, DATA_CHUNK); /* a chunk belongs to one file */
         if (n + jsonl_count(p->lines) > UINT32_MAX - 1)
             return err_set(e, ERR_LIMIT, "the files have more than %u lines", UINT32_MAX - 1);
@@ -384,20 +384,13 @@ static void drop_chunks(struct data *d)
         }
 }
 
-/* How many records of a part an epoch has. */
-static uint64_t share_of(const struct part *p)
-{
-    uint64_t n = (uint64_t)llround(p->weight * (double)p->n_used);
-    return p->n_used && !n ? 1 : n;
-}
-
 static int count_epoch(struct data *d, struct err *e)
 {
     uint64_t n = 0;
     d->even = true;
     for (size_t i = 0; i < d->n_parts; i++) {
-        n += share_of(&d->part[i]);
-        d->even = d->even && d->part[i].weight == floor(d->part[i].weight);
+        n += plan_share(&d->order[i]);
+        d->even = d->even && d->order[i].weight == floor(d->order[i].weight);
     }
     d->even = d->even || !d->o.packing; /* lengths decide how many packs there are */
     if (n >= UINT32_MAX)
@@ -464,6 +457,7 @@ void data_free(struct data *d)
     plan_release(&d->plan);
     free(d->worker);
     free(d->part);
+    free(d->order);
     free(d->tokens);
     free(d->targets);
     free(d->chunk);
@@ -474,61 +468,20 @@ void data_free(struct data *d)
 /* ---- epochs -----------------------------------------------------------------------------------
  */
 
-static uint64_t stream_of(uint64_t purpose, uint64_t a, uint64_t b)
-{
-    return hash_u64(hash_u64(hash_u64(purpose) ^ a) ^ b);
-}
-
-/*
- * Appends what an epoch takes of a part: places [epoch × share, (epoch + 1) × share) of its records
- * passed through again and again, in a new order each time.
- */
-static int take_part(struct data *d, size_t part, uint64_t epoch, uint32_t *list, size_t *n,
-                     struct err *e)
-{
-    const struct part *p = &d->part[part];
-    uint64_t share = share_of(p), from = epoch * share, end = from + share;
-    uint32_t *order = malloc((p->n_used + 1) * sizeof *order);
-    int rc = order ? 0 : err_nomem(e, p->n_used * sizeof *order, "the order of records");
-    while (!rc && from < end) {
-        uint64_t pass = from / p->n_used, at = from % p->n_used,
-                 take = num_min(end - from, p->n_used - at);
-        memcpy(order, p->used, p->n_used * sizeof *order);
-        if (!d->o.ordered)
-            rc = plan_shuffle(order, p->n_used, d->o.seed, stream_of(STREAM_PASS, part, pass), e);
-        if (!rc)
-            memcpy(list + *n, order + at, take * sizeof *order);
-        *n += take;
-        from += take;
-    }
-    free(order);
-    return rc;
-}
-
 static int plan_epoch(struct data *d, uint64_t epoch, struct err *e)
 {
-    uint64_t total = 0;
+    uint32_t *list = NULL;
     size_t n = 0;
     if (d->planned && d->epoch == epoch)
         return 0;
     plan_release(&d->plan);
     d->planned = false;
-    for (size_t i = 0; i < d->n_parts; i++)
-        total += share_of(&d->part[i]);
-    if (epoch > UINT64_MAX / 4 / total)
-        return err_set(e, ERR_LIMIT, "epoch %llu is too far away", (unsigned long long)epoch);
-    uint32_t *list = malloc((total + 1) * sizeof *list);
-    int rc = list ? 0 : err_nomem(e, total * sizeof *list, "the order of records");
-    for (size_t i = 0; !rc && i < d->n_parts; i++)
-        if (d->part[i].n_used)
-            rc = take_part(d, i, epoch, list, &n, e);
-    if (!rc && !d->o.ordered)
-        rc = plan_shuffle(list, n, d->o.seed, stream_of(STREAM_EPOCH, epoch, 0), e);
+    int rc = plan_order(d->order, d->n_parts, epoch, d->o.seed, d->o.ordered, &list, &n, e);
     if (!rc)
         rc = plan_new(&d->plan, list, n, d->tokens, d->o.packing, (uint32_t)d->o.max_length, e);
     /* Packs come out with the longest sequences first. */
     if (!rc && d->o.packing && !d->o.ordered)
-        rc = plan_shuffle_items(&d->plan, d->o.seed, stream_of(STREAM_ITEMS, epoch, 0), e);
+        rc = plan_shuffle_items(&d->plan, epoch, d->o.seed, e);
     free(list);
     d->planned = !rc;
     d->epoch = epoch;
@@ -857,7 +810,7 @@ void data_source_stats(const struct data *d, size_t source, struct data_stats *s
 {
     *s = d->part[source].stats;
     s->mean = s->sequences ? s->mean / s->sequences : 0;
-    s->epoch_records = share_of(&d->part[source]);
+    s->epoch_records = plan_share(&d->order[source]);
 }
 
 void data_stats(const struct data *d, struct data_stats *s)
@@ -865,7 +818,7 @@ void data_stats(const struct data *d, struct data_stats *s)
     *s = (struct data_stats){0};
     for (size_t i = 0; i < d->n_parts; i++) {
         add_stats(s, &d->part[i].stats);
-        s->epoch_records += share_of(&d->part[i]);
+        s->epoch_records += plan_share(&d->order[i]);
     }
     s->mean = s->sequences ? s->mean / s->sequences : 0;
 }

@@ -1,10 +1,20 @@
 #include "train/plan.h"
 
+#include "base/hash.h"
 #include "base/num.h"
 #include "base/rng.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* What random numbers are for; streams of different purposes must not meet. */
+enum { STREAM_PASS = 0x70617373, STREAM_EPOCH = 0x65706f63, STREAM_ITEMS = 0x6974656d };
+
+static uint64_t stream_of(uint64_t purpose, uint64_t a, uint64_t b)
+{
+    return hash_u64(hash_u64(hash_u64(purpose) ^ a) ^ b);
+}
 
 /* ---- random order -----------------------------------------------------------------------------
  */
@@ -39,6 +49,63 @@ int plan_shuffle(uint32_t *v, size_t n, uint64_t seed, uint64_t stream, struct e
         v[i] = k[i].value;
     free(k);
     return 0;
+}
+
+/* ---- records of an epoch ----------------------------------------------------------------------
+ */
+
+uint64_t plan_share(const struct plan_part *p)
+{
+    uint64_t n = (uint64_t)llround(p->weight * (double)p->n);
+    return p->n && !n ? 1 : n;
+}
+
+/* Appends to list[*n…) what an epoch takes of a part. */
+static int take_part(const struct plan_part *p, size_t which, uint64_t epoch, uint64_t seed,
+                     bool ordered, uint32_t *list, size_t *n, struct err *e)
+{
+    uint64_t share = plan_share(p), from = epoch * share, end = from + share;
+    uint32_t *order = malloc((p->n + 1) * sizeof *order);
+    int rc = order ? 0 : err_nomem(e, p->n * sizeof *order, "the order of records");
+    while (!rc && from < end) {
+        uint64_t pass = from / p->n;
+        size_t at = (size_t)(from % p->n), take = (size_t)num_min(end - from, p->n - at);
+        memcpy(order, p->record, p->n * sizeof *order);
+        if (!ordered)
+            rc = plan_shuffle(order, p->n, seed, stream_of(STREAM_PASS, which, pass), e);
+        memcpy(list + *n, order + at, take * sizeof *order);
+        *n += take;
+        from += take;
+    }
+    free(order);
+    return rc;
+}
+
+int plan_order(const struct plan_part *part, size_t parts, uint64_t epoch, uint64_t seed,
+               bool ordered, uint32_t **list, size_t *n, struct err *e)
+{
+    uint64_t total = 0;
+    *list = NULL;
+    *n = 0;
+    for (size_t i = 0; i < parts; i++)
+        total += plan_share(&part[i]);
+    if (total >= UINT32_MAX)
+        return err_set(e, ERR_LIMIT, "an epoch has more than %u records: use smaller weights",
+                       UINT32_MAX);
+    if (epoch > UINT32_MAX)
+        return err_set(e, ERR_LIMIT, "epoch %llu is too far away", (unsigned long long)epoch);
+    uint32_t *v = malloc((total + 1) * sizeof *v);
+    int rc = v ? 0 : err_nomem(e, total * sizeof *v, "the order of records");
+    for (size_t i = 0; !rc && i < parts; i++)
+        if (part[i].n)
+            rc = take_part(&part[i], i, epoch, seed, ordered, v, n, e);
+    if (!rc && !ordered)
+        rc = plan_shuffle(v, *n, seed, stream_of(STREAM_EPOCH, epoch, 0), e);
+    if (rc)
+        free(v);
+    else
+        *list = v;
+    return rc;
 }
 
 /* ---- pieces -----------------------------------------------------------------------------------
@@ -283,7 +350,7 @@ int plan_new(struct plan *p, const uint32_t *record, size_t n, const uint32_t *t
     return rc;
 }
 
-int plan_shuffle_items(struct plan *p, uint64_t seed, uint64_t stream, struct err *e)
+int plan_shuffle_items(struct plan *p, uint64_t epoch, uint64_t seed, struct err *e)
 {
     uint32_t *order = malloc((p->n_items + 1) * sizeof *order),
              *item = malloc((p->n_items + 1) * sizeof *item);
@@ -292,7 +359,7 @@ int plan_shuffle_items(struct plan *p, uint64_t seed, uint64_t stream, struct er
     for (size_t i = 0; !rc && i < p->n_items; i++)
         order[i] = (uint32_t)i;
     if (!rc)
-        rc = plan_shuffle(order, p->n_items, seed, stream, e);
+        rc = plan_shuffle(order, p->n_items, seed, stream_of(STREAM_ITEMS, epoch, 0), e);
     if (rc) {
         free(item);
         free(piece);

@@ -15,6 +15,13 @@
 
 #include "train/data.h"
 
+/* Records of one source, and how often each comes in an epoch. */
+struct plan_part {
+    const uint32_t *record; /* (n) */
+    size_t n;
+    double weight;
+};
+
 /* Tokens [from, from + n) of a record. */
 struct plan_piece {
     uint32_t record, from, n;
@@ -27,6 +34,17 @@ struct plan {
     size_t n_items;
 };
 
+/* How many records of a part an epoch has: weight × n, rounded, but not none of some. */
+uint64_t plan_share(const struct plan_part *p);
+
+/*
+ * The records of an epoch in their order; the caller frees *list. Of each part the epoch takes
+ * places [epoch × share, (epoch + 1) × share) of its records passed through again and again, in a
+ * new order each time; then all parts are mixed. `ordered`: nothing is shuffled.
+ */
+int plan_order(const struct plan_part *part, size_t parts, uint64_t epoch, uint64_t seed,
+               bool ordered, uint32_t **list, size_t *n, struct err *e);
+
 /* Puts v[0..n) into a random order. */
 int plan_shuffle(uint32_t *v, size_t n, uint64_t seed, uint64_t stream, struct err *e);
 
@@ -37,7 +55,7 @@ int plan_shuffle(uint32_t *v, size_t n, uint64_t seed, uint64_t stream, struct e
 int plan_new(struct plan *p, const uint32_t *record, size_t n, const uint32_t *tokens,
              enum data_packing packing, uint32_t room, struct err *e);
 /* The same items in a random order. */
-int plan_shuffle_items(struct plan *p, uint64_t seed, uint64_t stream, struct err *e);
+int plan_shuffle_items(struct plan *p, uint64_t epoch, uint64_t seed, struct err *e);
 void plan_release(struct plan *p);
 
 #endif
