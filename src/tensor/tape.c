@@ -99,6 +99,20 @@ static bool grad_grow(struct tape *t)
     return true;
 }
 
+/* Forgets gradients of tensors whose scratch, from `from` on, others will take. */
+static void grad_forget(struct tape *t, const uint8_t *from)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_grad; i++)
+        if ((const uint8_t *)t->grad[i].data < from ||
+            (const uint8_t *)t->grad[i].data >= t->c->mem + t->c->cap)
+            t->grad[n++] = t->grad[i];
+    t->n_grad = n;
+    memset(t->slot, 0, t->n_slot * sizeof *t->slot);
+    for (size_t i = 0; i < n; i++)
+        t->slot[grad_place(t, t->grad[i].data)] = (uint32_t)i + 1;
+}
+
 static bool grad_add(struct tape *t, const float *data, float *grad)
 {
     if (!grad || (t->n_grad == t->cap_grad && !grad_grow(t))) {
@@ -370,11 +384,12 @@ static int tape_again(struct tape *t, const struct op_record *r, struct err *e)
     const float *dy = tape_given(t, y);
     if (!dy || !tape_grad(t, x))
         return 0;
-    struct tape_mark mark = tape_mark(t);
-    size_t n = t->n;
     /* What came behind the block has had its turn: its scratch is free. */
     c->used =
         (size_t)((uint8_t *)y.data - c->mem) + num_round_up(y.rows * y.cols * sizeof *y.data, 64);
+    grad_forget(t, c->mem + c->used);
+    struct tape_mark mark = tape_mark(t);
+    size_t n = t->n;
     t->op.recompute = false;
     c->tape = &t->op;
     struct tensor z = body.fn(body.arg, c, x);

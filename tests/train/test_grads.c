@@ -348,6 +348,144 @@ static void test_golden(void **state)
     fixture_release(&f);
 }
 
+/* ---- the same bits however it is computed ---------------------------------------------------- */
+
+/* Sequences of any tokens: a long one, a single token, and others; a label is left out here and
+ * there. */
+static void data_make(struct data *d, size_t n_vocab)
+{
+    static const size_t len[] = {37, 3, 64, 12};
+    memset(d, 0, sizeof *d);
+    d->n_seq = NUM_COUNT(len);
+    for (size_t s = 0; s < d->n_seq; s++) {
+        d->len[s] = len[s];
+        for (size_t t = 0; t < len[s]; t++)
+            d->ids[s][t] = (int32_t)((s * 977 + t * t * 31 + t * 7919) % n_vocab);
+        for (size_t t = 0; t + 1 < len[s]; t++) {
+            d->label[s][t] = t % 7 == 3 ? -1 : d->ids[s][t + 1];
+            d->labels += d->label[s][t] >= 0;
+        }
+    }
+}
+
+static void model_path(char path[512], const char *model)
+{
+    snprintf(path, 512, "%s/%s", GOLDEN_DIR, model);
+}
+
+static void test_bits(void **state)
+{
+    static const struct {
+        int threads;
+        struct ways w;
+    } ways[] = {
+        {1, {.back = true}},
+        {3, {.back = true}},
+        {2, {.back = true, .recompute = true}},
+        {2, {.back = true, .cut = true}},
+        {3, {.back = true, .cut = true, .recompute = true}},
+    };
+    const char *model = *state;
+    struct fixture one, f;
+    struct data d;
+    char path[512];
+    model_path(path, model);
+    fixture_load(&one, path, 2);
+    data_make(&d, model_config(one.model)->n_vocab);
+    bool mtp = model_config(one.model)->n_mtp;
+    struct ways w = {.back = true, .mtp = mtp, .balance = 0.5f, .mtp_weight = 0.3};
+    double loss = run(&one, &d, &w);
+    assert_true(loss > 0);
+    for (size_t i = 0; i < NUM_COUNT(ways); i++) {
+        w = ways[i].w;
+        w.mtp = mtp;
+        w.balance = 0.5f;
+        w.mtp_weight = 0.3;
+        fixture_load(&f, path, ways[i].threads);
+        double again = run(&f, &d, &w);
+        if (!(fabs(again - loss) <= 1e-12 * loss)) /* sums of rows in another order */
+            fail_msg("%s, way %zu: loss %.17g, before %.17g", model, i, again, loss);
+        assert_int_equal(f.n_param, one.n_param);
+        for (size_t k = 0; k < f.n_param; k++)
+            if (memcmp(f.param[k].values.grad, one.param[k].values.grad,
+                       f.param[k].values.n * sizeof(float)) != 0)
+                fail_msg("%s, way %zu: bits of %s's gradient differ", model, i, f.param[k].p.name);
+        fixture_release(&f);
+    }
+    fixture_release(&one);
+}
+
+/* ---- finite differences ---------------------------------------------------------------------- */
+
+/* The loss when a weight moves along its gradient by `step`. */
+static double moved(struct fixture *f, const struct data *d, const struct ways *w, size_t i,
+                    const float *grad, double step)
+{
+    const struct weight_param *v = &f->param[i].values;
+    float *was = malloc(v->n * sizeof *was);
+    assert_non_null(was);
+    memcpy(was, v->value, v->n * sizeof *was);
+    for (size_t k = 0; k < v->n; k++)
+        v->value[k] = (float)((double)was[k] + step * (double)grad[k]);
+    double loss = run(f, d, w);
+    memcpy(v->value, was, v->n * sizeof *was);
+    free(was);
+    return loss;
+}
+
+/*
+ * Along its gradient g a weight's loss grows by |g|. A part of the gradient that is missing, or too
+ * much, shows in every weight that it flows to.
+ */
+static void test_differences(void **state)
+{
+    const char *model = *state;
+    struct fixture f;
+    struct data d;
+    char path[512];
+    double worst = 0;
+    model_path(path, model);
+    fixture_load(&f, path, 2);
+    data_make(&d, model_config(f.model)->n_vocab);
+    struct ways w = {
+        .back = true, .mtp = model_config(f.model)->n_mtp, .balance = 0.7f, .mtp_weight = 0.6};
+    run(&f, &d, &w);
+    float **grad = calloc(f.n_param, sizeof *grad);
+    assert_non_null(grad);
+    for (size_t i = 0; i < f.n_param; i++) {
+        size_t bytes = f.param[i].values.n * sizeof(float);
+        grad[i] = malloc(bytes);
+        assert_non_null(grad[i]);
+        memcpy(grad[i], f.param[i].values.grad, bytes);
+    }
+    size_t checked = 0;
+    for (size_t i = 0; i < f.n_param; i++) {
+        double square = 0;
+        for (size_t k = 0; k < f.param[i].values.n; k++)
+            square += (double)grad[i][k] * (double)grad[i][k];
+        double norm = sqrt(square);
+        if (f.param[i].p.same || f.param[i].p.steers || norm < 1e-3)
+            continue;
+        /* Far enough that float losses tell; with experts, near enough that no token changes its
+           own. */
+        double far = model_config(f.model)->n_expert ? 2e-4 : 2e-3;
+        double step = fmin(far / square, far / norm);
+        double slope =
+            (moved(&f, &d, &w, i, grad[i], step) - moved(&f, &d, &w, i, grad[i], -step)) /
+            (2 * step * norm);
+        worst = fmax(worst, fabs(slope / norm - 1));
+        if (!(fabs(slope / norm - 1) <= 0.02))
+            fail_msg("%s: %s: slope %.6g, gradient %.6g", model, f.param[i].p.name, slope, norm);
+        checked++;
+    }
+    print_message("# %s: %zu weights, at most %.2g off\n", model, checked, worst);
+    assert_true(checked > 10);
+    for (size_t i = 0; i < f.n_param; i++)
+        free(grad[i]);
+    free(grad);
+    fixture_release(&f);
+}
+
 #define MODEL(test, name)                                           \
     {                                                               \
 #test " " name, test, NULL, NULL, (void *)(uintptr_t)(name) \
@@ -360,6 +498,16 @@ int main(int argc, char **argv)
         MODEL(test_golden, "llama"),
         MODEL(test_golden, "qwen2"),
         MODEL(test_golden, "dsv3"),
+        MODEL(test_bits, "train/llama"),
+        MODEL(test_bits, "train/qwen2"),
+        MODEL(test_bits, "models/qwen3"),
+        MODEL(test_bits, "models/deepseek"),
+        MODEL(test_bits, "models/dsv2_group_limited"),
+        MODEL(test_bits, "models/dsv3_qlora_yarn_mtp"),
+        MODEL(test_differences, "models/qwen3"),
+        MODEL(test_differences, "models/deepseek"),
+        MODEL(test_differences, "models/dsv2_lite_greedy"),
+        MODEL(test_differences, "models/dsv3_qlora_yarn_mtp"),
     };
     snprintf(folder, sizeof folder, "%s", argc > 1 ? argv[1] : env ? env : "train");
     return cmocka_run_group_tests(tests, NULL, NULL);
