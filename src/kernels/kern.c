@@ -16,12 +16,13 @@ static const struct {
     void (*init)(struct kern *k);
 } parts[] = {
     {CPU_SCALAR, kern_init_scalar_mul},    {CPU_SCALAR, kern_init_scalar_vec},
-    {CPU_SCALAR, kern_init_scalar_page},
+    {CPU_SCALAR, kern_init_scalar_page},   {CPU_SCALAR, kern_init_scalar_train},
 #ifdef __x86_64__
     {CPU_AVX2, kern_init_avx2_mul},        {CPU_AVX2, kern_init_avx2_codes},
     {CPU_AVX2, kern_init_avx2_low},        {CPU_AVX2, kern_init_avx2_vec},
-    {CPU_AVX2, kern_init_avx2_page},       {CPU_AVX512, kern_init_avx512_mul},
-    {CPU_AVX512, kern_init_avx512_vec},    {CPU_AVX512VNNI, kern_init_vnni_mul},
+    {CPU_AVX2, kern_init_avx2_page},       {CPU_AVX2, kern_init_avx2_train},
+    {CPU_AVX512, kern_init_avx512_mul},    {CPU_AVX512, kern_init_avx512_vec},
+    {CPU_AVX512, kern_init_avx512_train},  {CPU_AVX512VNNI, kern_init_vnni_mul},
     {CPU_AVX512VNNI, kern_init_vnni_page},
 #endif
 };
@@ -43,8 +44,10 @@ void kern_init(struct kern *k, enum cpu_isa isa)
 #ifdef __x86_64__
     if (isa >= CPU_AVX512VNNI && __builtin_cpu_supports("avx512vbmi"))
         kern_init_vbmi_mul(k);
-    if (isa >= CPU_AVX512VNNI && cpu_bf16())
+    if (isa >= CPU_AVX512VNNI && cpu_bf16()) {
         kern_init_bf16_mul(k);
+        kern_init_bf16_train(k);
+    }
 #endif
 }
 

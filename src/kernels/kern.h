@@ -200,6 +200,40 @@ struct kern_page_values {
     size_t ldo;
 };
 
+/*
+ * Float product of training, over panels that lie as its packing leaves them. Element (k, i) of
+ * panel p of w is at w[p * w_panel + k * 16 + i], (k, c) of x at x[c * x_col + k * x_step], where
+ * one of the two steps is 1, and (p, c, i) of y at y[p * y_panel + c * y_col + i].
+ * y = chain over k ascending of fma(w, x, y), going on from y with `more`, else starting at 0.
+ * Panels hold all 16 rows; of y only the first `rows` are read and written.
+ *
+ * gemm_pairs: elements of w and x are pairs of BF16 values in 32 bits, the first in the low half;
+ * the chain of a BF16 product (above).
+ */
+struct kern_gemm {
+    const void *w, *x;
+    size_t w_panel;
+    size_t x_col, x_step;
+    float *y;
+    size_t y_panel, y_col;
+    size_t rows, k, cols;
+    bool more;
+};
+
+/*
+ * A step of AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) in the
+ * order of PyTorch: g' = g × scale; m = fma(1 − b1, g' − m, m); v = fma((1 − b2) × g', g', v × b2);
+ * p = fma(−rate, m / fma(sqrt v, root, eps), p × keep).
+ */
+struct kern_adamw {
+    float scale;  /* of gradients: clipping */
+    float b1, b2; /* decay of the moments */
+    float rate;   /* learning rate / (1 − b1^t) */
+    float root;   /* 1 / sqrt(1 − b2^t) */
+    float eps;
+    float keep; /* 1 − learning rate × weight decay */
+};
+
 struct kern {
     enum cpu_isa isa;
     struct kern_mul mul[QUANT_ID_MAX]; /* by quant_id; act = KERN_ACT_NONE where there is none */
@@ -260,6 +294,35 @@ struct kern {
 
     /* y = exp(x), n values, by the exp of all of the above; y may be x. */
     void (*exp)(float *y, const float *x, size_t n);
+
+    /* ---- training ---- */
+
+    void (*gemm)(const struct kern_gemm *g);
+    void (*gemm_pairs)(const struct kern_gemm *g);
+    /* y[i * ldy + j] = x[j * ldx + i] for i, j < 16. */
+    void (*transpose)(float *y, size_t ldy, const float *x, size_t ldx);
+    /* y[i] = a[i] in the low half, b[i] in the high one, as f32_to_bf16 rounds; b NULL: zeros. */
+    void (*pairs)(uint32_t *y, const float *a, const float *b, size_t n);
+
+    /* Σ a b over 16 virtual lanes of FMAs. */
+    float (*dot)(const float *a, const float *b, size_t n);
+    /* Σ x² over 16 virtual lanes of FMAs in double. */
+    double (*squares)(const float *x, size_t n);
+    void (*adamw)(float *p, float *m, float *v, const float *g, size_t n,
+                  const struct kern_adamw *a);
+
+    /* The way back through rmsnorm: s = 1 / sqrtf(Σ x² / n + eps); t = dy × w;
+       c = (s × s) × (s × (Σ t x / n)); dx = dx + fma(t, s, −(x × c)). Returns s. */
+    float (*rmsnorm_back)(float *dx, const float *dy, const float *x, const float *w, size_t n,
+                          float eps);
+    /* y = fma(a, x × s, y): what a row gives the weight of its norm. */
+    void (*scaled)(float *y, const float *a, const float *x, float s, size_t n);
+    /* The way back through swiglu: r = 1 / (1 + exp(−gate)); h = gate × r; dup = dy × h;
+       dgate = (dy × up) × fma(h, 1 − r, r). dgate may be gate and dup up. */
+    void (*swiglu_back)(float *dgate, float *dup, const float *dy, const float *gate,
+                        const float *up, size_t n);
+    /* The way back through softmax: d = p × (d − sum) × scale. */
+    void (*softmax_back)(float *d, const float *p, size_t n, float sum, float scale);
 };
 
 /* The product by whichever of the two suits `cols`. */

@@ -27,6 +27,7 @@ extern const size_t kern_type_count;
 void kern_init_scalar_mul(struct kern *k);
 void kern_init_scalar_vec(struct kern *k);
 void kern_init_scalar_page(struct kern *k);
+void kern_init_scalar_train(struct kern *k);
 
 #ifdef __x86_64__
 void kern_init_avx2_mul(struct kern *k);
@@ -34,12 +35,15 @@ void kern_init_avx2_codes(struct kern *k);
 void kern_init_avx2_low(struct kern *k); /* quantized types of few bits */
 void kern_init_avx2_vec(struct kern *k);
 void kern_init_avx2_page(struct kern *k);
+void kern_init_avx2_train(struct kern *k);
 void kern_init_avx512_mul(struct kern *k); /* float types and codes of floats */
 void kern_init_avx512_vec(struct kern *k);
+void kern_init_avx512_train(struct kern *k);
 void kern_init_vnni_mul(struct kern *k); /* quantized types */
 void kern_init_vnni_page(struct kern *k);
-void kern_init_bf16_mul(struct kern *k); /* BF16 and FP8; call it where the processor has BF16 */
-void kern_init_vbmi_mul(struct kern *k); /* codebooks; call it where the processor has VBMI */
+void kern_init_bf16_mul(struct kern *k);   /* BF16 and FP8; call it where the processor has BF16 */
+void kern_init_bf16_train(struct kern *k); /* gemm_pairs, as above */
+void kern_init_vbmi_mul(struct kern *k);   /* codebooks; call it where the processor has VBMI */
 #endif
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * Matrix products of the way back: what a linear layer y = x Wᵀ gives its input and its weight.
  *
- * Sums have one order whatever the cut: over outputs for the input, from 0, then added to what dx
- * holds; over tokens, ascending, for the weight, as one chain that goes on from what the gradient
- * holds. Both are chains of fused multiply-adds.
+ * Sums have one order whatever the cut: over outputs, ascending, for the input; over tokens,
+ * ascending, for the weight. Each is one chain of fused multiply-adds that goes on from what dx or
+ * the gradient holds: tokens may so come in any number of calls.
  *
  * Scratch comes from the context (op_alloc) and is given back; in a dry run it is only counted.
  */

@@ -17,46 +17,6 @@ static const size_t sizes[] = {0,  1,   2,   3,   7,   8,   9,    15,   16,  17,
                                30, 31,  32,  33,  47,  48,  49,   63,   64,  65, 66,
                                79, 100, 127, 128, 130, 576, 1000, 1536, 4864};
 
-static const float specials[] = {0.0f,     -0.0f,    1e-45f,   -1e-45f,  1e-39f,    FLT_MIN,
-                                 -FLT_MIN, FLT_MAX,  -FLT_MAX, INFINITY, -INFINITY, NAN,
-                                 1.0f,     -1.0f,    88.7228f, -103.9f,  -104.1f,   127.5f,
-                                 65504.0f, 65520.0f, 3e-8f};
-
-enum kind {
-    KIND_PLAIN,   /* (-1, 1) times a size */
-    KIND_WIDE,    /* any finite bits */
-    KIND_SPECIAL, /* mostly plain, some of the list above */
-    KIND_ZERO,
-    KIND_COUNT,
-};
-
-static void fill(struct checkasm *c, float *p, size_t n, enum kind kind)
-{
-    float size = (float[]){1, 0.01f, 30, 1000}[check_u32(c) % 4];
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u = check_u32(c);
-        p[i] = kind == KIND_ZERO ? 0 : check_float(c) * size;
-        if (kind == KIND_WIDE && (u & 0x7f800000) != 0x7f800000)
-            memcpy(p + i, &u, 4);
-        if (kind == KIND_SPECIAL && u % 8 == 0)
-            p[i] = specials[check_u32(c) % NUM_COUNT(specials)];
-    }
-}
-
-static float *floats(struct checkasm *c, size_t n, enum kind kind)
-{
-    float *p = check_buf(c, n * sizeof *p);
-    fill(c, p, n, kind);
-    return p;
-}
-
-static float *copy(struct checkasm *c, const float *p, size_t n)
-{
-    float *q = check_buf(c, n * sizeof *q);
-    memcpy(q, p, n * sizeof *q);
-    return q;
-}
-
 /* ---- activations ---- */
 
 /* A kern_x whose arrays all end at unmapped pages. */
@@ -105,11 +65,11 @@ static void quantize_meaning(struct checkasm *c, const struct kern_x *x, const f
     }
 }
 
-static void quantize_once(struct checkasm *c, size_t k, size_t cols, bool q32, enum kind kind)
+static void quantize_once(struct checkasm *c, size_t k, size_t cols, bool q32, enum check_kind kind)
 {
     size_t ldx = k + check_u32(c) % 3, block = q32 ? 32 : 256;
     size_t n = num_round_up(k, q32 ? 64 : 256) / block * cols;
-    float *f = floats(c, (cols - 1) * ldx + k, kind);
+    float *f = check_values(c, (cols - 1) * ldx + k, kind);
     struct kern_x got, want;
     x_buffers(c, &got, k, cols, q32);
     x_buffers(c, &want, k, cols, q32);
@@ -130,7 +90,7 @@ static void quantize_once(struct checkasm *c, size_t k, size_t cols, bool q32, e
         (q32 ? c->ref->quantize_q32 : c->ref->quantize_q256)(&want, f, ldx, 0, cols);
         (q32 ? c->k->quantize_q32 : c->k->quantize_q256)(&got, f, ldx, 0, cols);
     }
-    quantize_meaning(c, &got, f, ldx, q32, kind == KIND_PLAIN || kind == KIND_ZERO);
+    quantize_meaning(c, &got, f, ldx, q32, kind == CHECK_PLAIN || kind == CHECK_ZERO);
     check_buf_reset(c);
 }
 
@@ -157,11 +117,11 @@ static void bench_q256(const struct kern *k, void *arg)
 }
 
 /* BF16: as f32_to_bf16 of each value, zeros beyond k, nothing outside of the columns. */
-static void quantize_bf16_once(struct checkasm *c, size_t k, size_t cols, enum kind kind)
+static void quantize_bf16_once(struct checkasm *c, size_t k, size_t cols, enum check_kind kind)
 {
     size_t ldx = k + check_u32(c) % 3, n = num_round_up(k, 32) * cols;
     size_t cut = check_range(c, 1, cols), first = check_range(c, 0, cut - 1);
-    float *f = floats(c, (cols - 1) * ldx + k, kind);
+    float *f = check_values(c, (cols - 1) * ldx + k, kind);
     struct kern_x x = {.k = k, .cols = cols, .h = check_buf(c, n * 2)};
     uint16_t *want = check_buf(c, n * 2);
     c->k->quantize_bf16(&x, f, ldx, first, cut - first);
@@ -178,23 +138,23 @@ void check_quantize(struct checkasm *c)
 {
     if (check_func(c, c->k->quantize_bf16 != c->below->quantize_bf16, "quantize_bf16"))
         for (size_t i = 1; i < NUM_COUNT(sizes); i++)
-            for (int kind = 0; kind < KIND_COUNT; kind++)
-                quantize_bf16_once(c, sizes[i], check_range(c, 1, 3), (enum kind)kind);
+            for (int kind = 0; kind < CHECK_KINDS; kind++)
+                quantize_bf16_once(c, sizes[i], check_range(c, 1, 3), (enum check_kind)kind);
     for (int q32 = 0; q32 < 2; q32++) {
         bool fresh = q32 ? c->k->quantize_q32 != c->below->quantize_q32
                          : c->k->quantize_q256 != c->below->quantize_q256;
         if (!check_func(c, fresh, q32 ? "quantize_q32" : "quantize_q256"))
             continue;
         for (size_t i = 1; i < NUM_COUNT(sizes); i++)
-            for (int kind = 0; kind < KIND_COUNT; kind++)
-                quantize_once(c, sizes[i], check_range(c, 1, 3), q32, (enum kind)kind);
+            for (int kind = 0; kind < CHECK_KINDS; kind++)
+                quantize_once(c, sizes[i], check_range(c, 1, 3), q32, (enum check_kind)kind);
         for (size_t n = 576; c->bench && n <= 4864; n = n == 576    ? 1536
                                                         : n == 1536 ? 4864
                                                                     : n + 1) {
             struct vec_bench v = {.n = n};
             char what[32];
             x_buffers(c, &v.x, n, 1, q32);
-            v.a = floats(c, n, KIND_PLAIN);
+            v.a = check_values(c, n, CHECK_PLAIN);
             snprintf(what, sizeof what, "n=%zu", n);
             check_bench(c, what, q32 ? bench_q32 : bench_q256, &v, 0, 0);
         }
@@ -203,9 +163,9 @@ void check_quantize(struct checkasm *c)
 
 /* ---- strided float product ---- */
 
-static void *tile_weights(struct checkasm *c, int type, size_t n, enum kind kind)
+static void *tile_weights(struct checkasm *c, int type, size_t n, enum check_kind kind)
 {
-    float *f = floats(c, n, kind);
+    float *f = check_values(c, n, kind);
     if (type == KERN_F32)
         return f;
     uint16_t *h = check_buf(c, n * sizeof *h);
@@ -215,7 +175,7 @@ static void *tile_weights(struct checkasm *c, int type, size_t n, enum kind kind
 }
 
 static void tile_once(struct checkasm *c, int type, size_t rows, size_t k, size_t cols,
-                      enum kind kind)
+                      enum check_kind kind)
 {
     char what[96];
     size_t panels = (rows + 15) / 16;
@@ -229,14 +189,14 @@ static void tile_once(struct checkasm *c, int type, size_t rows, size_t k, size_
     size_t end = (panels - 1) * t.panel_step + (k ? (k - 1) * t.k_step + 16 : 0);
     size_t ylen = (cols - 1) * t.ldy + rows;
     t.w = tile_weights(c, type, end, kind);
-    t.x = floats(c, (cols - 1) * t.ldx + k, kind);
+    t.x = check_values(c, (cols - 1) * t.ldx + k, kind);
     float *want = t.y = check_buf(c, ylen * sizeof *t.y);
     c->ref->tile[type](&t);
     t.y = check_buf(c, ylen * sizeof *t.y);
     c->k->tile[type](&t);
     snprintf(what, sizeof what, "rows %zu k %zu cols %zu kind %d", rows, k, cols, kind);
     check_same(c, t.y, want, ylen, what);
-    if (type == KERN_F32 && kind == KIND_PLAIN)
+    if (type == KERN_F32 && kind == CHECK_PLAIN)
         for (size_t i = 0; i < cols * rows; i++) {
             size_t col = i / rows, r = i % rows, at = r / 16 * t.panel_step + r % 16;
             double sum = 0, size = 0;
@@ -273,8 +233,8 @@ static void bench_tile(struct checkasm *c, int type)
                                  .k_step = 16,
                                  .ldx = k,
                                  .ldy = rows};
-        v.t.w = tile_weights(c, type, rows * k, KIND_PLAIN);
-        v.t.x = floats(c, k * cols, KIND_PLAIN);
+        v.t.w = tile_weights(c, type, rows * k, CHECK_PLAIN);
+        v.t.x = check_values(c, k * cols, CHECK_PLAIN);
         v.t.y = check_buf(c, rows * cols * sizeof *v.t.y);
         snprintf(what, sizeof what, "rows=%zu k=%zu cols=%zu", rows, k, cols);
         check_bench(c, what, bench_tile_run, &v, (double)(rows * k * (type == KERN_F32 ? 4 : 2)),
@@ -292,15 +252,15 @@ void check_tile(struct checkasm *c)
         if (!check_func(c, c->k->tile[type] != c->below->tile[type], "tile.%s", names[type]))
             continue;
         for (size_t cols = 1; cols <= 26; cols++)
-            tile_once(c, type, check_range(c, 1, 140), check_range(c, 0, 40), cols, KIND_PLAIN);
+            tile_once(c, type, check_range(c, 1, 140), check_range(c, 0, 40), cols, CHECK_PLAIN);
         for (size_t rows = 1; rows <= 70; rows++)
-            tile_once(c, type, rows, check_range(c, 0, 40), check_range(c, 1, 9), KIND_PLAIN);
-        for (int kind = 0; kind < KIND_COUNT; kind++)
+            tile_once(c, type, rows, check_range(c, 0, 40), check_range(c, 1, 9), CHECK_PLAIN);
+        for (int kind = 0; kind < CHECK_KINDS; kind++)
             for (int i = 0; i < 10; i++)
                 tile_once(c, type, check_range(c, 1, 80), check_range(c, 1, 600),
-                          check_range(c, 1, 20), (enum kind)kind);
+                          check_range(c, 1, 20), (enum check_kind)kind);
         for (size_t i = 0; i < NUM_COUNT(real); i++)
-            tile_once(c, type, real[i][0], real[i][1], real[i][2], KIND_PLAIN);
+            tile_once(c, type, real[i][0], real[i][1], real[i][2], CHECK_PLAIN);
         if (c->bench)
             bench_tile(c, type);
     }
@@ -309,7 +269,7 @@ void check_tile(struct checkasm *c)
 /* ---- dot products of rows ---- */
 
 static void dots_once(struct checkasm *c, int type, size_t rows, size_t k, size_t cols,
-                      enum kind kind)
+                      enum check_kind kind)
 {
     char what[96];
     struct kern_dots t = {.rows = rows, .k = k, .cols = cols};
@@ -318,14 +278,14 @@ static void dots_once(struct checkasm *c, int type, size_t rows, size_t k, size_
     t.ldy = rows + check_u32(c) % 3;
     size_t ylen = (cols - 1) * t.ldy + rows;
     t.w = tile_weights(c, type, (rows - 1) * t.step + k, kind);
-    t.x = floats(c, (cols - 1) * t.ldx + k, kind);
+    t.x = check_values(c, (cols - 1) * t.ldx + k, kind);
     float *want = t.y = check_buf(c, ylen * sizeof *t.y);
     c->ref->dots[type](&t);
     t.y = check_buf(c, ylen * sizeof *t.y);
     c->k->dots[type](&t);
     snprintf(what, sizeof what, "rows %zu k %zu cols %zu kind %d", rows, k, cols, kind);
     check_same(c, t.y, want, ylen, what);
-    for (size_t i = 0; type == KERN_F32 && kind == KIND_PLAIN && i < cols * rows; i++) {
+    for (size_t i = 0; type == KERN_F32 && kind == CHECK_PLAIN && i < cols * rows; i++) {
         size_t col = i / rows, r = i % rows;
         double sum = 0, size = 0;
         for (size_t j = 0; j < k; j++) {
@@ -353,17 +313,17 @@ void check_dots(struct checkasm *c)
         if (!check_func(c, c->k->dots[type] != c->below->dots[type], "dots.%s", names[type]))
             continue;
         for (size_t cols = 1; cols <= 9; cols++)
-            for (int kind = 0; kind < KIND_COUNT; kind++)
+            for (int kind = 0; kind < CHECK_KINDS; kind++)
                 dots_once(c, type, check_range(c, 1, 70), check_range(c, 1, 100), cols,
-                          (enum kind)kind);
-        dots_once(c, type, 64, 576, 16, KIND_PLAIN);
+                          (enum check_kind)kind);
+        dots_once(c, type, 64, 576, 16, CHECK_PLAIN);
         for (size_t cols = 8; c->bench && cols <= 64; cols *= 8) {
             struct vec_bench v = {.type = type};
             char what[48];
             v.dots = (struct kern_dots){
                 .rows = 64, .k = 576, .step = 576, .cols = cols, .ldx = 576, .ldy = 64};
-            v.dots.w = tile_weights(c, type, 64 * 576, KIND_PLAIN);
-            v.dots.x = floats(c, 576 * cols, KIND_PLAIN);
+            v.dots.w = tile_weights(c, type, 64 * 576, CHECK_PLAIN);
+            v.dots.x = check_values(c, 576 * cols, CHECK_PLAIN);
             v.dots.y = check_buf(c, 64 * cols * sizeof(float));
             snprintf(what, sizeof what, "rows=64 k=576 cols=%zu", cols);
             check_bench(c, what, bench_dots_run, &v, 64.0 * 576 * (type == KERN_F32 ? 4 : 2),
@@ -382,11 +342,11 @@ static void bench_rows(struct checkasm *c, void (*run)(const struct kern *k, voi
     for (size_t i = 0; c->bench && i < count; i++) {
         struct vec_bench v = {.n = n[i]};
         char what[32];
-        v.a = floats(c, 2 * n[i], KIND_PLAIN);
-        v.b = floats(c, 2 * n[i], KIND_PLAIN);
+        v.a = check_values(c, 2 * n[i], CHECK_PLAIN);
+        v.b = check_values(c, 2 * n[i], CHECK_PLAIN);
         for (size_t j = 0; j < 2 * n[i]; j++)
             v.b[j] = j % 2 ? 0.6f : 0.8f; /* a rotation: repeated, it neither grows nor fades */
-        v.c = floats(c, 2 * n[i], KIND_PLAIN);
+        v.c = check_values(c, 2 * n[i], CHECK_PLAIN);
         v.h = check_buf(c, n[i] * sizeof *v.h);
         snprintf(what, sizeof what, "n=%zu", n[i]);
         check_bench(c, what, run, &v, 0, 0);
@@ -407,11 +367,12 @@ void check_rmsnorm(struct checkasm *c)
     if (!check_func(c, c->k->rmsnorm != c->below->rmsnorm, "rmsnorm"))
         return;
     for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-        for (int kind = 0; kind < KIND_COUNT; kind++) {
+        for (int kind = 0; kind < CHECK_KINDS; kind++) {
             size_t n = sizes[i];
-            float *x = floats(c, n, (enum kind)kind), *w = floats(c, n, KIND_PLAIN);
+            float *x = check_values(c, n, (enum check_kind)kind),
+                  *w = check_values(c, n, CHECK_PLAIN);
             float *want = check_buf(c, n * sizeof *x), *got = check_buf(c, n * sizeof *x);
-            float eps = kind == KIND_ZERO ? 1e-6f : 1e-5f;
+            float eps = kind == CHECK_ZERO ? 1e-6f : 1e-5f;
             c->ref->rmsnorm(want, x, w, n, eps);
             c->k->rmsnorm(got, x, w, n, eps);
             check_same(c, got, want, n, "rmsnorm");
@@ -420,7 +381,7 @@ void check_rmsnorm(struct checkasm *c)
                 sum += (double)x[j] * x[j];
             double scale = n ? 1 / sqrt(sum / (double)n + eps) : 0;
             /* n/16 + 4 additions and 6 more roundings; the root halves what the sum lost */
-            for (size_t j = 0; kind == KIND_PLAIN && j < n; j++)
+            for (size_t j = 0; kind == CHECK_PLAIN && j < n; j++)
                 if (!(fabs(want[j] - x[j] * scale * w[j]) <=
                       fabs(x[j] * scale * w[j]) * FLT_EPSILON * ((double)n / 64 + 6) + 1e-44))
                     check_fail(c, "n %zu: %g, not %g", n, want[j], x[j] * scale * w[j]);
@@ -450,14 +411,15 @@ void check_rope(struct checkasm *c)
         if (!check_func(c, c->k->rope != c->below->rope, half ? "rope.half" : "rope.pairs"))
             continue;
         for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-            for (int kind = 0; kind < KIND_COUNT; kind++) {
+            for (int kind = 0; kind < CHECK_KINDS; kind++) {
                 size_t n = sizes[i] / 2 * 2;
-                float *cs = floats(c, n, KIND_PLAIN), *x = floats(c, n, (enum kind)kind);
-                float *want = copy(c, x, n), *got = copy(c, x, n);
+                float *cs = check_values(c, n, CHECK_PLAIN),
+                      *x = check_values(c, n, (enum check_kind)kind);
+                float *want = check_copy(c, x, n), *got = check_copy(c, x, n);
                 c->ref->rope(want, cs, n, half);
                 c->k->rope(got, cs, n, half);
                 check_same(c, got, want, n, "rope");
-                for (size_t j = 0; kind == KIND_PLAIN && j < n / 2; j++) {
+                for (size_t j = 0; kind == CHECK_PLAIN && j < n / 2; j++) {
                     size_t at = half ? j : 2 * j, to = half ? j + n / 2 : 2 * j + 1;
                     double a = x[at], b = x[to], s = cs[2 * j + 1], co = cs[2 * j];
                     double size = (fabs(a) + fabs(b)) * FLT_EPSILON * (fabs(s) + fabs(co));
@@ -512,14 +474,15 @@ void check_softmax(struct checkasm *c)
     static const size_t n_bench[] = {64, 151936};
     if (check_func(c, c->k->softmax_part != c->below->softmax_part, "softmax_part")) {
         for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-            for (int kind = 0; kind <= KIND_COUNT; kind++) {
+            for (int kind = 0; kind <= CHECK_KINDS; kind++) {
                 size_t n = sizes[i];
-                float *x = floats(c, n, kind == KIND_COUNT ? KIND_ZERO : (enum kind)kind);
-                float scale = kind == KIND_PLAIN ? 1.5f + check_float(c) : 1.0f, s0, s1;
+                float *x =
+                    check_values(c, n, kind == CHECK_KINDS ? CHECK_ZERO : (enum check_kind)kind);
+                float scale = kind == CHECK_PLAIN ? 1.5f + check_float(c) : 1.0f, s0, s1;
                 for (size_t j = 0; j < n; j++)
-                    if (kind == KIND_COUNT || (kind == KIND_PLAIN && check_u32(c) % 16 == 0))
+                    if (kind == CHECK_KINDS || (kind == CHECK_PLAIN && check_u32(c) % 16 == 0))
                         x[j] = -INFINITY;
-                float *want = copy(c, x, n), *got = copy(c, x, n);
+                float *want = check_copy(c, x, n), *got = check_copy(c, x, n);
                 float m0 = c->ref->softmax_part(want, n, scale, &s0);
                 float m1 = c->k->softmax_part(got, n, scale, &s1);
                 check_same(c, got, want, n, "p");
@@ -536,7 +499,7 @@ void check_softmax(struct checkasm *c)
                     check_fail(c, "n %zu of -inf: m %g sum %g", n, m1, s1);
                 if (nan && !isnan(s1))
                     check_fail(c, "n %zu: a NaN was lost", n);
-                if (kind == KIND_PLAIN && !all_inf)
+                if (kind == CHECK_PLAIN && !all_inf)
                     softmax_meaning(c, x, got, n, scale, m1, s1);
                 check_buf_reset(c);
             }
@@ -544,16 +507,17 @@ void check_softmax(struct checkasm *c)
     }
     if (check_func(c, c->k->softmax != c->below->softmax, "softmax")) {
         for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-            for (int kind = 0; kind < KIND_COUNT; kind++) {
+            for (int kind = 0; kind < CHECK_KINDS; kind++) {
                 size_t n = sizes[i];
-                float *want = floats(c, n, (enum kind)kind), *got = copy(c, want, n);
+                float *want = check_values(c, n, (enum check_kind)kind),
+                      *got = check_copy(c, want, n);
                 c->ref->softmax(want, n);
                 c->k->softmax(got, n);
                 check_same(c, got, want, n, "softmax");
                 double total = 0;
                 for (size_t j = 0; j < n; j++)
                     total += got[j];
-                if (n && kind == KIND_PLAIN &&
+                if (n && kind == CHECK_PLAIN &&
                     !(fabs(total - 1) <= FLT_EPSILON * ((double)n / 16 + 8)))
                     check_fail(c, "n %zu: probabilities sum to %.9g", n, total);
                 check_buf_reset(c);
@@ -585,20 +549,21 @@ void check_swiglu(struct checkasm *c)
     if (!check_func(c, c->k->swiglu != c->below->swiglu, "swiglu"))
         return;
     for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-        for (int kind = 0; kind < KIND_COUNT; kind++) {
+        for (int kind = 0; kind < CHECK_KINDS; kind++) {
             size_t n = sizes[i];
-            float *g = floats(c, n, (enum kind)kind), *u = floats(c, n, (enum kind)kind);
+            float *g = check_values(c, n, (enum check_kind)kind),
+                  *u = check_values(c, n, (enum check_kind)kind);
             float *want = check_buf(c, n * sizeof *g), *got = check_buf(c, n * sizeof *g);
             c->ref->swiglu(want, g, u, n);
             c->k->swiglu(got, g, u, n);
             check_same(c, got, want, n, "swiglu");
-            for (size_t j = 0; kind == KIND_PLAIN && j < n; j++) {
+            for (size_t j = 0; kind == CHECK_PLAIN && j < n; j++) {
                 double e = g[j] / (1 + exp(-(double)g[j])) * u[j];
                 /* beyond e^88 the divisor overflows: what is left is below 1e-36 */
                 if (!(fabs(want[j] - e) <= fabs(e) * FLT_EPSILON * 4 + fabs(u[j]) * 1e-36))
                     check_fail(c, "silu(%g) * %g is %.9g, not %.9g", g[j], u[j], want[j], e);
             }
-            float *g2 = copy(c, g, n);
+            float *g2 = check_copy(c, g, n);
             c->k->swiglu(g2, g2, u, n);
             check_same(c, g2, want, n, "swiglu over gate");
             c->k->swiglu(u, g, u, n);
@@ -613,10 +578,11 @@ void check_add(struct checkasm *c)
     if (!check_func(c, c->k->add != c->below->add, "add"))
         return;
     for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-        for (int kind = 0; kind < KIND_COUNT; kind++) {
+        for (int kind = 0; kind < CHECK_KINDS; kind++) {
             size_t n = sizes[i];
-            float *x = floats(c, n, (enum kind)kind), *y = floats(c, n, (enum kind)kind);
-            float *got = copy(c, y, n);
+            float *x = check_values(c, n, (enum check_kind)kind),
+                  *y = check_values(c, n, (enum check_kind)kind);
+            float *got = check_copy(c, y, n);
             c->k->add(got, x, n);
             for (size_t j = 0; j < n; j++)
                 y[j] += x[j];
@@ -632,11 +598,12 @@ void check_merge(struct checkasm *c)
     if (!check_func(c, c->k->merge != c->below->merge, "merge"))
         return;
     for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-        for (int kind = 0; kind < KIND_COUNT; kind++) {
+        for (int kind = 0; kind < CHECK_KINDS; kind++) {
             size_t n = sizes[i];
-            float a = kind == KIND_ZERO ? 0 : check_float(c), b = check_float(c);
-            float *x = floats(c, n, (enum kind)kind), *y = floats(c, n, (enum kind)kind);
-            float *got = copy(c, y, n);
+            float a = kind == CHECK_ZERO ? 0 : check_float(c), b = check_float(c);
+            float *x = check_values(c, n, (enum check_kind)kind),
+                  *y = check_values(c, n, (enum check_kind)kind);
+            float *got = check_copy(c, y, n);
             c->k->merge(got, a, x, b, n);
             for (size_t j = 0; j < n; j++)
                 y[j] = fmaf(y[j], a, x[j] * b);
@@ -657,11 +624,12 @@ void check_axpy(struct checkasm *c)
     if (!check_func(c, c->k->axpy != c->below->axpy, "axpy"))
         return;
     for (size_t i = 0; i < NUM_COUNT(sizes); i++)
-        for (int kind = 0; kind < KIND_COUNT; kind++) {
+        for (int kind = 0; kind < CHECK_KINDS; kind++) {
             size_t n = sizes[i];
-            float a = kind == KIND_ZERO ? 0 : check_float(c);
-            float *x = floats(c, n, (enum kind)kind), *y = floats(c, n, (enum kind)kind);
-            float *got = copy(c, y, n);
+            float a = kind == CHECK_ZERO ? 0 : check_float(c);
+            float *x = check_values(c, n, (enum check_kind)kind),
+                  *y = check_values(c, n, (enum check_kind)kind);
+            float *got = check_copy(c, y, n);
             c->k->axpy(got, a, x, n);
             for (size_t j = 0; j < n; j++)
                 y[j] = fmaf(a, x[j], y[j]);
@@ -692,7 +660,7 @@ void check_convert(struct checkasm *c)
             continue;
         for (size_t i = 0; i < 4 * NUM_COUNT(sizes); i++) {
             size_t n = sizes[i / 4];
-            float *x = floats(c, n, (enum kind)(i % 4));
+            float *x = check_values(c, n, (enum check_kind)(i % 4));
             uint16_t *want = check_buf(c, n * 2), *got = check_buf(c, n * 2);
             (bf ? c->ref->f32_to_bf16 : c->ref->f32_to_f16)(want, x, n);
             (bf ? c->k->f32_to_bf16 : c->k->f32_to_f16)(got, x, n);

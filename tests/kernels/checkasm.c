@@ -14,7 +14,9 @@
 #include "base/rng.h"
 
 #include <errno.h>
+#include <float.h>
 #include <fnmatch.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -53,6 +55,14 @@ static const struct check_row {
     {"axpy", check_axpy, FIELD(axpy)},
     {"convert", check_convert, FIELDS(f32_to_f16, e4m3_to_f16)},
     {"exp", check_exp, FIELD(exp)},
+    {"gemm", check_gemm, FIELDS(gemm, gemm_pairs)},
+    {"transpose", check_transpose, FIELD(transpose)},
+    {"pairs", check_bf16_pairs, FIELD(pairs)},
+    {"sums", check_sums, FIELDS(dot, squares)},
+    {"adamw", check_adamw, FIELD(adamw)},
+    {"rmsnorm_back", check_rmsnorm_back, FIELDS(rmsnorm_back, scaled)},
+    {"swiglu_back", check_swiglu_back, FIELD(swiglu_back)},
+    {"softmax_back", check_softmax_back, FIELD(softmax_back)},
 // clang-format on
 #undef FIELD
 #undef FIELDS
@@ -181,6 +191,37 @@ void check_bytes(struct checkasm *c, void *p, size_t bytes)
         uint32_t v = check_u32(c);
         memcpy(b + i, &v, num_min(4, bytes - i));
     }
+}
+
+void check_fill(struct checkasm *c, float *p, size_t n, enum check_kind kind)
+{
+    static const float specials[] = {0.0f,     -0.0f,    1e-45f,   -1e-45f,  1e-39f,    FLT_MIN,
+                                     -FLT_MIN, FLT_MAX,  -FLT_MAX, INFINITY, -INFINITY, NAN,
+                                     1.0f,     -1.0f,    88.7228f, -103.9f,  -104.1f,   127.5f,
+                                     65504.0f, 65520.0f, 3e-8f};
+    float size = (float[]){1, 0.01f, 30, 1000}[check_u32(c) % 4];
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = check_u32(c);
+        p[i] = kind == CHECK_ZERO ? 0 : check_float(c) * size;
+        if (kind == CHECK_WIDE && (u & 0x7f800000) != 0x7f800000)
+            memcpy(p + i, &u, 4);
+        if (kind == CHECK_SPECIAL && u % 8 == 0)
+            p[i] = specials[check_u32(c) % NUM_COUNT(specials)];
+    }
+}
+
+float *check_values(struct checkasm *c, size_t n, enum check_kind kind)
+{
+    float *p = check_buf(c, n * sizeof *p);
+    check_fill(c, p, n, kind);
+    return p;
+}
+
+float *check_copy(struct checkasm *c, const float *p, size_t n)
+{
+    float *q = check_buf(c, n * sizeof *q);
+    memcpy(q, p, n * sizeof *q);
+    return q;
 }
 
 size_t check_row_bytes(const struct quant_type *t, size_t k)

@@ -53,6 +53,19 @@ float check_float(struct checkasm *c);                       /* (-1, 1) */
 void check_floats(struct checkasm *c, float *p, size_t n);   /* (-1, 1) each */
 void check_bytes(struct checkasm *c, void *p, size_t bytes); /* any bytes */
 
+/* What random floats look like. */
+enum check_kind {
+    CHECK_PLAIN,   /* (-1, 1) times a size */
+    CHECK_WIDE,    /* any finite bits */
+    CHECK_SPECIAL, /* mostly plain, some zeros, subnormals, infinities, NaN, ends of ranges */
+    CHECK_ZERO,
+    CHECK_KINDS,
+};
+
+void check_fill(struct checkasm *c, float *p, size_t n, enum check_kind kind);
+float *check_values(struct checkasm *c, size_t n, enum check_kind kind); /* a check_buf of them */
+float *check_copy(struct checkasm *c, const float *p, size_t n);
+
 /* Bytes of a row of k values in file order. */
 size_t check_row_bytes(const struct quant_type *t, size_t k);
 
@@ -91,5 +104,13 @@ void check_merge(struct checkasm *c);
 void check_axpy(struct checkasm *c);
 void check_convert(struct checkasm *c);
 void check_exp(struct checkasm *c);
+void check_gemm(struct checkasm *c);
+void check_transpose(struct checkasm *c);
+void check_bf16_pairs(struct checkasm *c);
+void check_sums(struct checkasm *c);
+void check_adamw(struct checkasm *c);
+void check_rmsnorm_back(struct checkasm *c);
+void check_swiglu_back(struct checkasm *c);
+void check_softmax_back(struct checkasm *c);
 
 #endif

@@ -19,7 +19,9 @@
 #ifndef PONDER_KERNELS_SCALAR_KERN_MATH_H
 #define PONDER_KERNELS_SCALAR_KERN_MATH_H
 
+#include <float.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -79,6 +81,33 @@ static inline float kern_exp(float x)
 static inline float kern_silu(float x)
 {
     return x / (1.0f + kern_exp(-x));
+}
+
+/* The tree that ends every sum over 16 virtual lanes. */
+static inline float kern_lanes_sum(float l[16])
+{
+    for (size_t step = 8; step > 0; step /= 2)
+        for (size_t i = 0; i < step; i++)
+            l[i] += l[i + step];
+    return l[0];
+}
+
+/* ---- chains of BF16 pairs (kern.h) ---- */
+
+static inline float kern_flush(float v)
+{
+    return fabsf(v) < FLT_MIN ? copysignf(0, v) : v;
+}
+
+/* The step of such a chain: w and a are flushed. Whether a result of the least normal number came
+   by rounding up from below shows when the same is computed where nothing is subnormal; its parts
+   are small then, or it is exact. */
+static inline float kern_step_flushed(float w, float a, float f)
+{
+    float v = fmaf(w, a, f);
+    if (fabsf(v) == FLT_MIN && fabsf(fmaf(w * 0x1p64f, a, f * 0x1p64f)) < FLT_MIN * 0x1p64f)
+        return copysignf(0, v);
+    return kern_flush(v);
 }
 
 #endif

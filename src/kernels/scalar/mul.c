@@ -33,6 +33,7 @@
 #include "kernels/kern_internal.h"
 #include "kernels/scalar/block.h"
 #include "kernels/scalar/grid.h"
+#include "kernels/scalar/kern_math.h"
 
 #include <float.h>
 #include <math.h>
@@ -505,22 +506,6 @@ static void tile_codes(const struct codes *t, float f[COLS][16], const uint8_t *
 
 /* ---- BF16 activations ---- */
 
-static float flushed(float v)
-{
-    return fabsf(v) < FLT_MIN ? copysignf(0, v) : v;
-}
-
-/* The step of BF16 chains: w and a are flushed. Whether a result of the least normal number came by
-   rounding up from below shows when the same is computed where nothing is subnormal; its parts are
-   small then, or it is exact. */
-static float step_flushed(float w, float a, float f)
-{
-    float v = fmaf(w, a, f);
-    if (fabsf(v) == FLT_MIN && fabsf(fmaf(w * 0x1p64f, a, f * 0x1p64f)) < FLT_MIN * 0x1p64f)
-        return copysignf(0, v);
-    return flushed(v);
-}
-
 /* unit 0: no scales; the chain goes through all blocks. */
 static void tile_pairs(const struct codes *t, float f[COLS][16], const uint8_t *w, size_t k,
                        const struct kern_x *x, size_t col, size_t cols)
@@ -538,13 +523,14 @@ static void tile_pairs(const struct codes *t, float f[COLS][16], const uint8_t *
             t->row(v, w + (scaled ? 64 : 0), i);
             for (size_t c = 0; c < cols; c++)
                 for (size_t r = 0; r < 16; r++)
-                    s[c][r] =
-                        step_flushed(flushed(v[r]),
-                                     flushed(quant_bf16_to_f32(x->h[j + (col + c) * 32])), s[c][r]);
+                    s[c][r] = kern_step_flushed(
+                        kern_flush(v[r]), kern_flush(quant_bf16_to_f32(x->h[j + (col + c) * 32])),
+                        s[c][r]);
         }
         for (size_t c = 0; c < cols; c++)
             for (size_t r = 0; r < 16; r++)
-                f[c][r] = scaled ? step_flushed(s[c][r], flushed(flushed(d[r]) * t->unit), f[c][r])
+                f[c][r] = scaled ? kern_step_flushed(
+                                       s[c][r], kern_flush(kern_flush(d[r]) * t->unit), f[c][r])
                                  : s[c][r];
     }
 }

@@ -18,15 +18,6 @@
 
 enum { LANES = KERN_ROWS }; /* virtual lanes of a reduction */
 
-/* The tree that ends every reduction. */
-static float lanes_sum(float l[LANES])
-{
-    for (size_t step = LANES / 2; step > 0; step /= 2)
-        for (size_t i = 0; i < step; i++)
-            l[i] += l[i + step];
-    return l[0];
-}
-
 /* ---- activations to int8 ---- */
 
 /*
@@ -167,7 +158,7 @@ static inline void dots(const struct kern_dots *t, float (*load)(const void *, s
                 float w = k < t->k ? load(t->w, r * t->step + k) : 0;
                 l[k % LANES] = fmaf(w, k < t->k ? t->x[c * t->ldx + k] : 0, l[k % LANES]);
             }
-            t->y[c * t->ldy + r] = lanes_sum(l);
+            t->y[c * t->ldy + r] = kern_lanes_sum(l);
         }
 }
 
@@ -193,7 +184,7 @@ static void rmsnorm(float *y, const float *x, const float *w, size_t n, float ep
     float l[LANES] = {0};
     for (size_t i = 0; i < n; i++)
         l[i % LANES] = fmaf(x[i], x[i], l[i % LANES]);
-    float scale = 1.0f / sqrtf(lanes_sum(l) / (float)n + eps);
+    float scale = 1.0f / sqrtf(kern_lanes_sum(l) / (float)n + eps);
     for (size_t i = 0; i < n; i++)
         y[i] = x[i] * scale * w[i];
 }
@@ -226,7 +217,7 @@ static float softmax_part(float *p, size_t n, float scale, float *sum)
         p[i] = kern_exp(p[i] * scale - shift);
         l[i % LANES] += p[i];
     }
-    *sum = lanes_sum(l);
+    *sum = kern_lanes_sum(l);
     return m;
 }
 
