@@ -44,7 +44,7 @@ static bool view_report(void *arg, const struct train_report *r)
 {
     struct train_view *v = arg;
     bool stop = interrupt_pending(v->cli->interrupt);
-    if (v->quiet)
+    if (v->quiet || r->quiet)
         return !stop;
     char left[32] = "", reward[48] = "";
     if (!isnan(r->reward))

@@ -193,15 +193,19 @@ int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct
     int32_t stop = !rc && !loop_tell(l, NULL);
     if (!rc)
         rc = comm_tell(l->env->comm, &stop, sizeof stop, e);
-    bool due = l->o->save_steps && l->step % l->o->save_steps == 0;
-    if (!rc && (due || stop) && !last)
+    l->stopping = l->stopping || stop;
+    l->owed = l->owed || (l->o->save_steps && l->step % l->o->save_steps == 0);
+    if (rc || last || l->hold)
+        return rc;
+    if (l->owed || l->stopping)
         rc = loop_save(l, e);
-    if (!rc && due && !last) {
+    if (!rc && l->owed) {
         char text[64];
         snprintf(text, sizeof text, "checkpoint %lld saved", (long long)l->step);
         loop_tell(l, text);
     }
-    if (!rc && stop)
+    l->owed = false;
+    if (!rc && l->stopping)
         rc = err_set(e, ERR_CANCELLED, "stopped after step %lld of %lld; the same command goes on",
                      (long long)l->step, (long long)l->steps);
     return rc;
@@ -219,13 +223,12 @@ static bool loop_reading(void *arg, uint64_t done, uint64_t total)
 }
 
 static int loop_data_open(struct data **out, const struct loop *l, const struct opt_list *files,
-                          enum data_use use, bool test, struct err *e)
+                          enum data_use use, bool test, size_t items, struct err *e)
 {
     const struct train_options *o = l->o;
     struct data_options d = {.tokenizer = engine_tokenizer(l->engine),
                              .chat = engine_chat(l->engine),
-                             .batch = test ? (size_t)o->eval_batch
-                                           : (size_t)(o->batch * o->accumulation),
+                             .batch = items,
                              .seed = (uint64_t)o->seed};
     struct engine_parts parts;
     struct arena a;
@@ -255,12 +258,20 @@ int loop_data(struct data **train, struct data **test, const struct loop *l, enu
     *train = *test = NULL;
     if (!o->dataset.n)
         return err_set(e, ERR_USAGE, "what is to be learned from? Give --dataset FILE.jsonl");
-    int rc = loop_data_open(train, l, &o->dataset, use, false, e);
+    size_t items = (size_t)(o->batch * o->accumulation), few = (size_t)o->eval_batch;
+    int rc = loop_data_open(train, l, &o->dataset, use, false, items, e);
     if (!rc && o->eval_dataset.n)
-        rc = loop_data_open(test, l, &o->eval_dataset, use, true, e);
+        rc = loop_data_open(test, l, &o->eval_dataset, use, true, few, e);
     else if (!rc && o->test_size > 0)
-        rc = loop_data_open(test, l, &o->dataset, use, true, e);
+        rc = loop_data_open(test, l, &o->dataset, use, true, few, e);
     return rc;
+}
+
+int loop_prompts(struct data **out, const struct loop *l, size_t items, struct err *e)
+{
+    if (!l->o->dataset.n)
+        return err_set(e, ERR_USAGE, "what is to be answered? Give --dataset FILE.jsonl");
+    return loop_data_open(out, l, &l->o->dataset, DATA_PROMPTS, false, items, e);
 }
 
 static int loop_eval(struct loop *l, struct data *test, const struct loop_loss *loss, struct err *e)
