@@ -1,17 +1,15 @@
 /* logits: what the model computes for given tokens, for tests and research. */
-#include "base/file.h"
 #include "base/num.h"
 #include "cli/command.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
 #include "cli/options.h"
+#include "cli/output.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct logits_options {
     const char *ids, *out;
@@ -57,53 +55,8 @@ static int logits_ids(struct ids *ids, const char *s, struct err *e)
     return 0;
 }
 
-/* A regular file appears only when whole; a device or a pipe is written to as it is. */
-struct logits_out {
-    struct file_out file;
-    int fd; /* when it is no regular file; else -1 */
-};
-
-static int logits_out_open(struct logits_out *o, const char *path, struct err *e)
-{
-    o->fd = -1;
-    o->file.fd = -1;
-    enum file_kind_id kind = file_kind(path);
-    if (kind == FILE_DIR)
-        return err_set(e, ERR_IO, "%.300s: is a folder; give --out a file", path);
-    if (kind != FILE_OTHER)
-        return file_out_open(&o->file, path, e);
-    o->fd = open(path, O_WRONLY | O_CLOEXEC);
-    return o->fd < 0 ? err_errno(e, "%.300s", path) : 0;
-}
-
-static int logits_out_write(struct logits_out *o, const void *p, size_t n, struct err *e)
-{
-    if (o->fd < 0)
-        return file_out_write(&o->file, p, n, e);
-    for (const char *s = p; n;) {
-        ssize_t k = write(o->fd, s, n);
-        if (k < 0 && errno != EINTR)
-            return err_errno(e, "cannot write the logits");
-        s += k > 0 ? k : 0;
-        n -= k > 0 ? (size_t)k : 0;
-    }
-    return 0;
-}
-
-/* Closes in any case; keeps the file only when `rc` is 0. */
-static int logits_out_close(struct logits_out *o, int rc, struct err *e)
-{
-    if (o->fd >= 0)
-        close(o->fd);
-    else if (!rc && o->file.fd >= 0)
-        rc = file_out_commit(&o->file, e);
-    else if (o->file.fd >= 0)
-        file_out_abort(&o->file);
-    return rc;
-}
-
 static int logits_compute(struct session *s, const struct ids *ids, const struct logits_options *o,
-                          size_t vocab, struct logits_out *out, struct err *e)
+                          size_t vocab, struct output *out, struct err *e)
 {
     size_t row, bytes, chunk = o->chunk == OPT_UNSET ? ids->n : (size_t)o->chunk;
     int rc = 0;
@@ -112,7 +65,7 @@ static int logits_compute(struct session *s, const struct ids *ids, const struct
     if (o->last) {
         for (size_t i = 0; !rc && i < ids->n; i += chunk)
             rc = session_append(s, ids->v + i, num_min(chunk, ids->n - i), e);
-        return rc ? rc : logits_out_write(out, session_logits(s), row, e);
+        return rc ? rc : output_write(out, session_logits(s), row, e);
     }
     /* Rows are written as they come, so that memory does not grow with the text. */
     chunk = num_min(chunk, num_max(1, ((size_t)64 << 20) / row));
@@ -125,7 +78,7 @@ static int logits_compute(struct session *s, const struct ids *ids, const struct
         size_t n = num_min(chunk, ids->n - i);
         rc = session_append_all(s, ids->v + i, n, y, e);
         if (!rc)
-            rc = logits_out_write(out, y, n * row, e);
+            rc = output_write(out, y, n * row, e);
     }
     free(y);
     return rc;
@@ -133,7 +86,7 @@ static int logits_compute(struct session *s, const struct ids *ids, const struct
 
 /* Of the prediction layer: a row less than tokens. */
 static int logits_mtp(struct session *s, const struct ids *ids, const struct logits_options *o,
-                      size_t vocab, struct logits_out *out, struct err *e)
+                      size_t vocab, struct output *out, struct err *e)
 {
     size_t row, bytes, chunk = o->chunk == OPT_UNSET ? ids->n : (size_t)o->chunk;
     if (!num_mul(&row, vocab, sizeof(float)) || !num_mul(&bytes, row, ids->n))
@@ -144,7 +97,7 @@ static int logits_mtp(struct session *s, const struct ids *ids, const struct log
     int rc = session_mtp_all(s, ids->v, ids->n, chunk, y, e);
     size_t first = o->last ? ids->n - 2 : 0;
     if (!rc)
-        rc = logits_out_write(out, y + first * vocab, (ids->n - 1 - first) * row, e);
+        rc = output_write(out, y + first * vocab, (ids->n - 1 - first) * row, e);
     free(y);
     return rc;
 }
@@ -162,7 +115,7 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
                                .mtp = o->mtp};
     struct engine *g = NULL;
     struct session *s = NULL;
-    struct logits_out out = {.file = {.fd = -1}, .fd = -1};
+    struct output out = {.file = {.fd = -1}, .fd = -1};
     struct ids ids;
     ids_init(&ids, (size_t)1 << 24);
     int rc = 0;
@@ -186,10 +139,10 @@ static int logits_run(struct cli *c, const void *opts, struct err *e)
     if (!rc)
         rc = session_new(&s, g, e);
     if (!rc)
-        rc = logits_out_open(&out, o->out, e);
+        rc = output_open(&out, o->out, e);
     if (!rc)
         rc = (o->mtp ? logits_mtp : logits_compute)(s, &ids, o, engine_info(g)->vocab, &out, e);
-    rc = logits_out_close(&out, rc, e);
+    rc = output_close(&out, rc, e);
     if (!rc)
         printf("{\"rows\": %zu, \"vocab\": %zu}\n", o->last ? 1 : ids.n - (o->mtp ? 1 : 0),
                engine_info(g)->vocab);

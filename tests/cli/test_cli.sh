@@ -283,6 +283,50 @@ feed '"c</think>d"' parse "$model" --thinking-open
 says '"reasoning":"c"' && says '"content":"d"'
 is 'output taken apart'
 
+printf '%s\n' '{"gold":"1/2","answer":"<think>\n\\boxed{3}\n</think>\n\nSo \\boxed{0.50}."}' '{"gold":"7","answer":"8"}' \
+    '{"gold":"7","answer":"seven"}' '{"gold":"7","answer":"<think>7"}' \
+    '{"task":"countdown","id":"countdown-en-0-7.12.3.81-0","answer":"\\boxed{12*7-3}"}' >"$tmp/grade.jsonl"
+feed "$(cat "$tmp/grade.jsonl")" grade
+exits 0 && quiet && prints '{"verdict":"equal","extracted":"0.50"}
+{"verdict":"different","extracted":"8"}
+{"verdict":"unparsed","extracted":"seven"}
+{"verdict":"unparsed","extracted":null}
+{"verdict":"equal","extracted":"12*7-3"}'
+feed '{"gold":"7","language":"zh","answer":"x\n</think>\n\n\\boxed{7}"}' grade --thinking-open --rewards accuracy,format,language
+exits 0 && says '"accuracy":1.0,"format":1.0,"language":1.0' && says '"why":{"accuracy":"\\boxed{7}: equal"'
+feed '{"gold":"7"}' grade
+exits 1 && oneline && tells 'line 1: "answer" has to be a string'
+feed '{"answer":"7"}' grade
+exits 1 && oneline && tells 'nothing to hold the answer against'
+feed '{"task":"word","id":"word-en-99-1.1.1-0","answer":"7"}' grade
+exits 1 && oneline && tells 'is no id of an r1-gym problem'
+run grade --rewards accuracy,nonsense
+exits 2 && oneline && tells 'there is no reward "nonsense"'
+is 'answers judged'
+
+run data
+exits 0 && says 'ponder data r1-gym' && quiet
+run data nonsense
+exits 2 && oneline && tells 'there is no "nonsense"'
+run data r1-gym --count 3 --split eval --form sft
+exits 0 && quiet && holds [ "$(wc -l <"$tmp/out")" = 30 ] && says '"task":"general","language":"zh"'
+cp "$tmp/out" "$tmp/a"
+run data r1-gym --count 3 --split eval --form sft --out "$tmp/gym.jsonl"
+exits 0 && silent && holds cmp -s "$tmp/a" "$tmp/gym.jsonl"
+run data r1-gym --tasks arithmetic:2,word --languages en --count 4
+exits 0 && holds [ "$(grep -c '"task":"arithmetic","language":"en"' "$tmp/out")" = 8 ] && holds [ "$(wc -l <"$tmp/out")" = 12 ]
+run data r1-gym --tasks general --split eval --count 100k
+exits 1 && oneline && tells 'general has only about' && silent
+run data r1-gym --tasks general --split eval --count 100k --out "$tmp/none.jsonl"
+exits 1 && holds [ ! -e "$tmp/none.jsonl" ]
+run data r1-gym --tasks algebra
+exits 2 && oneline && tells 'there is no task "algebra"'
+run data r1-gym --languages fr
+exits 2 && oneline && tells '"fr" is not one of en, zh'
+run data r1-gym --tasks word:0
+exits 2 && oneline && tells 'the weight behind : has to be above 0'
+is 'problems written'
+
 run logits "$model" --ids 1,2,3,4,5 --out "$tmp/l"
 exits 0 && prints '{"rows": 5, "vocab": 512}' && quiet
 holds test "$(wc -c <"$tmp/l")" = 10240
@@ -621,53 +665,5 @@ exits 2 && tells 'exclude each other'
 run run "$model" x --grammar "$tmp/none.gbnf"
 exits 1 && oneline && tells 'none.gbnf'
 is 'answers may be held to a form'
-
-# ---- training data ------------------------------------------------------------------------------
-
-mkdir "$tmp/data"
-i=0
-while [ $i -lt 60 ]; do
-    i=$((i + 1))
-    printf '{"prompt":[{"role":"user","content":"%d plus %d"}],"completion":"<think>\\nso %d\\n</think>\\n\\nit is %d"}\n' $i $i $i $i
-done >"$tmp/data/a.jsonl"
-run data tokenizer "$tmp/data/a.jsonl" --vocab-size 270 --output "$tmp/data/tok"
-exits 0
-quiet
-says "270 tokens"
-run data tokenizer "$tmp/data/a.jsonl" --vocab-size 270 --output "$tmp/data/tok"
-exits 2
-tells "is there already"
-printf '"<think>\\nplus 12"\n' >"$tmp/in"
-"$ponder" tokenize "$tmp/data/tok" --special <"$tmp/in" >"$tmp/out" 2>"$tmp/err"
-says "[5,"
-is "a tokenizer is made from texts"
-
-run data count "$tmp/data/tok" "$tmp/data/a.jsonl:0.5" --packing bfd --max-length 64
-exits 0
-quiet
-says "records"
-says "30  records, by the weights"
-printf '{"text":"x"}\n\n{"messages":"x"}\n' >"$tmp/data/bad.jsonl"
-run data count "$tmp/data/tok" "$tmp/data/bad.jsonl"
-exits 1
-oneline
-tells 'bad.jsonl: line 3: "messages" is a string'
-is "training data are counted, a wrong line is named"
-
-run data split "$tmp/data/a.jsonl" "$tmp/data/train.jsonl" "$tmp/data/test.jsonl" --test-size 0.5
-exits 0
-run data decontaminate "$tmp/data/train.jsonl" --against "$tmp/data/test.jsonl" --output "$tmp/data/clean.jsonl"
-exits 0
-same "$tmp/data/train.jsonl" "$tmp/data/clean.jsonl"
-run data mix "$tmp/data/train.jsonl" "$tmp/data/test.jsonl" --output "$tmp/data/all.jsonl"
-exits 0
-says "60 lines of 2 files"
-sort "$tmp/data/all.jsonl" >"$tmp/data/x"
-sort "$tmp/data/a.jsonl" >"$tmp/data/y"
-same "$tmp/data/x" "$tmp/data/y"
-run data none
-exits 2
-oneline
-is "training data are split, cleaned and mixed"
 
 echo "1..$count"
