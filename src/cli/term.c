@@ -29,6 +29,12 @@ int term_width(const struct term *t)
     return 80;
 }
 
+int term_height(const struct term *t)
+{
+    struct winsize w;
+    return t->out_tty && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) && w.ws_row >= 4 ? w.ws_row : 24;
+}
+
 const char *term_dim(const struct term *t)
 {
     return t->colour ? "\033[2m" : "";

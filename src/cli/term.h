@@ -23,6 +23,9 @@ void term_init(struct term *t);
 /* Columns of a terminal on stdout (or stderr); 80 where neither is one. Asked anew each time. */
 int term_width(const struct term *t);
 
+/* Lines of a terminal on stdout; 24 where it is none. */
+int term_height(const struct term *t);
+
 /* Escape sequences, "" when there are no colours. */
 const char *term_dim(const struct term *t);
 const char *term_bold(const struct term *t);

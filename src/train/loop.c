@@ -146,6 +146,7 @@ static int loop_line(struct loop *l, double lr, struct err *e)
     v[n++] = (struct run_value){"num_tokens", l->tokens};
     double now = clock_seconds(), seconds = now - l->window_start;
     struct run_value t[] = {{"seconds", now - l->started},
+                            {"total_steps", (double)l->steps},
                             {"tokens_per_second", l->window_tokens / fmax(seconds, 1e-9)}};
     l->window_start = now;
     l->window_tokens = 0;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,9 +266,27 @@ void run_free(struct run *r)
     run_db_free(r->db);
     json_decref(r->config);
     buf_release(&r->line);
-    if (r->lock >= 0)
+    if (r->lock >= 0) {
+        /* Nobody's number is left there; that of a dead process would do no harm either. */
+        int cut = ftruncate(r->lock, 0);
+        (void)cut;
         close(r->lock);
+    }
     free(r);
+}
+
+bool run_active(const char *dir)
+{
+    char path[RUN_PATH_MAX], text[32] = "";
+    if (!file_join(path, sizeof path, dir, ".lock"))
+        return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    long pid = n > 0 ? strtol(text, NULL, 10) : 0;
+    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
 const char *run_dir(const struct run *r)

@@ -86,6 +86,9 @@ int run_config(json_t **out, const char *dir, struct err *e);
  */
 int run_config_same(const json_t *was, const json_t *is, const char *const *free, struct err *e);
 
+/* Whether a process of this machine is writing the run. */
+bool run_active(const char *dir);
+
 bool run_has_sqlite(void); /* whether this build writes metrics.sqlite */
 
 #endif

@@ -528,6 +528,54 @@ run bench "$model" -p 0 -n 0
 exits 2 && oneline
 is 'speed'
 
+# ---- plot ------------------------------------------------------------------------------------------
+
+mkdir "$tmp/curves"
+echo '{"stage": "sft"}' >"$tmp/curves/config.json"
+for i in 1 2 3 4 5; do
+    echo "{\"step\":$i,\"loss\":$((6 - i)).5,\"own\":$i}"
+done >"$tmp/curves/log.jsonl"
+
+run plot "$tmp/curves"
+exits 0 && quiet && says 'curves · sft · step 5' && says 'Loss' && says '┤' && hides "$esc" && hides 'own'
+run plot "$tmp/curves" --metrics own
+exits 0 && says 'own' && hides 'Loss'
+is 'plot draws the usual metrics, or those that are named'
+
+run plot "$tmp/curves" --metrics lose
+exits 2 && oneline && tells '"lose"' && tells 'loss, own'
+run plot "$tmp/nothing"
+exits 1 && oneline && tells 'no folder of a training run'
+run plot "$tmp/curves" --out "$tmp/x.gif"
+holds [ "$status" != 0 ] && oneline
+is 'plot says what it cannot draw'
+
+run plot "$tmp/curves" --out "$tmp/x.svg" --out "$tmp/x.png"
+if grep -q 'without cairo' "$tmp/err"; then
+    exits 1 && oneline && tells 'libcairo2-dev'
+else
+    exits 0 && says "wrote $tmp/x.svg" && holds grep -q '</svg>' "$tmp/x.svg" && holds grep -q PNG "$tmp/x.png"
+fi
+is 'plot writes pictures'
+
+run plot "$tmp/curves" --watch
+exits 0 && quiet && says 'step 5  loss 1.500' && hides "$esc"
+is 'watching a run that has ended ends, with a line where there is no terminal'
+
+echo $$ >"$tmp/curves/.lock" # a process that lives
+{
+    sleep 1
+    echo '{"step":6,"loss":0.25}' >>"$tmp/curves/log.jsonl"
+} &
+play 'expect step 5
+expect Loss
+expect step 6
+expect 0.250
+send \x03' plot "$tmp/curves" --watch
+wait
+exits 0 && says "$esc[K"
+is 'watching a run that grows draws it anew, and Ctrl-C ends it'
+
 # ---- on a terminal ---------------------------------------------------------------------------------
 
 play 'expect >>> 
