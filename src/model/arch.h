@@ -144,7 +144,9 @@ struct model {
     struct model_block *block; /* n_layer, and the MTP layer behind them when it is loaded */
     size_t n_block;
     double *rope; /* (d_rope / 2) angles per position */
-    struct weight_store store;
+    struct weight_store store, lora_store;
+    struct model_lora *lora; /* modules that are trained (adapt.c); in the arena */
+    size_t n_lora;
     struct arena arena; /* arrays of weights, and what makes rows of weights */
     uint64_t params, panel_bytes, mapped_bytes, layer_bytes, head_bytes;
     struct model_counts counts;
@@ -250,6 +252,9 @@ size_t model_lora_rank(const struct adapter *a, const struct model_tensor *row, 
 int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct source *src,
                     const struct model_config *cfg, const struct model_tensor *row, size_t layer,
                     size_t index, const struct model_view *v, struct arena *arena, struct err *e);
+/* The whole matrices of the module that a parameter is a part of, as the adapter has them. */
+int model_lora_module(struct lora_pair *out, const struct adapter *a, const struct model_param *p,
+                      struct arena *arena, struct err *e);
 /* A module's matrices as they are; `module` stays. */
 int model_lora_whole(struct lora_pair *out, const struct adapter_module *m, struct arena *arena,
                      struct err *e);
@@ -259,6 +264,22 @@ void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols
 /* Rows of heads of d rows in the two orders of the rotation, pairs and halves: where row r of the
  * one order (pairs with `to_pairs`) is in the other. */
 size_t model_turned_row(size_t r, size_t d, bool to_pairs);
+
+/* What model_params_each tells of a model without an adapter that is trained. */
+int model_weights_each(struct model *m, int (*fn)(void *arg, const struct model_param *p),
+                       void *arg);
+
+/* ---- adapters that are trained (adapt.c) ------------------------------------------------------
+ */
+
+struct model_lora;
+/* True for weights that have to be F32 in memory because an adapter changes them. */
+bool model_adapt_own(const struct model *m, const struct model_load_opts *o,
+                     const struct model_tensor *row, size_t layer, size_t index);
+/* Makes the modules of a loaded model; `used` marks those of o->adapter. */
+int model_adapt_init(struct model *m, struct op_ctx *c, const struct model_load_opts *o, bool *used,
+                     struct err *e);
+int model_lora_each(struct model *m, int (*fn)(void *arg, const struct model_param *p), void *arg);
 
 /* Gives the MTP layer weights of its own for those that it shares with the top (param.c). */
 void model_share(struct model *m);

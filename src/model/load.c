@@ -25,6 +25,7 @@ struct load {
     uint64_t panel_bytes;             /* of panels in the files */
     bool pack, pack_experts;
     bool spills;        /* panels of the files are more than fits into memory */
+    bool own;           /* the weight in hand is to be F32 that may change */
     bool *used;         /* modules of the adapter that have found their weight */
     struct arena pairs; /* matrices of the adapter until they are packed */
     uint64_t done, total;
@@ -35,11 +36,23 @@ static bool load_trains(const struct load *l)
     return l->o && l->o->train;
 }
 
+/* From here on it is about this weight. */
+static void load_turn_to(struct load *l, const struct model_tensor *row, size_t layer, size_t index)
+{
+    l->own = load_trains(l) || model_adapt_own(l->m, l->o, row, layer, index);
+}
+
+/* The adapter that becomes part of weights or of their products at load; NULL: none. */
+static const struct adapter *load_adapter(const struct load *l)
+{
+    return l->o && !l->o->adapt ? l->o->adapter : NULL;
+}
+
 /* A matrix that is only looked up row by row needs no panels, unless it is the head as well or its
  * values may change. */
 static bool load_looked_up(const struct load *l, const struct model_tensor *row)
 {
-    if (load_trains(l))
+    if (l->own)
         return false;
     bool top = row == &model_top_group.row[MODEL_TOP_EMBED];
     return (row->flags & TENSOR_LOOKUP) && !(top && l->m->cfg.tied);
@@ -100,8 +113,8 @@ static void rows_of_compact(const void *arg, uint64_t r, size_t n, uint8_t *dst,
 static const struct source_compact *
 view_compact(const struct load *l, const struct model_tensor *row, const struct model_view *v)
 {
-    bool merges = l->o && l->o->adapter && l->o->merge;
-    if (merges || load_trains(l) || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP)))
+    bool merges = load_adapter(l) && l->o->merge;
+    if (merges || l->own || (row->flags & (TENSOR_EXPERTS | TENSOR_HEADS | TENSOR_LOOKUP)))
         return NULL;
     return source_compact(v->t);
 }
@@ -116,7 +129,7 @@ static const struct quant_type *view_rows_type(const struct model_view *v)
 static const struct quant_type *view_type(const struct load *l, const struct model_tensor *row,
                                           const struct model_view *v)
 {
-    if (load_trains(l))
+    if (l->own)
         return quant_by_id(QUANT_F32);
     const struct source_compact *compact = view_compact(l, row, v);
     if (compact)
@@ -128,7 +141,7 @@ static const struct quant_type *view_type(const struct load *l, const struct mod
 static const uint8_t *view_panels(const struct load *l, const struct model_tensor *row,
                                   const struct model_view *v)
 {
-    if (v->transposed || row->rows == DIM_ONE || load_looked_up(l, row) || load_trains(l) ||
+    if (v->transposed || row->rows == DIM_ONE || load_looked_up(l, row) || l->own ||
         !weight_has_kernel(l->c->kern, v->t->type))
         return NULL;
     return source_panels(v->t, v->row0, v->rows);
@@ -274,6 +287,7 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
                      const struct model_view *v, struct err *e)
 {
     struct load *l = arg;
+    load_turn_to(l, row, layer, index);
     const uint8_t *panels = view_panels(l, row, v);
     size_t matrix = row->rows == DIM_ONE
                         ? 0
@@ -282,7 +296,7 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
                : panels || load_looked_up(l, row) ? 0
                                                   : matrix;
     l->panel_bytes += panels ? matrix : 0;
-    if (l->o && l->o->adapter && row->rows != DIM_ONE) {
+    if (load_adapter(l) && row->rows != DIM_ONE) {
         size_t rank = model_lora_rank(l->o->adapter, row, layer, index);
         const struct quant_type *t = quant_by_id(QUANT_F32);
         if (rank && load_merges(l, row))
@@ -291,7 +305,7 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
             n += weight_matrix_bytes(l->c->kern, t, rank, v->cols) +
                  weight_matrix_bytes(l->c->kern, t, v->rows, rank);
     }
-    size_t *sum = row->flags & TENSOR_EXPERTS ? &l->expert_bytes : &l->store_bytes;
+    size_t *sum = row->flags & TENSOR_EXPERTS && !l->own ? &l->expert_bytes : &l->store_bytes;
     l->total += view_bytes(l, row, v);
     if (!num_add(sum, *sum, n))
         return err_set(e, ERR_LIMIT, "the weights do not fit into memory");
@@ -420,6 +434,7 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     struct model *m = l->m;
     struct weight *w = load_slot(l, row, layer, index, e);
     struct weight_rows from;
+    load_turn_to(l, row, layer, index);
     if (!w)
         return ERR_NOMEM;
     int rc = view_rows(&from, &m->arena, v, e);
@@ -434,17 +449,17 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
         type = v->t->type;
     if (compact)
         from = (struct weight_rows){.make = rows_of_compact, .arg = v->t};
-    if (l->o && l->o->adapter)
+    if (load_adapter(l))
         rc = load_adapt(l, row, layer, index, v, &from, &type, &lora, e);
-    if (!rc && load_trains(l) && row->rows != DIM_ONE && type->id != QUANT_F32)
+    if (!rc && l->own && row->rows != DIM_ONE && type->id != QUANT_F32)
         rc = load_sum(l, v, &(struct lora_pair){.rank = 0}, &from, &type, e);
     if (rc)
         return rc;
     const uint8_t *panels = from.make == rows_of_parts ? view_panels(l, row, v) : NULL;
-    bool pack =
-        !load_looked_up(l, row) && (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack);
+    bool pack = l->own || (!load_looked_up(l, row) &&
+                           (row->flags & TENSOR_EXPERTS ? l->pack_experts : l->pack));
     /* Rows that are made out of panels are pending only where nothing has to be packed. */
-    bool later = pack && row->rows != DIM_ONE && type == v->t->type && !load_trains(l) &&
+    bool later = pack && row->rows != DIM_ONE && type == v->t->type && !l->own &&
                  (from.at || (v->t->panels && !weight_has_kernel(l->c->kern, type)));
     if (row->rows == DIM_ONE)
         rc = weight_vector(w, v->t->name, type, v->cols, &from, &m->store, e);
@@ -508,7 +523,11 @@ int model_load(struct model **out, const struct source *src, const struct model_
                      "DeepSeek-V3 or R1 with theirs");
         goto out;
     }
-    if (load_trains(&l) && m->cfg.mla_expanded) {
+    if (load_trains(&l) && o->adapt) {
+        rc = err_set(e, ERR_USAGE, "either the weights are trained, or an adapter");
+        goto out;
+    }
+    if (o && (o->train || o->adapt) && m->cfg.mla_expanded) {
         rc = err_set(e, ERR_UNSUPPORTED, "training takes the absorbed form of latent attention");
         goto out;
     }
@@ -523,7 +542,9 @@ int model_load(struct model **out, const struct source *src, const struct model_
     }
     if ((rc = model_rope_freqs(m->rope, &m->cfg, src, e)) ||
         (rc = model_walk(src, &m->cfg, mtp, load_size, &l, e)) || (rc = load_plan(&l, e)) ||
-        (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)) || (rc = load_adapter_check(&l, e)))
+        (rc = model_walk(src, &m->cfg, mtp, load_one, &l, e)) ||
+        (o && o->adapt && (rc = model_adapt_init(m, c, o, l.used, e))) ||
+        (rc = load_adapter_check(&l, e)))
         goto out;
     if (!(o && o->later) &&
         (rc = weight_store_settle(&m->store, c->kern, c->team, load_progress, &l, e)))
@@ -561,6 +582,7 @@ void model_free(struct model *m)
     if (!m)
         return;
     weight_store_release(&m->store);
+    weight_store_release(&m->lora_store);
     arena_release(&m->arena);
     free(m->block);
     free(m->rope);

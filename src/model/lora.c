@@ -132,6 +132,24 @@ int model_lora_pair(struct lora_pair *out, const struct adapter *a, const struct
     return 0;
 }
 
+int model_lora_module(struct lora_pair *out, const struct adapter *a, const struct model_param *p,
+                      struct arena *arena, struct err *e)
+{
+    struct model_name name;
+    const struct adapter_module *m = lora_module(a, p->row, p->layer, p->index, &name);
+    if (!m || adapter_is_gguf(a))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: an adapter of %s can be trained on in PEFT's form only",
+                       adapter_path(a), p->name);
+    if (m->a->shape[1] != p->cols || m->b->shape[0] != p->rows)
+        return err_set(e, ERR_FORMAT,
+                       "%s: module '%s' is for a matrix of %llu x %llu, the model has %zu x %zu",
+                       adapter_path(a), m->name, (unsigned long long)m->b->shape[0],
+                       (unsigned long long)m->a->shape[1], p->rows, p->cols);
+    out->module = (size_t)(m - adapter_at(a, 0));
+    return model_lora_whole(out, m, arena, e);
+}
+
 void model_lora_add(const struct lora_pair *p, size_t r, float *row, size_t cols)
 {
     for (size_t k = 0; k < p->rank; k++) {

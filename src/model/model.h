@@ -72,6 +72,22 @@ enum model_place {
     MODEL_MAPPED, /* all in the files: read when used */
 };
 
+/*
+ * An adapter to be trained over weights that stay as they are: what model_params_each tells then is
+ * its matrices, under PEFT's names. Its products are added to those of the base; parts of kv_b_proj
+ * and experts hold the sum as F32 (model_lora_merge, model_lora_back).
+ */
+struct model_adapt {
+    size_t rank;
+    double alpha;
+    bool rs;       /* scale alpha / sqrt(rank), else alpha / rank */
+    uint64_t seed; /* of A; B begins as zero */
+    /* Called with each module's name ("model.layers.0.mlp.up_proj"): adapt it? NULL: all matrices
+       of the layers but routers, routed experts and the prediction layer. */
+    bool (*choose)(void *arg, const char *module);
+    void *arg;
+};
+
 struct model_load_opts {
     enum model_place place;
     size_t memory;     /* bytes that packed weights may take with MODEL_AUTO */
@@ -87,6 +103,8 @@ struct model_load_opts {
      */
     const struct adapter *adapter;
     bool merge;
+    const struct model_adapt *adapt; /* train an adapter: `adapter` if there is one, else a new one;
+                                        NULL: none. Not with `train` */
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *arg;
 };
@@ -165,6 +183,11 @@ struct model_param {
  */
 int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p),
                       void *arg);
+
+/* Of a model loaded with `adapt`, after its matrices have changed; and, once gradients of a whole
+ * batch are there, before they are read. They do nothing where no module lies in parts. */
+void model_lora_merge(struct model *m, struct op_ctx *c);
+void model_lora_back(struct model *m, struct op_ctx *c);
 
 /* Values laid out as the parameter's (panels or a vector) to and from their place in the whole
  * tensor, row by row. */

@@ -85,13 +85,19 @@ static int param_group(struct model *m, const struct model_group *g, void *base,
     return rc;
 }
 
-int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p), void *arg)
+int model_weights_each(struct model *m, int (*fn)(void *arg, const struct model_param *p),
+                       void *arg)
 {
     int rc = param_group(m, &model_top_group, &m->top, SIZE_MAX, fn, arg);
     for (size_t l = 0; l < m->n_block && !rc; l++)
         for (const struct model_group *const *g = m->cfg.arch->groups; *g && !rc; g++)
             rc = param_group(m, *g, &m->block[l], l, fn, arg);
     return rc;
+}
+
+int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p), void *arg)
+{
+    return m->n_lora ? model_lora_each(m, fn, arg) : model_weights_each(m, fn, arg);
 }
 
 /* Where value (r, c) of the weight is in the tensor. */

@@ -32,6 +32,30 @@ static void loss_chunk(void *arg, size_t i, int worker)
     j->fn(j->arg, j->row[i], j->logits.data + i * j->logits.cols, j->logits.cols);
 }
 
+/* What they give an adapter of the head: y = … + scale × B (A x). */
+static void loss_lora(struct op_ctx *c, struct tensor x, struct tensor dy, struct tensor dx,
+                      const struct weight_lora *l)
+{
+    struct gemm_rows out = {dy.data, dy.cols}, in = {x.data, x.cols};
+    struct tensor low = op_linear(c, x, &l->a, NULL), dlow = op_tensor(c, x.rows, low.cols);
+    struct gemm_rows lows = {low.data, low.cols}, dlows = {dlow.data, dlow.cols};
+    size_t n = low.rows * low.cols;
+    for (size_t i = 0; i < n && !c->dry; i++) {
+        low.data[i] *= l->scale;
+        dlow.data[i] = 0;
+    }
+    if (l->b.param || c->dry)
+        gemm_back_weight(c, c->dry ? NULL : l->b.param->grad, l->b.rows, l->b.cols, out, lows,
+                         x.rows);
+    gemm_back_input(c, dlows, out, x.rows, &l->b);
+    for (size_t i = 0; i < n && !c->dry; i++)
+        dlow.data[i] *= l->scale;
+    if (l->a.param || c->dry)
+        gemm_back_weight(c, c->dry ? NULL : l->a.param->grad, l->a.rows, l->a.cols, dlows, in,
+                         x.rows);
+    gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, dlows, x.rows, &l->a);
+}
+
 /* What the chunk's gradients of logits, dy, give. */
 static void loss_back(struct op_ctx *c, struct tensor x, struct tensor dy, const size_t *row,
                       const struct weight *head, float *dhidden)
@@ -44,6 +68,8 @@ static void loss_back(struct op_ctx *c, struct tensor x, struct tensor dy, const
     if (head->param || c->dry)
         gemm_back_weight(c, head->param ? head->param->grad : NULL, head->rows, head->cols, out, in,
                          x.rows);
+    if (head->lora)
+        loss_lora(c, x, dy, dx, head->lora);
     for (size_t i = 0; i < x.rows && !c->dry; i++)
         c->kern->add(dhidden + row[i] * dx.cols, dx.data + i * dx.cols, dx.cols);
 }

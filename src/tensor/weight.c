@@ -77,6 +77,11 @@ static void *store_take(struct weight_store *s, size_t bytes, bool vector)
     return p;
 }
 
+float *weight_store_floats(struct weight_store *s, size_t n)
+{
+    return store_take(s, n * sizeof(float), false);
+}
+
 size_t weight_matrix_bytes(const struct kern *k, const struct quant_type *t, size_t rows,
                            size_t cols)
 {

@@ -130,6 +130,9 @@ int weight_store_check(const struct weight_store *s, struct err *e);
 int weight_store_settle(struct weight_store *s, const struct kern *k, struct team *team,
                         void (*progress)(void *arg, uint64_t bytes), void *arg, struct err *e);
 
+/* n floats of a store, zero at first; NULL when it is full. */
+float *weight_store_floats(struct weight_store *s, size_t n);
+
 /* Bytes a matrix or vector takes from a store. */
 size_t weight_matrix_bytes(const struct kern *k, const struct quant_type *t, size_t rows,
                            size_t cols);
