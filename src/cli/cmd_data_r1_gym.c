@@ -287,7 +287,8 @@ const struct command cmd_data_r1_gym = {
         "English and Chinese. The same options give the same rows.\n\n"
         "Forms: prompt has \"prompt\" (a message); sft adds \"completion\" (thought and answer); "
         "pretrain has \"text\" with worked solutions; preference has \"prompt\", \"chosen\" and "
-        "\"rejected\"; unpaired has \"prompt\", \"completion\" and \"label\". All but pretrain "
+        "\"rejected\"; safety has \"prompt\", \"completion\" and \"label\", false where something "
+        "unsafe is complied with. All but pretrain "
         "carry "
         "\"task\", \"language\", \"gold\" and \"id\", from which `ponder grade` and the trainer's "
         "rewards know the problem again.",

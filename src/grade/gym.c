@@ -253,12 +253,14 @@ int gym_gold(const struct gym_item *it, struct buf *out, struct err *e)
     return p.rc;
 }
 
+static const char think_open[] = "<think>\n", think_close[] = "\n</think>\n\n";
+
 int gym_completion(const struct gym_item *it, enum gym_language l, int style, struct buf *out,
                    struct err *e)
 {
-    int rc = buf_puts(out, "<think>\n", e);
+    int rc = buf_puts(out, think_open, e);
     rc = rc ? rc : gym_think(it, l, style, out, e);
-    rc = rc ? rc : buf_puts(out, "\n</think>\n\n", e);
+    rc = rc ? rc : buf_puts(out, think_close, e);
     return rc ? rc : gym_answer(it, out, e);
 }
 
@@ -279,6 +281,11 @@ enum grade gym_verify_value(const struct gym_item *it, struct span output)
         g = answer_grade((struct span){gold.data, gold.len}, output, NULL);
     buf_release(&gold);
     return g;
+}
+
+bool gym_has_unsafe(const struct gym_task *t)
+{
+    return t->unsafe != NULL;
 }
 
 bool gym_unsafe(const struct gym_item *it)
@@ -341,4 +348,17 @@ int gym_worse(const struct gym_item *it, uint32_t which, struct buf *out, struct
     }
     buf_release(&good);
     return p.rc;
+}
+
+int gym_worse_completion(const struct gym_item *it, int style, uint32_t which, struct buf *out,
+                         struct err *e)
+{
+    struct gym_pen p = {out, e, it->language, 0};
+    gym_put(&p, "%s", think_open);
+    if (gym_unsafe(it))
+        it->task->comply(&p, it);
+    else
+        it->task->think(&p, it, style);
+    gym_put(&p, "%s", think_close);
+    return p.rc ? p.rc : gym_worse(it, which, out, e);
 }

@@ -104,6 +104,10 @@ enum grade gym_verify(const struct gym_item *it, struct span output);
  */
 enum { GYM_FAULTS = 5 };
 bool gym_unsafe(const struct gym_item *it);
+bool gym_has_unsafe(const struct gym_task *t); /* some of its items are */
 int gym_worse(const struct gym_item *it, uint32_t which, struct buf *out, struct err *e);
+/* The same with a thought before it, which complies too. */
+int gym_worse_completion(const struct gym_item *it, int style, uint32_t which, struct buf *out,
+                         struct err *e);
 
 #endif

@@ -17,7 +17,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { DIGITS = 6, VALUE_MAX = 99999 };
+enum { DIGITS = 6, VALUE_MAX = 99999, WAYS = 14 };
 
 static const char *const forms[] = {
     "+", "-", "*", "/", "++", "+-", "-+", "--", "*+", "*-", "+*", "-*",
@@ -204,7 +204,7 @@ static void arithmetic_prompt(struct gym_pen *p, const struct gym_item *it)
         const char *before;
         const struct signs *signs;
         const char *after;
-    } ways[GYM_LANGUAGES][10] = {
+    } ways[GYM_LANGUAGES][WAYS] = {
         {
             {"", &tight, "=?"},
             {"What is ", &tight, "?"},
@@ -216,6 +216,10 @@ static void arithmetic_prompt(struct gym_pen *p, const struct gym_item *it)
             {"Calculate ", &wide, "."},
             {"How much is ", &en, "?"},
             {"", &school, "=?"},
+            {"", &wide, ""},
+            {"", &tight, "="},
+            {"what is ", &wide, ""},
+            {"Please compute ", &wide, "."},
         },
         {
             {"计算", &tight, "。"},
@@ -228,9 +232,13 @@ static void arithmetic_prompt(struct gym_pen *p, const struct gym_item *it)
             {"", &wide, "是多少？"},
             {"", &zh, "是多少？"},
             {"请算一算", &school, "。"},
+            {"", &wide, "等于几？"},
+            {"", &tight, "等于几"},
+            {"算", &tight, ""},
+            {"请问", &wide, "等于多少？"},
         },
     };
-    uint32_t i = gym_pick(it, 1, 10);
+    uint32_t i = gym_pick(it, 1, WAYS);
     gym_put(p, "%s", ways[it->language][i].before);
     put_expression(p, it, ways[it->language][i].signs);
     gym_put(p, "%s", ways[it->language][i].after);

@@ -26,15 +26,22 @@ bool gym_form_parse(enum gym_form *out, struct span name)
     return false;
 }
 
-/* A row tries its own stretch of indices until one is on the right side. */
+/* Rows of GYM_SAFETY that comply with something unsafe. */
+static bool complies(const struct gym_data *d, uint64_t row)
+{
+    return d->form == GYM_SAFETY && (row & 1) && gym_has_unsafe(d->task);
+}
+
+/* A row tries its own stretch of indices until an item is on the right side. */
 int gym_data_item(const struct gym_data *d, uint64_t row, struct gym_item *out, struct err *e)
 {
     uint64_t seed = d->seed;
+    bool unsafe = complies(d, row);
     if (d->split == GYM_TRAIN)
         seed = hash_u64(seed * GYM_LANGUAGES + d->language);
     for (uint64_t i = 0; i < DATA_TRIES; i++) {
         gym_make(out, d->task, d->language, seed, row * DATA_TRIES + i, &d->knobs);
-        if (gym_split(out) == d->split)
+        if (gym_split(out) == d->split && (!unsafe || gym_unsafe(out)))
             return 0;
     }
     return err_set(e, ERR_LIMIT, "%s: with these knobs no problem is %s", gym_name(d->task),
@@ -169,25 +176,30 @@ static int put_columns(json_t *row, const struct gym_item *it, struct buf *text,
     return bad ? err_nomem(e, text->len, "a row") : 0;
 }
 
-static int put_answers(json_t *row, const struct gym_data *d, const struct gym_item *it,
-                       uint64_t number, struct buf *text, struct err *e)
+static int put_pair(json_t *row, const struct gym_item *it, uint64_t number, struct buf *text,
+                    struct err *e)
 {
-    uint32_t fault = (uint32_t)(number >> (d->form == GYM_UNPAIRED));
-    bool good = !(number & 1);
-    int rc = 0;
-    buf_clear(text);
-    if (d->form == GYM_UNPAIRED) {
-        rc = good ? gym_answer(it, text, e) : gym_worse(it, fault, text, e);
-        rc = rc ? rc : put_message(row, "completion", "assistant", text, e);
-        if (!rc && json_object_set_new(row, "label", json_boolean(good)))
-            rc = err_nomem(e, 0, "a row");
-        return rc;
-    }
-    rc = gym_answer(it, text, e);
+    const char *kind = gym_unsafe(it) ? "safety" : "helpful";
+    int rc = gym_answer(it, text, e);
     rc = rc ? rc : put_message(row, "chosen", "assistant", text, e);
     buf_clear(text);
-    rc = rc ? rc : gym_worse(it, fault, text, e);
-    return rc ? rc : put_message(row, "rejected", "assistant", text, e);
+    rc = rc ? rc : gym_worse(it, (uint32_t)number, text, e);
+    rc = rc ? rc : put_message(row, "rejected", "assistant", text, e);
+    if (!rc && json_object_set_new(row, "kind", json_string(kind)))
+        rc = err_nomem(e, 0, "a row");
+    return rc;
+}
+
+static int put_safety(json_t *row, const struct gym_data *d, const struct gym_item *it, int style,
+                      uint64_t number, struct buf *text, struct err *e)
+{
+    bool unsafe = complies(d, number), bad = unsafe || (!gym_unsafe(it) && number % 8 == 0);
+    int rc = bad ? gym_worse_completion(it, style, (uint32_t)(number / 8), text, e)
+                 : gym_completion(it, it->language, style, text, e);
+    rc = rc ? rc : put_message(row, "completion", "assistant", text, e);
+    if (!rc && json_object_set_new(row, "label", json_boolean(!unsafe)))
+        rc = err_nomem(e, 0, "a row");
+    return rc;
 }
 
 int gym_data_row(const struct gym_data *d, uint64_t row, json_t **out, struct err *e)
@@ -218,11 +230,10 @@ int gym_data_row(const struct gym_data *d, uint64_t row, json_t **out, struct er
             enum gym_language l = other ? (enum gym_language) !it.language : it.language;
             rc = gym_completion(&it, l, style, &text, e);
             rc = rc ? rc : put_message(j, "completion", "assistant", &text, e);
-        } else if (!rc && d->form != GYM_PROMPT) {
-            rc = put_answers(j, d, &it, row, &text, e);
-            if (!rc &&
-                json_object_set_new(j, "kind", json_string(gym_unsafe(&it) ? "safety" : "helpful")))
-                rc = err_nomem(e, 0, "a row");
+        } else if (!rc && d->form == GYM_PREFERENCE) {
+            rc = put_pair(j, &it, row, &text, e);
+        } else if (!rc && d->form == GYM_SAFETY) {
+            rc = put_safety(j, d, &it, style, row, &text, e);
         }
         rc = rc ? rc : put_columns(j, &it, &text, e);
     }

@@ -4,12 +4,16 @@
  * A row is a pure function of (what is wanted, its number), so sets need no files: a trainer can
  * make row n when it needs it. Forms:
  *
- *   prompt      {"prompt": [{role, content}]}                 for reinforcement learning and
- * evaluation sft         the same and "completion": thought and answer pretrain    {"text": …}:
- * mostly a problem, its work and its answer as plain text; a tenth with the thought in tags, a
- * tenth facts (small equations, weekdays, months) or the same sentence in both languages preference
- * "prompt", "chosen", "rejected": a better and a worse answer, without thoughts unpaired "prompt",
- * "completion", "label": the same one by one; true is the better one
+ *   prompt      {"prompt": [{role, content}]}, for reinforcement learning and evaluation
+ *   sft         and "completion": thought and answer
+ *   pretrain    {"text": …}: mostly a problem, its work and its answer as plain text; a tenth with
+ *               the thought in tags, a tenth facts (small equations, weekdays, months) or the same
+ *               in both languages
+ *   preference  "prompt", "chosen", "rejected": answers without thoughts, for a reward model of
+ *               helpfulness, which sees no thoughts
+ *   safety      "prompt", "completion", "label" (TRL's unpaired preferences): is the output safe?
+ *               Every other row is an unsafe request that is complied with, of tasks that have any;
+ *               answers that are only bad are safe. With thoughts.
  *
  * All but pretrain carry "task", "language", "gold" and "id": reward_problem_read makes the problem
  * again from them.
@@ -21,8 +25,8 @@
 
 #include <jansson.h>
 
-#define GYM_FORMS "prompt|sft|pretrain|preference|unpaired"
-enum gym_form { GYM_PROMPT, GYM_SFT, GYM_PRETRAIN, GYM_PREFERENCE, GYM_UNPAIRED };
+#define GYM_FORMS "prompt|sft|pretrain|preference|safety"
+enum gym_form { GYM_PROMPT, GYM_SFT, GYM_PRETRAIN, GYM_PREFERENCE, GYM_SAFETY };
 bool gym_form_parse(enum gym_form *out, struct span name);
 
 struct gym_data {

@@ -37,7 +37,8 @@ struct gym_task {
     void (*gold)(struct gym_pen *p, const struct gym_item *it);
     enum grade (*verify)(const struct gym_item *it, struct span output);
     void (*worse)(struct gym_pen *p, const struct gym_item *it, uint32_t fault);
-    bool (*unsafe)(const struct gym_item *it); /* NULL: never */
+    bool (*unsafe)(const struct gym_item *it);                    /* NULL: never */
+    void (*comply)(struct gym_pen *p, const struct gym_item *it); /* the thought before that */
 };
 
 /* lo to hi, both included. */

@@ -379,7 +379,7 @@ static void hostile_ids(void **state)
         "word-en-0-1.2.3.4.5.6.7.8.9-0",
         "general-en-0-999.0-0",
         "general-en-0-0.999-0",
-        "general-en-9-0.0-0",
+        "general-en-10-0.0-0",
     };
     struct gym_item it;
     (void)state;

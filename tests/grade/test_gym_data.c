@@ -103,16 +103,17 @@ static void preferences(void **state)
             if (gym_unsafe(p.item))
                 assert_int_equal(gym_verify(p.item, bad), GRADE_DIFFERENT);
             json_decref(row);
-            d.form = GYM_UNPAIRED;
+            d.form = GYM_SAFETY;
             row = row_of(&d, i);
-            assert_true(json_is_boolean(json_object_get(row, "label")));
             assert_int_equal(reward_problem_read(&p, &from, row, &e), 0);
-            if (json_is_true(json_object_get(row, "label")))
-                assert_int_equal(gym_verify(p.item, message(row, "completion", "assistant")),
-                                 GRADE_EQUAL);
-            else if (gym_unsafe(p.item))
-                assert_int_equal(gym_verify(p.item, message(row, "completion", "assistant")),
-                                 GRADE_DIFFERENT);
+            struct span out = message(row, "completion", "assistant");
+            bool safe = json_is_true(json_object_get(row, "label"));
+            assert_int_equal(safe, !(gym_has_unsafe(d.task) && (i & 1)));
+            assert_true(span_find(out, "<think>\n", 0) == 0);
+            if (!safe || gym_unsafe(p.item))
+                assert_int_equal(gym_verify(p.item, out), safe ? GRADE_EQUAL : GRADE_DIFFERENT);
+            if (!safe)
+                assert_true(gym_unsafe(p.item));
             json_decref(row);
         }
 }
@@ -181,7 +182,7 @@ static void other_records(void **state)
 
 static void without_memory(void **state)
 {
-    static const enum gym_form forms[] = {GYM_SFT, GYM_PRETRAIN, GYM_PREFERENCE, GYM_UNPAIRED};
+    static const enum gym_form forms[] = {GYM_SFT, GYM_PRETRAIN, GYM_PREFERENCE, GYM_SAFETY};
     (void)state;
     for (size_t f = 0; f < NUM_COUNT(forms); f++)
         for (size_t n = 1;; n++) {
