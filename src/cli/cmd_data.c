@@ -214,7 +214,7 @@ static int clean_run(struct cli *c, const void *opts, struct err *e)
 
 const struct command cmd_data_decontaminate = {
     .name = "data decontaminate",
-    .args = "FILE --against FILE… [--output FILE]",
+    .args = "FILE --against FILE…",
     .summary = "leave out what benchmarks ask",
     .about = "Leaves out records whose question has 8 words in a row that are also in a question "
              "of the given files (the practice of Open-R1). Words are what lies between blanks, in "
