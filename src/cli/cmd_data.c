@@ -16,16 +16,8 @@ enum { DATA_PATHS = 4 << 20 };
 
 static int data_run(struct cli *c, const void *opts, struct err *e)
 {
-    size_t n;
-    const struct command *const *all = command_all(&n);
     (void)opts;
-    if (c->n_args)
-        return err_set(e, ERR_USAGE,
-                       "data: there is no \"%.100s\"; \"ponder data\" lists the tools", c->args[0]);
-    for (size_t i = 0; i < n; i++)
-        if (strncmp(all[i]->name, "data ", 5) == 0)
-            printf("ponder %-18s %s\n", all[i]->name, all[i]->summary);
-    return 0;
+    return command_list(c, e);
 }
 
 const struct command cmd_data = {

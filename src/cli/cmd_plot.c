@@ -69,8 +69,6 @@ static int plot_run(struct cli *c, const void *opts, struct err *e)
         o.columns = (int)a->columns;
     if (a->watch && a->out.n)
         return err_set(e, ERR_USAGE, "--watch and --out: give one of them");
-    if (a->watch && c->n_args > PLOT_RUNS_MAX)
-        return err_set(e, ERR_USAGE, "more than %d runs", PLOT_RUNS_MAX);
     if (a->watch)
         return watch_run(c, (const char *const *)c->args, (size_t)c->n_args, &o, e);
     int rc = plot_new(&p, e);

@@ -47,6 +47,22 @@ static const char *command_name_at(const void *arg, size_t i)
     return i < NUM_COUNT(command_rows) ? command_rows[i]->name : NULL;
 }
 
+int command_list(const struct cli *c, struct err *e)
+{
+    const char *first = c->command->name;
+    size_t n = strlen(first);
+    if (c->n_args)
+        return err_set(e, ERR_USAGE,
+                       "%s: there is no \"%.100s\"; \"ponder %s\" lists what there is", first,
+                       c->args[0], first);
+    for (size_t i = 0; i < NUM_COUNT(command_rows); i++) {
+        const struct command *x = command_rows[i];
+        if (!strncmp(x->name, first, n) && x->name[n] == ' ')
+            printf("ponder %-18s %s\n", x->name, x->summary);
+    }
+    return 0;
+}
+
 int command_unknown(const char *name, struct err *e)
 {
     const char *near = opt_nearest(name, command_name_at, NULL);

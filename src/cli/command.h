@@ -41,6 +41,10 @@ const struct command *command_find(const char *name);
    NULL: none. */
 const struct command *command_words(int argc, char *const *argv, int *words);
 
+/* For a command that only begins those of two words: prints them. ERR_USAGE: an argument that is no
+   second word of one. */
+int command_list(const struct cli *c, struct err *e);
+
 /* ERR_USAGE: unknown command "x"; did you mean "y"? */
 int command_unknown(const char *name, struct err *e);
 

@@ -93,6 +93,8 @@ int watch_run(struct cli *c, const char *const *runs, size_t n, const struct plo
 {
     int64_t said[PLOT_RUNS_MAX];
     struct watch w = {.c = c, .o = o, .said = said};
+    if (n > PLOT_RUNS_MAX)
+        return err_set(e, ERR_USAGE, "more than %d runs", PLOT_RUNS_MAX);
     buf_init(&w.text, WATCH_TEXT);
     for (size_t i = 0; i < PLOT_RUNS_MAX; i++)
         said[i] = -1;
