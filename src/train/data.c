@@ -27,7 +27,8 @@ struct part {
 struct kept {
     uint32_t n[2], prompt[2];
     float weight;
-    uint32_t thinking;
+    uint8_t thinking;
+    int8_t label;
     int32_t ids[];
 };
 
@@ -138,7 +139,7 @@ static void count_length(struct data_stats *s, size_t n, uint64_t record)
 /* Keeps the sequences of x for later. */
 static int keep_example(struct worker *w, uint32_t *at, struct err *e)
 {
-    struct kept k = {.weight = w->x.weight, .thinking = w->x.thinking};
+    struct kept k = {.weight = w->x.weight, .thinking = w->x.thinking, .label = (int8_t)w->x.label};
     static const char zero[4] = {0};
     size_t bytes = 0;
     int rc = 0;
@@ -655,6 +656,7 @@ static int fill_kept(const struct kept *k, const struct plan_piece *p, struct da
         size_t n = seqs == 1 ? p->n : k->n[i];
         s[i].weight = k->weight;
         s[i].thinking = k->thinking;
+        s[i].label = k->label;
         s[i].prompt = k->prompt[i];
         fill_seq(&s[i], ids, target, v, t, p->from, n);
         v += k->n[i];
@@ -690,6 +692,7 @@ static int fill_made(struct data *d, const struct plan_piece *p, struct worker *
         size_t n = seqs == 1 ? p->n : q->ids.n;
         s[i].weight = w->x.weight;
         s[i].thinking = w->x.thinking;
+        s[i].label = w->x.label;
         s[i].prompt = q->prompt;
         fill_seq(&s[i], ids, target, q->ids.v, (const uint8_t *)q->target.data, p->from, n);
         ids += n;

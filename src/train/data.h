@@ -112,6 +112,7 @@ struct data_seq {
     float weight;    /* of its loss: the record's "weight", 1 without */
     uint64_t record; /* for data_record */
     enum data_role role;
+    int label;     /* the record's "label": 1 wanted, 0 unwanted, -1 there is none */
     bool thinking; /* of a prompt: it ends in an open thought */
 };
 

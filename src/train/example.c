@@ -411,6 +411,7 @@ int example_make(const struct example_how *h, const json_t *row, struct example 
     x->thinking = false;
     x->turns_left = 0;
     x->weight = r.weight;
+    x->label = r.label;
     if (!rc)
         rc = make_seq(h, &r, r.next, x, &x->seq[0], e);
     if (!rc && x->n == 2)

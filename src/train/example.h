@@ -36,6 +36,7 @@ struct example {
     struct example_seq seq[2];
     size_t n; /* 1, or 2 for pairs */
     float weight;
+    int label; /* as in struct data_seq */
     bool thinking;
     uint32_t turns_left; /* turns of an assistant that could not be targets */
     /* private: scratch */

@@ -347,6 +347,15 @@ static int read_pair(struct record *r, const json_t *row, struct err *e)
     return rc ? rc : take_next(&r->rejected, rejected, prompt, "rejected", e);
 }
 
+/* {"prompt", "completion", "label"}: wanted or not. Other columns of that name say nothing. */
+static int read_label(const json_t *row)
+{
+    const json_t *v = json_object_get(row, "label");
+    if (json_is_boolean(v))
+        return json_is_true(v);
+    return json_is_integer(v) && (json_integer_value(v) | 1) == 1 ? (int)json_integer_value(v) : -1;
+}
+
 static int read_weight(struct record *r, const json_t *row, struct err *e)
 {
     const json_t *v = json_object_get(row, "weight");
@@ -372,6 +381,7 @@ int record_read(struct record *r, const json_t *row, enum data_use use, const ch
         rc = read_weight(r, row, e);
     if (!rc)
         rc = add_system(&r->prompt, system, e);
+    r->label = read_label(row);
     r->tools = json_object_get(row, "tools");
     r->variables = json_object_get(row, "chat_template_kwargs");
     return rc;

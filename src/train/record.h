@@ -23,6 +23,7 @@ struct record {
     json_t *tools,
         *variables; /* of the template; borrowed from the row, NULL where there are none */
     float weight;
+    int label; /* 0 or 1; -1: there is none */
 };
 
 /* Errors name the column. Release in any case. `text`, `system` as in data_options. */

@@ -296,6 +296,30 @@ static void test_pairs(void **state)
     data_free(d);
 }
 
+static void test_labels(void **state)
+{
+    struct data_source s = {
+        write_text("a.jsonl", "{\"prompt\": \"p \", \"completion\": \"a\", \"label\": true}\n"
+                              "{\"prompt\": \"p \", \"completion\": \"b\", \"label\": 0}\n"
+                              "{\"prompt\": \"p \", \"completion\": \"c\", \"label\": \"x\"}\n"
+                              "{\"prompt\": \"p \", \"completion\": \"d\"}\n"),
+        1};
+    static const int want[] = {1, 0, -1, -1};
+    for (size_t keep = 0; keep < 2; keep++) { /* kept in memory, and read again */
+        struct data_options o = options(&s, 1);
+        struct data_batch b;
+        struct err e = {0};
+        o.keep = keep;
+        struct data *d = opened(&o, t.one);
+        data_batch_init(&b);
+        good(data_batch(d, 0, &b, &e), &e);
+        for (size_t i = 0; i < 4; i++)
+            assert_int_equal(b.seq[i].label, want[i]);
+        data_batch_release(&b);
+        data_free(d);
+    }
+}
+
 static void test_prompts(void **state)
 {
     struct data_source s = {write_text("a.jsonl", "\xef\xbb\xbf{\"prompt\": \"p\", \"gold\": 4}\r\n"
@@ -667,10 +691,10 @@ int main(void)
         cmocka_unit_test(test_text),      cmocka_unit_test(test_chat),
         cmocka_unit_test(test_injection), cmocka_unit_test(test_conversation),
         cmocka_unit_test(test_pairs),     cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_bad),       cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_weights),   cmocka_unit_test(test_order),
-        cmocka_unit_test(test_packs),     cmocka_unit_test(test_split),
-        cmocka_unit_test(test_alloc),
+        cmocka_unit_test(test_labels),    cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_lengths),   cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_order),     cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_split),     cmocka_unit_test(test_alloc),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
