@@ -2,15 +2,15 @@
 #include "base/num.h"
 #include "base/progress.h"
 #include "cli/command.h"
-#include "cli/data_options.h"
 #include "cli/lines.h"
 #include "cli/model_files.h"
+#include "train/data_options.h"
 
 #include <stdio.h>
 #include <string.h>
 
 struct count_options {
-    struct data_cli data;
+    struct train_options train;
     const char *stage;
     int64_t threads, batch;
     int json;
@@ -21,7 +21,7 @@ struct count_options {
 static const struct opt count_rows[] = {
     {.name = "stage", .kind = OPT_ENUM, .arg = "NAME", .choices = "pretrain|sft|dpo|reward|grpo", .value = "sft", .offset = AT(stage),
      .help = "what the data are for: which columns are read"},
-    {.name = "batch-size", .alias = "per-device-train-batch-size", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 24, .value = "8", .offset = AT(batch),
+    {.name = "per-device-train-batch-size", .alias = "batch-size", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 24, .value = "8", .offset = AT(batch),
      .help = "sequences, packs or pairs of a step, to count steps"},
     {.name = "json", .kind = OPT_FLAG, .offset = AT(json), .help = "print one JSON object"},
     {.name = "threads", .brief = 't', .kind = OPT_INT, .arg = "N", .min = 1, .max = TEAM_MAX, .shown = "one for each core that this process may use",
@@ -32,7 +32,7 @@ static const struct opt count_rows[] = {
 
 static const struct opt_group count_groups[] = {
     {"Options", count_rows, NUM_COUNT(count_rows), 0},
-    {"Data", options_data, OPTIONS_DATA_N, offsetof(struct count_options, data)},
+    {"Data", train_rows_data, TRAIN_N_DATA, offsetof(struct count_options, train)},
 };
 
 struct count_watch {
@@ -106,6 +106,26 @@ static int count_print_json(const struct data *d, const struct data_stats *s, ui
     return rc;
 }
 
+static enum data_use count_use(const char *stage)
+{
+    if (!strcmp(stage, "grpo"))
+        return DATA_PROMPTS;
+    return strcmp(stage, "dpo") && strcmp(stage, "reward") ? DATA_LEARN : DATA_PAIRS;
+}
+
+/* Files of --dataset, as training names them, and of the command line. */
+static int count_files(const struct cli *c, const struct opt_list *named, struct opt_list *out,
+                       struct err *e)
+{
+    *out = *named;
+    for (int i = 1; i < c->n_args; i++) {
+        if (out->n == OPT_LIST_MAX)
+            return err_set(e, ERR_USAGE, "more than %d files", OPT_LIST_MAX);
+        out->v[out->n++] = c->args[i];
+    }
+    return out->n ? 0 : err_set(e, ERR_USAGE, "data count: no file was given");
+}
+
 static int count_data(struct cli *c, const struct count_options *o, const struct model_files *m,
                       const struct chat *chat, struct err *e)
 {
@@ -114,15 +134,15 @@ static int count_data(struct cli *c, const struct count_options *o, const struct
     struct data *data = NULL;
     struct team *team = NULL;
     struct data_stats s;
+    struct opt_list files;
     struct arena a;
     uint64_t steps = 0;
     arena_init(&a, 4 << 20);
-    data_cli_apply(&o->data, &d);
-    d.use = !strcmp(o->stage, "grpo")                                 ? DATA_PROMPTS
-            : !strcmp(o->stage, "dpo") || !strcmp(o->stage, "reward") ? DATA_PAIRS
-                                                                      : DATA_LEARN;
+    data_options_take(&d, &o->train, count_use(o->stage));
     d.keep = 1; /* they are only counted */
-    int rc = data_cli_sources((const char *const *)c->args + 1, (size_t)c->n_args - 1, &a, &d, e);
+    int rc = count_files(c, &o->train.dataset, &files, e);
+    if (!rc)
+        rc = data_options_sources(&d, &files, &a, e);
     if (!rc)
         rc = team_new(&team, o->threads == OPT_UNSET ? 0 : (int)o->threads, e);
     if (!rc) {
@@ -173,7 +193,7 @@ const struct command cmd_data_count = {
         "ponder data count model/ math.jsonl chat.jsonl:0.25 --packing bfd --max-length 2048\n",
     .spec = {count_groups, NUM_COUNT(count_groups)},
     .opts_size = sizeof(struct count_options),
-    .min_args = 2,
+    .min_args = 1,
     .max_args = -1,
     .run = count_run,
 };

@@ -170,7 +170,7 @@ static int imatrix_command(struct cli *c, const void *opts, struct err *e)
 const struct command cmd_imatrix = {
     .name = "imatrix",
     .args = "MODEL TEXT",
-    .summary = "measure what matters to a model's matrices, for quantization",
+    .summary = "measure what matters to a model's matrices",
     .about =
         "The model reads a text, and for every matrix the squares of its inputs are summed column "
         "by column: an error in a column whose inputs are large costs more. The file is GGUF in "

@@ -44,7 +44,7 @@ static bool view_report(void *arg, const struct train_report *r)
 {
     struct train_view *v = arg;
     bool stop = interrupt_pending(v->cli->interrupt);
-    if (v->quiet)
+    if (v->quiet || r->quiet)
         return !stop;
     char left[32] = "", reward[48] = "";
     if (!isnan(r->reward))
@@ -111,7 +111,7 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
     }                                                                                              \
     const struct command cmd_train_##stage = {                                                     \
         .name = "train " #stage,                                                                   \
-        .args = "-m MODEL -d FILE -o RUN",                                                         \
+        .args = "--model MODEL --dataset FILE --output RUN",                                       \
         .summary = what,                                                                           \
         .about = "Everything that the run leaves is in RUN: config.json, log.jsonl, checkpoints, " \
                  "and the result in RUN/model. The same command goes on from the newest "          \

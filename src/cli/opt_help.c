@@ -157,16 +157,16 @@ int help_command(const struct command *c, int width, struct buf *out, struct err
 
 int help_overview(struct buf *out, struct err *e)
 {
-    size_t n, wide = 0;
+    size_t n, width = 0;
     const struct command *const *all = command_all(&n);
     for (size_t i = 0; i < n; i++)
-        wide = num_max(wide, strlen(all[i]->name));
+        width = num_max(width, strlen(all[i]->name));
     int rc = buf_puts(out,
                       "ponder runs language models on this machine's processor.\n\n"
                       "Usage: ponder COMMAND [arguments] [options]\n\nCommands:\n",
                       e);
     for (size_t i = 0; !rc && i < n; i++)
-        rc = buf_printf(out, e, "  %-*s  %s\n", (int)wide, all[i]->name, all[i]->summary);
+        rc = buf_printf(out, e, "  %-*s  %s\n", (int)width, all[i]->name, all[i]->summary);
     if (!rc)
         rc = buf_puts(out,
                       "\n\"ponder help COMMAND\" tells more about one. To begin:\n"

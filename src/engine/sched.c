@@ -234,6 +234,15 @@ static int request_check(const struct sched *s, const struct request_params *p, 
     if (p->n > SCHED_SAMPLES_MAX)
         return err_set(e, ERR_USAGE, "n is %zu: at most %d answers to one prompt", p->n,
                        SCHED_SAMPLES_MAX);
+    const struct sampler_params *m = &p->sampling;
+    bool plain = m->temperature > 0 && !m->top_k && m->top_p >= 1 && m->min_p <= 0 &&
+                 m->typical_p >= 1 && m->repetition_penalty == 1 && m->frequency_penalty == 0 &&
+                 m->presence_penalty == 0 && !m->n_bias && !p->answer.grammar;
+    if (p->policy && !plain)
+        return err_set(
+            e, ERR_USAGE,
+            "samples to learn from are drawn with a temperature above 0 and nothing else: "
+            "no top-k, top-p, min-p, penalties or grammar");
     if (p->logprobs > SCHED_TOP_MAX || p->prompt_logprobs > SCHED_TOP_MAX)
         return err_set(e, ERR_USAGE, "log-probabilities of at most %d tokens are shown",
                        SCHED_TOP_MAX);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "engine/engine_private.h"
+#include "tensor/logprob.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -264,6 +265,18 @@ void request_fail(struct sched *s, struct request *r, const struct err *e)
 
 /* ---- next tokens ---------------------------------------------------------------------------- */
 
+/* What learning from the sample needs of the token. */
+static void draw_policy(struct sched *s, struct sample *x, int32_t id)
+{
+    struct logprob lp;
+    logprob_of(&s->g->kern, x->logits, s->vocab, x->r->p.sampling.temperature, id, &lp);
+    request_tell(x->r, &(struct request_event){.kind = REQUEST_CHOSEN,
+                                               .sample = x->index,
+                                               .id = id,
+                                               .logprob = lp.value,
+                                               .entropy = lp.entropy});
+}
+
 /* Decides one sequence's next token and tells its text. */
 static void draw_run(void *arg, size_t chunk, int worker)
 {
@@ -280,6 +293,8 @@ static void draw_run(void *arg, size_t chunk, int worker)
         return;
     if (r->p.logprobs >= 0)
         row_fill(&x->row, x->logits, s->vocab, id, r->p.logprobs);
+    if (r->p.policy)
+        draw_policy(s, x, id);
     x->ids[x->n] = id;
     x->upto = x->n + 1;
     answer_accept(x->answer, id, sample_emit, x, &kept, &x->err);

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/num.h"
+#include "train/data_options.h"
 #include "train/loop_impl.h"
 
 #include <assert.h>
@@ -193,15 +194,19 @@ int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct
     int32_t stop = !rc && !loop_tell(l, NULL);
     if (!rc)
         rc = comm_tell(l->env->comm, &stop, sizeof stop, e);
-    bool due = l->o->save_steps && l->step % l->o->save_steps == 0;
-    if (!rc && (due || stop) && !last)
+    l->stopping = l->stopping || stop;
+    l->owed = l->owed || (l->o->save_steps && l->step % l->o->save_steps == 0);
+    if (rc || last || l->hold)
+        return rc;
+    if (l->owed || l->stopping)
         rc = loop_save(l, e);
-    if (!rc && due && !last) {
+    if (!rc && l->owed) {
         char text[64];
         snprintf(text, sizeof text, "checkpoint %lld saved", (long long)l->step);
         loop_tell(l, text);
     }
-    if (!rc && stop)
+    l->owed = false;
+    if (!rc && l->stopping)
         rc = err_set(e, ERR_CANCELLED, "stopped after step %lld of %lld; the same command goes on",
                      (long long)l->step, (long long)l->steps);
     return rc;
@@ -210,32 +215,7 @@ int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct
 /* ---- supervised stages ------------------------------------------------------------------------
  */
 
-static enum data_packing loop_packing(const char *name)
-{
-    return !name || !strcmp(name, "none") ? DATA_UNPACKED
-           : !strcmp(name, "bfd")         ? DATA_BFD
-           : !strcmp(name, "bfd-split")   ? DATA_BFD_SPLIT
-                                          : DATA_WRAPPED;
-}
-
-/* "FILE" or "FILE:WEIGHT". */
-static int loop_source(struct data_source *out, const char *text, char *path, size_t cap,
-                       struct err *e)
-{
-    const char *colon = strrchr(text, ':');
-    char *end = NULL;
-    double w = colon ? strtod(colon + 1, &end) : 1;
-    bool weighted = colon && end != colon + 1 && *end == 0;
-    size_t n = weighted ? (size_t)(colon - text) : strlen(text);
-    if (n >= cap)
-        return err_set(e, ERR_LIMIT, "%.100s: the path is too long", text);
-    if (weighted && !(w > 0 && w < 1e6))
-        return err_set(e, ERR_USAGE, "--dataset %s: a weight is above 0", text);
-    memcpy(path, text, n);
-    path[n] = 0;
-    *out = (struct data_source){path, weighted ? w : 1};
-    return 0;
-}
+enum { LOOP_PATHS = 4 << 20 };
 
 static bool loop_reading(void *arg, uint64_t done, uint64_t total)
 {
@@ -244,42 +224,31 @@ static bool loop_reading(void *arg, uint64_t done, uint64_t total)
 }
 
 static int loop_data_open(struct data **out, const struct loop *l, const struct opt_list *files,
-                          enum data_use use, bool test, struct err *e)
+                          enum data_use use, bool test, size_t items, struct err *e)
 {
     const struct train_options *o = l->o;
-    struct data_source source[OPT_LIST_MAX];
-    char(*path)[RUN_PATH_MAX] = calloc(OPT_LIST_MAX, sizeof *path);
-    if (!path)
-        return err_nomem(e, OPT_LIST_MAX * sizeof *path, "paths");
-    int rc = 0;
-    for (size_t i = 0; !rc && i < files->n; i++)
-        rc = loop_source(&source[i], files->v[i], path[i], sizeof path[i], e);
-    bool held = test && files == &o->dataset; /* the other side of the split */
+    struct data_options d = {.tokenizer = engine_tokenizer(l->engine),
+                             .chat = engine_chat(l->engine),
+                             .batch = items,
+                             .seed = (uint64_t)o->seed};
     struct engine_parts parts;
+    struct arena a;
     engine_parts(l->engine, &parts);
-    struct data_options d = {
-        .sources = source,
-        .n_sources = files->n,
-        .tokenizer = engine_tokenizer(l->engine),
-        .chat = engine_chat(l->engine),
-        .use = use,
-        .packing = test || use != DATA_LEARN ? DATA_UNPACKED : loop_packing(o->packing),
-        .overflow = o->overflow && !strcmp(o->overflow, "drop") ? DATA_DROP : DATA_TRUNCATE,
-        .max_length = (size_t)o->max_length,
-        .batch = test ? (size_t)o->eval_batch : (size_t)(o->batch * o->accumulation),
-        .seed = (uint64_t)o->seed,
-        .ordered = test || o->ordered,
-        .whole = !o->completion_only,
-        .assistant_only = o->assistant_only,
-        .text = o->text_field,
-        .system = o->system,
-        .test_size = files == &o->dataset ? o->test_size : 0,
-        .test = held};
+    arena_init(&a, LOOP_PATHS);
+    data_options_take(&d, o, use);
+    if (files != &o->dataset)
+        d.test_size = 0;
+    d.test = test && files == &o->dataset; /* the other side of the split */
+    if (test) {
+        d.packing = DATA_UNPACKED;
+        d.ordered = true;
+    }
+    int rc = data_options_sources(&d, files, &a, e);
     if (!rc && !d.tokenizer)
         rc = err_set(e, ERR_USAGE, "%s has no tokenizer", o->model);
     if (!rc)
         rc = data_open(out, &d, parts.team, loop_reading, NULL, e);
-    free(path);
+    arena_release(&a);
     return rc;
 }
 
@@ -290,12 +259,20 @@ int loop_data(struct data **train, struct data **test, const struct loop *l, enu
     *train = *test = NULL;
     if (!o->dataset.n)
         return err_set(e, ERR_USAGE, "what is to be learned from? Give --dataset FILE.jsonl");
-    int rc = loop_data_open(train, l, &o->dataset, use, false, e);
+    size_t items = (size_t)(o->batch * o->accumulation), few = (size_t)o->eval_batch;
+    int rc = loop_data_open(train, l, &o->dataset, use, false, items, e);
     if (!rc && o->eval_dataset.n)
-        rc = loop_data_open(test, l, &o->eval_dataset, use, true, e);
+        rc = loop_data_open(test, l, &o->eval_dataset, use, true, few, e);
     else if (!rc && o->test_size > 0)
-        rc = loop_data_open(test, l, &o->dataset, use, true, e);
+        rc = loop_data_open(test, l, &o->dataset, use, true, few, e);
     return rc;
+}
+
+int loop_prompts(struct data **out, const struct loop *l, size_t items, struct err *e)
+{
+    if (!l->o->dataset.n)
+        return err_set(e, ERR_USAGE, "what is to be answered? Give --dataset FILE.jsonl");
+    return loop_data_open(out, l, &l->o->dataset, DATA_PROMPTS, false, items, e);
 }
 
 static int loop_eval(struct loop *l, struct data *test, const struct loop_loss *loss, struct err *e)

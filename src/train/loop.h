@@ -41,9 +41,12 @@ struct loop {
     int64_t eval_step;
     /* for people */
     double started, last_loss, last_norm, last_reward, window_tokens, window_start;
-    int64_t first;   /* step that this process began with */
-    json_t *resumed; /* holds the keys of values that came from a checkpoint */
-    json_t *extra;   /* what a stage adds to a checkpoint's state; owned, or NULL */
+    int64_t first;       /* step that this process began with */
+    float *more;         /* a further slab of checkpoints, called "reference", or NULL */
+    bool hold;           /* no checkpoint now: it comes with the next step that does not say so */
+    bool owed, stopping; /* what waits for that */
+    json_t *resumed;     /* holds the keys of values that came from a checkpoint */
+    json_t *extra;       /* what a stage adds to a checkpoint's state; owned, or NULL */
 };
 
 struct loop_opts {
@@ -98,6 +101,8 @@ struct loop_loss {
 /* Data as the options say. `test`: the evaluation's, NULL when there is none. */
 int loop_data(struct data **train, struct data **test, const struct loop *l, enum data_use use,
               struct err *e);
+/* Prompts, `items` in a batch. */
+int loop_prompts(struct data **out, const struct loop *l, size_t items, struct err *e);
 int loop_supervised(struct loop *l, struct data *train, struct data *test,
                     const struct loop_loss *loss, struct err *e);
 

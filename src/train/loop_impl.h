@@ -13,4 +13,8 @@ int loop_folder(struct loop *l, struct err *e);
 /* A dry run: the plan goes to the environment. */
 int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e);
 
+/* One line of it. */
+void loop_plan_line(const struct loop *l, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 #endif

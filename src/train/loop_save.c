@@ -86,8 +86,9 @@ static int loop_write(struct loop *l, const float *values, struct err *e)
         {.name = "values", .dtype = "F32", .dims = 1, .shape = {n}, .data = values},
         {.name = "m", .dtype = "F32", .dims = 1, .shape = {n}, .data = o->m},
         {.name = "v", .dtype = "F32", .dims = 1, .shape = {n}, .data = o->v},
+        {.name = "reference", .dtype = "F32", .dims = 1, .shape = {n}, .data = l->more},
     };
-    struct checkpoint_part part[2] = {{"train", t, NUM_COUNT(t)}};
+    struct checkpoint_part part[] = {{"train", t, NUM_COUNT(t) - !l->more}};
     json_t *state = loop_state(l);
     struct checkpoint c = {.step = l->step,
                            .state = state,
@@ -150,6 +151,8 @@ static int loop_read(struct loop *l, struct checkpoint_in *c, float *values, str
     rc = rc ? rc : slab_read(c, "values", values, o->params->total, e);
     rc = rc ? rc : slab_read(c, "m", o->m, o->params->total, e);
     rc = rc ? rc : slab_read(c, "v", o->v, o->params->total, e);
+    if (!rc && l->more)
+        rc = slab_read(c, "reference", l->more, o->params->total, e);
     if (rc)
         return rc;
     o->steps = (uint64_t)steps;
@@ -187,6 +190,12 @@ static int loop_share(struct loop *l, float *values, struct err *e)
     rc = comm_tell(c, values, bytes, e);
     rc = rc ? rc : comm_tell(c, o->m, bytes, e);
     rc = rc ? rc : comm_tell(c, o->v, bytes, e);
+    if (!rc && l->more)
+        rc = comm_tell(c, l->more, bytes, e);
+    int64_t prompts = json_integer_value(json_object_get(l->extra, "prompts"));
+    rc = rc ? rc : comm_tell(c, &prompts, sizeof prompts, e);
+    if (!rc && !l->extra)
+        l->extra = json_pack("{s:I}", "prompts", (json_int_t)prompts);
     if (!rc)
         params_set(trainer_params(l->trainer), values, 0, o->params->total);
     return rc;
@@ -337,10 +346,9 @@ int loop_finish(struct loop *l, struct err *e)
 
 /* ---- a dry run ------------------------------------------------------------------------------- */
 
-static void __attribute__((format(printf, 3, 4)))
-plan_line(const struct loop *l, const char *key, const char *fmt, ...)
+void loop_plan_line(const struct loop *l, const char *key, const char *fmt, ...)
 {
-    char text[256];
+    char text[1024];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
@@ -357,26 +365,27 @@ int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e)
     const struct params *p = trainer_params(l->trainer);
     struct data_stats s;
     data_stats(train, &s);
-    plan_line(l, "model", "%s, %s, %.2f million weights", info->name, info->arch,
-              (double)info->params / 1e6);
-    plan_line(l, "trained", "%.2f million numbers in %zu tensors", (double)p->count / 1e6, p->n);
-    plan_line(l, "records", "%llu used of %llu (%llu too long, %llu empty, %llu cut)",
-              (unsigned long long)s.used, (unsigned long long)s.records,
-              (unsigned long long)s.too_long, (unsigned long long)s.empty,
-              (unsigned long long)s.truncated);
-    plan_line(l, "tokens", "%llu, %llu of them learned; longest %zu, mean %zu",
-              (unsigned long long)s.tokens, (unsigned long long)s.targets, s.longest, s.mean);
+    loop_plan_line(l, "model", "%s, %s, %.2f million weights", info->name, info->arch,
+                   (double)info->params / 1e6);
+    loop_plan_line(l, "trained", "%.2f million numbers in %zu tensors", (double)p->count / 1e6,
+                   p->n);
+    loop_plan_line(l, "records", "%llu used of %llu (%llu too long, %llu empty, %llu cut)",
+                   (unsigned long long)s.used, (unsigned long long)s.records,
+                   (unsigned long long)s.too_long, (unsigned long long)s.empty,
+                   (unsigned long long)s.truncated);
+    loop_plan_line(l, "tokens", "%llu, %llu of them learned; longest %zu, mean %zu",
+                   (unsigned long long)s.tokens, (unsigned long long)s.targets, s.longest, s.mean);
     double batch = (double)(o->batch * o->accumulation);
     double a_step = s.sequences ? (double)s.tokens / (double)s.sequences * batch : 0;
     if (o->packing && strcmp(o->packing, "none") != 0)
         a_step = batch * (double)o->max_length;
-    plan_line(l, "steps", "%lld of %.0f items, about %.0f tokens each", (long long)steps, batch,
-              a_step);
-    plan_line(l, "memory",
-              "%.2f GB: weights %.2f, gradients and moments %.2f, a pass grows to what "
-              "%lld tokens take",
-              (double)(info->weight_bytes + trainer_bytes(l->trainer)) / 1e9,
-              (double)info->weight_bytes / 1e9, (double)trainer_bytes(l->trainer) / 1e9,
-              (long long)o->pass_tokens);
+    loop_plan_line(l, "steps", "%lld of %.0f items, about %.0f tokens each", (long long)steps,
+                   batch, a_step);
+    loop_plan_line(l, "memory",
+                   "%.2f GB: weights %.2f, gradients and moments %.2f, a pass grows to what "
+                   "%lld tokens take",
+                   (double)(info->weight_bytes + trainer_bytes(l->trainer)) / 1e9,
+                   (double)info->weight_bytes / 1e9, (double)trainer_bytes(l->trainer) / 1e9,
+                   (long long)o->pass_tokens);
     return 0;
 }

@@ -112,3 +112,83 @@ const struct opt train_rows_log[TRAIN_N_LOG] = {
 };
 // clang-format on
 #undef AT
+
+#define AT(field) offsetof(struct train_options, field)
+// clang-format off
+const struct opt train_rows_prompts[TRAIN_N_PROMPTS] = {
+    {.name = "dataset", .brief = 'd', .alias = "dataset-name train-file", .kind = OPT_LIST, .arg = "FILE[:WEIGHT]", .offset = AT(dataset),
+     .help = "JSON lines with a prompt, and columns for the rewards: id (of r1-gym), gold, language"},
+    {.name = "max-prompt-length", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 24, .value = "512", .offset = AT(max_length),
+     .help = "tokens of a prompt, at most; longer ones are left out, and counted"},
+    {.name = "system", .kind = OPT_STRING, .arg = "TEXT", .offset = AT(system),
+     .help = "system message for conversations without one"},
+    {.name = "ordered", .alias = "no-shuffle-dataset", .kind = OPT_FLAG, .offset = AT(ordered),
+     .help = "records in the order of the files"},
+    {.name = "test-size", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.9, .value = "0", .offset = AT(test_size),
+     .help = "share of the records that is left out, chosen by a hash of what is asked"},
+};
+
+const struct opt train_rows_sampling[TRAIN_N_SAMPLING] = {
+    {.name = "num-generations", .brief = 'G', .kind = OPT_INT, .arg = "N", .min = 2, .max = 128, .value = "8", .offset = AT(generations),
+     .help = "completions of a prompt"},
+    {.name = "max-completion-length", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 24, .value = "512", .offset = AT(max_completion),
+     .help = "tokens of a completion, at most"},
+    {.name = "temperature", .kind = OPT_FLOAT, .arg = "X", .min = 0.01, .max = 10, .value = "1", .offset = AT(temperature),
+     .help = "of the distribution that is sampled"},
+    {.name = "top-p", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1, .value = "1", .offset = AT(top_p), .help = "only 1 can be learned from"},
+    {.name = "top-k", .kind = OPT_INT, .arg = "N", .min = 0, .max = 1e9, .value = "0", .offset = AT(top_k), .help = "only 0 can be learned from"},
+    {.name = "min-p", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1, .value = "0", .offset = AT(min_p), .help = "only 0 can be learned from"},
+    {.name = "max-num-seqs", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .value = "256", .offset = AT(max_seqs),
+     .help = "completions that are sampled at the same time: memory, not results, depends on it"},
+    {.name = "ignore-eos", .kind = OPT_FLAG, .offset = AT(ignore_end), .help = "completions are as long as they may be: for measuring"},
+};
+
+const struct opt train_rows_rewards[TRAIN_N_REWARDS] = {
+    {.name = "reward-funcs", .alias = "rewards", .kind = OPT_STRING, .arg = "LIST", .value = "accuracy,format", .offset = AT(rewards),
+     .help = "accuracy, format, tag_count, language, length, cosine, repetition, soft_overlong, …"},
+    {.name = "reward-weights", .kind = OPT_STRING, .arg = "LIST", .shown = "1 each", .offset = AT(reward_weights),
+     .help = "a number for each"},
+    {.name = "soft-punish-cache", .kind = OPT_SIZE, .arg = "N", .min = 0, .max = 1 << 24, .value = "0", .offset = AT(soft_cache),
+     .help = "tokens before --max-completion-length in which soft_overlong grows"},
+};
+
+const struct opt train_rows_grpo[TRAIN_N_GRPO] = {
+    {.name = "loss-type", .kind = OPT_ENUM, .choices = "grpo|bnpo|dr_grpo|dapo|cispo", .value = "dapo", .offset = AT(loss_type),
+     .help = "what the sum over tokens is divided by, and how ratios are clipped"},
+    {.name = "importance-sampling-level", .kind = OPT_ENUM, .choices = "token|sequence", .value = "token", .offset = AT(importance),
+     .help = "of the ratio; sequence: GSPO"},
+    {.name = "beta", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 100, .value = "0", .offset = AT(kl_beta),
+     .help = "of the KL term; 0: no reference model"},
+    {.name = "use-bias-correction-kl", .kind = OPT_FLAG, .offset = AT(kl_corrected), .help = "the KL term times the ratio (DeepSeek-V3.2)"},
+    {.name = "epsilon", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e3, .value = "0.2", .offset = AT(epsilon_low),
+     .help = "ratios are clipped below 1 - X"},
+    {.name = "epsilon-high", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e3, .shown = "--epsilon (cispo: 5)", .offset = AT(epsilon_high),
+     .help = "and above 1 + X"},
+    {.name = "delta", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e6, .shown = "none", .offset = AT(delta),
+     .help = "cap on the ratio where it is not clipped"},
+    {.name = "scale-rewards", .kind = OPT_ENUM, .choices = "group|batch|none", .value = "group", .offset = AT(scale_rewards),
+     .help = "advantages are divided by the standard deviation of"},
+    {.name = "steps-per-generation", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .value = "1", .offset = AT(steps_per_generation),
+     .help = "steps that share a generation's completions between them (R1: 16)"},
+    {.name = "num-iterations", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1000, .value = "1", .offset = AT(iterations),
+     .help = "times that a generation is learned from"},
+    {.name = "mask-truncated-completions", .kind = OPT_FLAG, .offset = AT(mask_truncated),
+     .help = "completions without an end teach nothing"},
+    {.name = "dynamic-sampling", .kind = OPT_FLAG, .offset = AT(dynamic_sampling),
+     .help = "other prompts in the place of groups with equal rewards (DAPO)"},
+    {.name = "dynamic-rounds", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1000, .value = "10", .offset = AT(dynamic_rounds),
+     .help = "how often, at most"},
+    {.name = "sync-ref-model", .kind = OPT_FLAG, .offset = AT(sync_ref), .help = "the reference follows the policy"},
+    {.name = "ref-model-sync-steps", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1e9, .value = "512", .offset = AT(ref_steps),
+     .help = "every N steps (R1: 400)"},
+    {.name = "ref-model-mixup-alpha", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1, .value = "0.6", .offset = AT(ref_alpha),
+     .help = "to X policy + (1 - X) reference (R1: 1)"},
+    {.name = "entropy-coef", .kind = OPT_FLOAT, .arg = "X", .min = -10, .max = 10, .value = "0", .offset = AT(entropy_coef),
+     .help = "the loss is less by X times the mean entropy"},
+    {.name = "top-entropy-quantile", .kind = OPT_FLOAT, .arg = "X", .min = 0.001, .max = 1, .value = "1", .offset = AT(top_entropy),
+     .help = "learn only from this share of tokens, the most uncertain ones"},
+    {.name = "log-completions", .kind = OPT_FLAG, .offset = AT(log_completions),
+     .help = "completions with their rewards to RUN/samples.jsonl"},
+};
+// clang-format on
+#undef AT

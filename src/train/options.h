@@ -16,16 +16,16 @@ struct train_options {
     const char *model, *output, *isa, *resume, *save_type;
     struct opt_list dataset, eval_dataset;
     int64_t threads;
-    int overwrite;
+    int overwrite, dry_run;
     /* data */
     const char *packing, *overflow, *text_field, *system;
-    int64_t max_length;
+    int64_t max_length; /* of grpo: of a prompt */
     int completion_only, assistant_only, ordered;
     double test_size;
     /* steps */
     int64_t batch, accumulation, max_steps, seed, pass_tokens;
     double epochs;
-    int recompute, bf16;
+    int recompute;
     /* optimizer and schedule */
     double lr, beta1, beta2, epsilon, weight_decay, max_grad_norm, warmup_ratio;
     int64_t warmup_steps;
@@ -34,33 +34,19 @@ struct train_options {
     double mtp_weight, balance, router_rate;
     /* log and checkpoints */
     int64_t logging_steps, save_steps, save_limit, eval_steps, eval_batch;
-    int save_best, dry_run;
-    /* adapters */
-    int use_peft, use_rslora;
-    int64_t lora_r, lora_alpha;
-    double lora_dropout;
-    const char *lora_targets;
-    /* dpo, reward */
-    double beta, label_smoothing, center;
-    const char *dpo_loss, *reward_kind;
-    /* distill */
-    const char *teacher, *distill_loss;
-    double distill_temperature, distill_beta, distill_weight;
-    /* sampling: grpo, rejection */
-    int64_t generations, max_completion, top_k, max_prompt;
+    int save_best;
+    /* sampling */
+    int64_t generations, max_completion, top_k, max_seqs;
     double temperature, top_p, min_p;
+    int ignore_end;
+    /* rewards */
+    const char *rewards, *reward_weights;
+    int64_t soft_cache;
     /* grpo */
-    const char *loss_type, *scale_rewards, *importance, *rewards, *reward_weights, *ref_model,
-        *reward_model, *reward_command, *language;
-    double epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, kl_beta, ref_alpha;
-    int64_t iterations, steps_per_generation, ref_steps, cache_tokens, soft_cache;
-    int mask_truncated, dynamic_sampling, sync_ref, kl_corrected, log_completions;
-    int64_t dynamic_rounds;
-    double soft_overlong;
-    /* rejection */
-    int64_t keep_each;
-    const char *keep_rule;
-    double max_mixed;
+    const char *loss_type, *scale_rewards, *importance;
+    double kl_beta, epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, ref_alpha;
+    int64_t iterations, steps_per_generation, dynamic_rounds, ref_steps;
+    int kl_corrected, mask_truncated, dynamic_sampling, sync_ref, log_completions;
 };
 
 /* Rows of a group: their number is written twice so that it is a constant; a table with fewer has a
@@ -72,6 +58,10 @@ enum {
     TRAIN_N_OPTIM = 10,
     TRAIN_N_DEEPSEEK = 3,
     TRAIN_N_LOG = 6,
+    TRAIN_N_PROMPTS = 5,
+    TRAIN_N_SAMPLING = 8,
+    TRAIN_N_REWARDS = 3,
+    TRAIN_N_GRPO = 19,
 };
 extern const struct opt train_rows_model[TRAIN_N_MODEL];
 extern const struct opt train_rows_data[TRAIN_N_DATA];
@@ -79,6 +69,10 @@ extern const struct opt train_rows_steps[TRAIN_N_STEPS];
 extern const struct opt train_rows_optim[TRAIN_N_OPTIM];
 extern const struct opt train_rows_deepseek[TRAIN_N_DEEPSEEK];
 extern const struct opt train_rows_log[TRAIN_N_LOG];
+extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
+extern const struct opt train_rows_sampling[TRAIN_N_SAMPLING];
+extern const struct opt train_rows_rewards[TRAIN_N_REWARDS];
+extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
 
 /* Entries of a stage's array of groups. */
 #define TRAIN_GROUP_MODEL                                     \
@@ -104,6 +98,22 @@ extern const struct opt train_rows_log[TRAIN_N_LOG];
 #define TRAIN_GROUP_LOG                                       \
     {                                                         \
         "Log and checkpoints", train_rows_log, TRAIN_N_LOG, 0 \
+    }
+#define TRAIN_GROUP_PROMPTS                            \
+    {                                                  \
+        "Data", train_rows_prompts, TRAIN_N_PROMPTS, 0 \
+    }
+#define TRAIN_GROUP_SAMPLING                                 \
+    {                                                        \
+        "Sampling", train_rows_sampling, TRAIN_N_SAMPLING, 0 \
+    }
+#define TRAIN_GROUP_REWARDS                               \
+    {                                                     \
+        "Rewards", train_rows_rewards, TRAIN_N_REWARDS, 0 \
+    }
+#define TRAIN_GROUP_GRPO                         \
+    {                                            \
+        "GRPO", train_rows_grpo, TRAIN_N_GRPO, 0 \
     }
 
 #endif

@@ -110,7 +110,7 @@ void policy_loss(const struct policy_opts *o, const struct policy_row *row,
     double shared = 0;                           /* d sum / d (mean of lp − lp_old) */
     bool clipped = false;
     for (size_t t = 0; t < row->n; t++) {
-        if (!counts(row, t))
+        if (!counts(row, t) || (row->drop && row->drop[t]))
             continue;
         double lp = row->logp[t], old = row->old ? (double)row->old[t] : lp;
         double ratio = o->sequence ? level : exp(lp - old);
@@ -143,7 +143,7 @@ void policy_loss(const struct policy_opts *o, const struct policy_row *row,
     }
     if (o->sequence && active > 0) {
         for (size_t t = 0; t < row->n; t++)
-            if (counts(row, t))
+            if (counts(row, t)) /* all of them make the mean */
                 row->grad[t] = (float)((double)row->grad[t] + shared / active / divisor);
         add->clip_low += clipped && a < 0;
         add->clip_high += clipped && a > 0;

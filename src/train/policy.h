@@ -56,6 +56,7 @@ struct policy_row {
     const float *logp, *old; /* old NULL: logp itself (on policy) */
     const float *ref;        /* NULL when β is 0 */
     const uint8_t *mask;     /* 0: the token does not count; NULL: all count */
+    const uint8_t *drop;     /* 1: no loss, though it counts in the divisor; NULL: none */
     double advantage;
     float *grad; /* d loss / d logp, written */
 };

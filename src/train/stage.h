@@ -22,6 +22,7 @@ struct train_report {
     double reward; /* NaN: none */
     double tokens_second;
     double seconds_left; /* NaN: not known yet */
+    bool quiet;          /* only asks whether to stop */
     const char *event;   /* NULL, or what has happened: "checkpoint 500 saved" */
 };
 

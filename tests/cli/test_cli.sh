@@ -720,4 +720,52 @@ run run "$model" x --grammar "$tmp/none.gbnf"
 exits 1 && oneline && tells 'none.gbnf'
 is 'answers may be held to a form'
 
+# ---- training data ------------------------------------------------------------------------------
+
+mkdir "$tmp/data"
+i=0
+while [ $i -lt 60 ]; do
+    i=$((i + 1))
+    printf '{"prompt":[{"role":"user","content":"%d plus %d"}],"completion":"<think>\\nso %d\\n</think>\\n\\nit is %d"}\n' $i $i $i $i
+done >"$tmp/data/a.jsonl"
+run data tokenizer "$tmp/data/a.jsonl" --vocab-size 270 --output "$tmp/data/tok"
+exits 0
+quiet
+says "270 tokens"
+run data tokenizer "$tmp/data/a.jsonl" --vocab-size 270 --output "$tmp/data/tok"
+exits 2
+tells "is there already"
+printf '"<think>\\nplus 12"\n' >"$tmp/in"
+"$ponder" tokenize "$tmp/data/tok" --special <"$tmp/in" >"$tmp/out" 2>"$tmp/err"
+says "[5,"
+is "a tokenizer is made from texts"
+
+run data count "$tmp/data/tok" "$tmp/data/a.jsonl:0.5" --packing bfd --max-length 64
+exits 0
+quiet
+says "records"
+says "30  records, by the weights"
+printf '{"text":"x"}\n\n{"messages":"x"}\n' >"$tmp/data/bad.jsonl"
+run data count "$tmp/data/tok" "$tmp/data/bad.jsonl"
+exits 1
+oneline
+tells 'bad.jsonl: line 3: "messages" is a string'
+is "training data are counted, a wrong line is named"
+
+run data split "$tmp/data/a.jsonl" "$tmp/data/train.jsonl" "$tmp/data/test.jsonl" --test-size 0.5
+exits 0
+run data decontaminate "$tmp/data/train.jsonl" --against "$tmp/data/test.jsonl" --output "$tmp/data/clean.jsonl"
+exits 0
+same "$tmp/data/train.jsonl" "$tmp/data/clean.jsonl"
+run data mix "$tmp/data/train.jsonl" "$tmp/data/test.jsonl" --output "$tmp/data/all.jsonl"
+exits 0
+says "60 lines of 2 files"
+sort "$tmp/data/all.jsonl" >"$tmp/data/x"
+sort "$tmp/data/a.jsonl" >"$tmp/data/y"
+same "$tmp/data/x" "$tmp/data/y"
+run data none
+exits 2
+oneline
+is "training data are split, cleaned and mixed"
+
 echo "1..$count"

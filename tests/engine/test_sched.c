@@ -107,6 +107,9 @@ static void client_event(void *arg, const struct request_event *ev)
     case REQUEST_STARTED:
         c->started++;
         break;
+    case REQUEST_CHOSEN: /* nobody asked for it */
+        fail();
+        break;
     case REQUEST_PROGRESS:
         assert_true(c->started && !c->prompted && ev->done < ev->total);
         c->progress++;

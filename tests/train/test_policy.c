@@ -164,7 +164,7 @@ static void gradients_are_the_slopes_of_the_loss(void **state)
                 float lp[5], grad[5], other[5];
                 double at[2];
                 memcpy(lp, base, sizeof lp);
-                struct policy_row row = {5, lp, old, ref, mask, a, grad};
+                struct policy_row row = {5, lp, old, ref, mask, NULL, a, grad};
                 struct policy_stats here = {0};
                 policy_loss(&o, &row, &here);
                 row.grad = other;
