@@ -10,6 +10,8 @@ struct loop_value *loop_value(struct loop *l, const char *key);
 
 /* The run's folder, and what its newest checkpoint says. */
 int loop_folder(struct loop *l, struct err *e);
+/* The same of a run without a trainer: back to its last whole step. */
+int loop_folder_plain(struct loop *l, struct err *e);
 /* A dry run: the plan goes to the environment. */
 int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e);
 

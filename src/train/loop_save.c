@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "convert/convert.h"
 #include "train/loop_impl.h"
+#include "train/steplog.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -227,30 +228,66 @@ static int loop_resume(struct loop *l, float *values, struct err *e)
     return rc ? rc : run_rewind(l->run, l->step ? l->step : -1, NULL, e);
 }
 
+/* Opens the run; *resumed says whether it was there, with the same options. */
+static int loop_run_open(struct loop *l, bool *resumed, struct err *e)
+{
+    json_t *config = NULL, *was = NULL;
+    enum run_mode mode = l->o->overwrite ? RUN_OVERWRITE : RUN_RESUME;
+    *resumed = false;
+    int rc = loop_config(l, &config, e);
+    rc = rc ? rc : run_open(&l->run, l->o->output, mode, config, e);
+    if (!rc && run_resumed(l->run)) {
+        *resumed = true;
+        rc = run_config(&was, l->o->output, e);
+        rc = rc ? rc : run_config_same(was, config, loop_free, e);
+    }
+    json_decref(was);
+    json_decref(config);
+    return rc;
+}
+
 int loop_folder(struct loop *l, struct err *e)
 {
     float *values = params_slab(trainer_params(l->trainer), e);
+    bool resumed = false;
     if (!values)
         return ERR_NOMEM;
-    int rc = 0;
-    if (comm_rank(l->env->comm) == 0) {
-        json_t *config = NULL, *was = NULL;
-        rc = loop_config(l, &config, e);
-        if (!rc)
-            rc = run_open(&l->run, l->o->output, l->o->overwrite ? RUN_OVERWRITE : RUN_RESUME,
-                          config, e);
-        if (!rc && run_resumed(l->run)) {
-            rc = run_config(&was, l->o->output, e);
-            rc = rc ? rc : run_config_same(was, config, loop_free, e);
-            rc = rc ? rc : loop_resume(l, values, e);
-        }
-        json_decref(was);
-        json_decref(config);
-    }
+    int rc = comm_rank(l->env->comm) == 0 ? loop_run_open(l, &resumed, e) : 0;
+    if (!rc && resumed)
+        rc = loop_resume(l, values, e);
     if (!rc)
         rc = loop_share(l, values, e);
     params_slab_free(trainer_params(l->trainer), values);
     return rc;
+}
+
+/* The last step that has a line in the log: lines are written when all else of a step is. */
+static int loop_last(struct loop *l, struct err *e)
+{
+    struct steplog_in in;
+    char path[RUN_PATH_MAX];
+    const char *line;
+    size_t n;
+    bool missing = false;
+    snprintf(path, sizeof path, "%s/log.jsonl", l->o->output);
+    int rc = steplog_in_open(&in, path, &missing, e);
+    if (rc || missing)
+        return rc;
+    while (!(rc = steplog_in_next(&in, &line, &n, e)) && line)
+        steplog_step(line, n, &l->step);
+    steplog_in_close(&in);
+    return rc;
+}
+
+int loop_folder_plain(struct loop *l, struct err *e)
+{
+    bool resumed = false;
+    int rc = comm_rank(l->env->comm) == 0 ? loop_run_open(l, &resumed, e) : 0;
+    if (!rc && resumed)
+        rc = loop_last(l, e);
+    if (!rc && resumed)
+        rc = run_rewind(l->run, l->step ? l->step : -1, NULL, e);
+    return rc ? rc : comm_tell(l->env->comm, &l->step, sizeof l->step, e);
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */

@@ -190,5 +190,22 @@ const struct opt train_rows_grpo[TRAIN_N_GRPO] = {
     {.name = "log-completions", .kind = OPT_FLAG, .offset = AT(log_completions),
      .help = "completions with their rewards to RUN/samples.jsonl"},
 };
+
+const struct opt train_rows_rejection[TRAIN_N_REJECTION] = {
+    {.name = "reward-thresholds", .kind = OPT_STRING, .arg = "LIST", .shown = "1 each", .offset = AT(thresholds),
+     .help = "what each reward has to reach"},
+    {.name = "keep", .kind = OPT_INT, .arg = "N", .min = 1, .max = 128, .value = "1", .offset = AT(keep_each),
+     .help = "good completions of a prompt that are kept, at most"},
+    {.name = "keep-rule", .kind = OPT_ENUM, .choices = "shortest|random|first", .value = "random", .offset = AT(keep_rule),
+     .help = "which, when there are more"},
+    {.name = "per-device-train-batch-size", .brief = 'b', .alias = "batch-size", .kind = OPT_INT, .arg = "N", .min = 1, .max = 1 << 20, .value = "32", .offset = AT(batch),
+     .help = "prompts that are answered together"},
+    {.name = "num-train-epochs", .brief = 'e', .alias = "epochs", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e6, .value = "1", .offset = AT(epochs),
+     .help = "how often the prompts are passed through"},
+    {.name = "max-steps", .kind = OPT_INT, .arg = "N", .min = -1, .max = 1e9, .value = "-1", .shown = "by epochs", .offset = AT(max_steps),
+     .help = "batches of prompts"},
+    {.name = "seed", .kind = OPT_INT, .arg = "N", .min = 0, .max = 9e18, .value = "42", .offset = AT(seed),
+     .help = "of everything random; the same seed gives the same file"},
+};
 // clang-format on
 #undef AT

@@ -42,6 +42,9 @@ struct train_options {
     /* rewards */
     const char *rewards, *reward_weights;
     int64_t soft_cache;
+    /* rejection */
+    const char *thresholds, *keep_rule;
+    int64_t keep_each;
     /* grpo */
     const char *loss_type, *scale_rewards, *importance;
     double kl_beta, epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, ref_alpha;
@@ -61,6 +64,7 @@ enum {
     TRAIN_N_PROMPTS = 5,
     TRAIN_N_SAMPLING = 8,
     TRAIN_N_REWARDS = 3,
+    TRAIN_N_REJECTION = 7,
     TRAIN_N_GRPO = 19,
 };
 extern const struct opt train_rows_model[TRAIN_N_MODEL];
@@ -73,6 +77,7 @@ extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
 extern const struct opt train_rows_sampling[TRAIN_N_SAMPLING];
 extern const struct opt train_rows_rewards[TRAIN_N_REWARDS];
 extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
+extern const struct opt train_rows_rejection[TRAIN_N_REJECTION];
 
 /* Entries of a stage's array of groups. */
 #define TRAIN_GROUP_MODEL                                     \
@@ -114,6 +119,10 @@ extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
 #define TRAIN_GROUP_GRPO                         \
     {                                            \
         "GRPO", train_rows_grpo, TRAIN_N_GRPO, 0 \
+    }
+#define TRAIN_GROUP_REJECTION                                      \
+    {                                                              \
+        "What is kept", train_rows_rejection, TRAIN_N_REJECTION, 0 \
     }
 
 #endif
