@@ -10,7 +10,6 @@
 
 #include "base/num.h"
 
-#include <math.h>
 #include <string.h>
 
 /* ---- rows of a table ------------------------------------------------------------------------- */
@@ -70,6 +69,7 @@ void back_rows(struct tape *t, const struct op_record *r)
 
 /* `heads` pieces of d values of each row, `ld` values apart from the next row's. */
 struct norm_job {
+    const struct kern *kern;
     const float *x, *dy, *w;
     float *dx, *dw, *rs; /* rs: r of each piece */
     size_t rows, heads, d, ld;
@@ -82,18 +82,7 @@ static void norm_rows(const void *arg, size_t r0, size_t r1, int worker)
     (void)worker;
     for (size_t i = r0 * j->heads; i < r1 * j->heads; i++) {
         size_t at = i / j->heads * j->ld + i % j->heads * j->d;
-        const float *x = j->x + at, *dy = j->dy + at;
-        float *dx = j->dx + at, lanes[16] = {0};
-        float r = 1.0f / sqrtf(tape_dot(x, x, j->d) / (float)j->d + j->eps);
-        for (size_t k = 0; k < j->d; k++)
-            lanes[k % 16] += j->w[k] * dy[k] * x[k];
-        for (size_t w = 8; w; w /= 2)
-            for (size_t k = 0; k < w; k++)
-                lanes[k] += lanes[k + w];
-        float mean = lanes[0] / (float)j->d * r * r;
-        for (size_t k = 0; k < j->d; k++)
-            dx[k] += r * (j->w[k] * dy[k] - x[k] * mean);
-        j->rs[i] = r;
+        j->rs[i] = j->kern->rmsnorm_back(j->dx + at, j->dy + at, j->x + at, j->w, j->d, j->eps);
     }
 }
 
@@ -103,13 +92,13 @@ static void norm_columns(const void *arg, size_t c0, size_t c1, int worker)
     (void)worker;
     for (size_t i = 0; i < j->rows * j->heads; i++) {
         size_t at = i / j->heads * j->ld + i % j->heads * j->d;
-        for (size_t k = c0; k < c1; k++)
-            j->dw[k] += j->dy[at + k] * (j->x[at + k] * j->rs[i]);
+        j->kern->scaled(j->dw + c0, j->dy + at + c0, j->x + at + c0, j->rs[i], c1 - c0);
     }
 }
 
 static void norm_run(struct tape *t, struct norm_job *j, const struct weight *w)
 {
+    j->kern = t->c->kern;
     j->w = w->vec;
     j->rs = tape_alloc(t, j->rows * j->heads * sizeof *j->rs);
     if (!j->rs)
@@ -225,19 +214,6 @@ void back_add(struct tape *t, const struct op_record *r)
 
 /* ---- gated units ----------------------------------------------------------------------------- */
 
-void back_glu_row(const struct kern *k, float *dgate, float *dup, const float *dy,
-                  const float *gate, const float *up, size_t n, float *s)
-{
-    for (size_t i = 0; i < n; i++)
-        s[i] = -gate[i];
-    k->exp(s, s, n);
-    for (size_t i = 0; i < n; i++) {
-        float sig = 1.0f / (1.0f + s[i]);
-        dgate[i] = dy[i] * up[i] * (sig * (1.0f + gate[i] * (1.0f - sig)));
-        dup[i] = dy[i] * (gate[i] * sig);
-    }
-}
-
 struct glu_job {
     const struct kern *kern;
     struct tensor gate, up;
@@ -250,9 +226,9 @@ static void glu_rows(const void *arg, size_t r0, size_t r1, int worker)
 {
     const struct glu_job *j = arg;
     size_t n = j->gate.cols;
-    float *s = j->tmp + (size_t)worker * 3 * j->pad, *g = s + j->pad, *u = g + j->pad;
+    float *g = j->tmp + (size_t)worker * 2 * j->pad, *u = g + j->pad;
     for (size_t r = r0; r < r1; r++) {
-        back_glu_row(j->kern, g, u, j->dy + r * n, j->gate.data + r * n, j->up.data + r * n, n, s);
+        j->kern->swiglu_back(g, u, j->dy + r * n, j->gate.data + r * n, j->up.data + r * n, n);
         j->kern->add(j->dgate + r * n, g, n);
         j->kern->add(j->dup + r * n, u, n);
     }
@@ -267,7 +243,7 @@ void back_glu(struct tape *t, const struct op_record *r)
                         .dgate = tape_grad(t, r->in[0]),
                         .dup = tape_grad(t, r->in[1]),
                         .pad = num_round_up(r->out.cols, 16)};
-    j.tmp = tape_alloc(t, (size_t)team_threads(t->c->team) * 3 * j.pad * sizeof(float));
+    j.tmp = tape_alloc(t, (size_t)team_threads(t->c->team) * 2 * j.pad * sizeof(float));
     if (j.tmp)
         tape_rows(t, r->out.rows, 8 * r->out.cols, (struct tape_job){glu_rows, &j});
 }

@@ -66,6 +66,14 @@ static void attn_add(const struct attn_back *j, const struct attn_mem *m, float 
         j->kern->axpy(dst + c * ldd, scale, m->rows + c * d, d);
 }
 
+/* 64 × 64 values the other way; what lies beyond the ones in use is any memory of the block's. */
+static void attn_turn_block(const struct kern *k, float *to, const float *from, size_t ld)
+{
+    for (size_t r = 0; r < BACK_BLOCK; r += 16)
+        for (size_t c = 0; c < BACK_BLOCK; c += 16)
+            k->transpose(to + r * BACK_BLOCK + c, BACK_BLOCK, from + c * ld + r, ld);
+}
+
 /* Queries [t0, t1) of head h over positions [p0, p1), whose probabilities are there. */
 static void attn_positions(const struct attn_back *j, const struct batch_run *r, size_t h,
                            size_t t0, size_t t1, size_t p0, size_t p1, struct attn_mem *m)
@@ -78,12 +86,9 @@ static void attn_positions(const struct attn_back *j, const struct batch_run *r,
     const float *v = (j->v.data ? j->v.data : j->k.data) + v0;
     attn_dots(j, v, j->ldv, np, d_o, j->o.cols, n, dv, m->ds, BACK_BLOCK);
     for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < np; c++) {
-            float p = m->p[i * j->longest + p0 + c], *ds = &m->ds[i * BACK_BLOCK + c];
-            *ds = p * (*ds - m->sum[i]);
-            m->dst[c * BACK_BLOCK + i] = *ds;
-            m->pt[c * BACK_BLOCK + i] = p;
-        }
+        j->kern->softmax_back(m->ds + i * BACK_BLOCK, m->p + i * j->longest + p0, np, m->sum[i], 1);
+    attn_turn_block(j->kern, m->dst, m->ds, BACK_BLOCK);
+    attn_turn_block(j->kern, m->pt, m->p + p0, j->longest);
     attn_add(j, m, j->dq + q0, j->q.cols, a->scale, k, j->k.cols, np, m->ds, BACK_BLOCK, n, dk);
     attn_add(j, m, j->dk + k0, j->k.cols, a->scale, q, j->q.cols, n, m->dst, BACK_BLOCK, np, dk);
     attn_add(j, m, j->dv + v0, j->ldv, 1, d_o, j->o.cols, n, m->pt, BACK_BLOCK, np, dv);
@@ -104,7 +109,7 @@ static void attn_probs(const struct attn_back *j, const struct batch_run *r, siz
             p[i] /= sum;
         memset(p + t + 1, 0, (t1 - t - 1) * sizeof *p);
         size_t at = (r->row + t) * j->o.cols + h * j->a->d_v;
-        m->sum[t - t0] = tape_dot(j->d_o + at, j->o.data + at, j->a->d_v);
+        m->sum[t - t0] = j->kern->dot(j->d_o + at, j->o.data + at, j->a->d_v);
     }
 }
 
@@ -146,7 +151,7 @@ void back_attention(struct tape *t, const struct op_record *r)
     j.dv = v.data ? tape_grad(t, v) : j.dk;
     for (size_t i = 0; i < j.b->n_runs; i++)
         j.longest = num_max(j.longest, j.b->runs[i].n);
-    j.longest = num_round_up(j.longest, 16);
+    j.longest = num_round_up(j.longest, BACK_BLOCK);
     j.scratch_floats = attn_back_floats(&j);
     j.scratch = tape_alloc(t, (size_t)team_threads(t->c->team) * j.scratch_floats * sizeof(float));
     if (j.scratch && j.dq && j.dk && j.dv)

@@ -33,7 +33,6 @@ struct moe_back {
     float *x, *dys, *dxs; /* (n, d) of the expert's slots */
     float *h, *dh;        /* (n, d_ff) */
     float *dg, *du;
-    float *tmp; /* per worker: d_ff */
 };
 
 /* Rows of slots: what goes in, and what comes back, times the slot's weight. */
@@ -56,19 +55,19 @@ static void moe_hidden(const void *arg, size_t r0, size_t r1, int worker)
 {
     const struct moe_back *j = arg;
     const struct op_slots *s = &j->r->slots;
-    float *tmp = j->tmp + (size_t)worker * num_round_up(j->d_ff, 16);
+    (void)worker;
     for (size_t i = r0; i < r1; i++) {
         size_t at = (j->s0 + i) * j->d_ff, place = s->place[j->s0 + i];
         float *h = j->h + i * j->d_ff, *dh = j->dh + i * j->d_ff;
         float weight = j->r->routing.weight[place];
         j->kern->swiglu(h, s->gate + at, s->up + at, j->d_ff);
-        j->dweight[place] += tape_dot(dh, h, j->d_ff);
+        j->dweight[place] += j->kern->dot(dh, h, j->d_ff);
         for (size_t k = 0; k < j->d_ff; k++)
             dh[k] *= weight;
         for (size_t k = 0; k < j->d; k++)
             j->dys[i * j->d + k] *= weight;
-        back_glu_row(j->kern, j->dg + i * j->d_ff, j->du + i * j->d_ff, dh, s->gate + at,
-                     s->up + at, j->d_ff, tmp);
+        j->kern->swiglu_back(j->dg + i * j->d_ff, j->du + i * j->d_ff, dh, s->gate + at, s->up + at,
+                             j->d_ff);
     }
 }
 
@@ -107,9 +106,7 @@ void back_moe(struct tape *t, const struct op_record *r)
         most = num_max(most, r->slots.end[e] - (e ? r->slots.end[e - 1] : 0));
     j.x = tape_alloc(t, 3 * most * j.d * sizeof(float));
     j.h = tape_alloc(t, 4 * most * j.d_ff * sizeof(float));
-    j.tmp =
-        tape_alloc(t, (size_t)team_threads(t->c->team) * num_round_up(j.d_ff, 16) * sizeof(float));
-    if (!j.tmp || !dx || !j.dweight)
+    if (!j.x || !j.h || !dx || !j.dweight)
         return;
     j.dys = j.x + most * j.d;
     j.dxs = j.dys + most * j.d;
@@ -167,7 +164,7 @@ static void route_rows(const void *arg, size_t r0, size_t r1, int worker)
             route_chosen(j, t, s, ds);
         if (j->share && j->seq[t] != UINT32_MAX) {
             const float *share = j->share + t * n, *pull = j->pull + j->seq[t] * n;
-            float sum = 0, dot = tape_dot(pull, share, n);
+            float sum = 0, dot = j->kern->dot(pull, share, n);
             for (size_t i = 0; i < n; i++)
                 sum += s[i];
             for (size_t i = 0; i < n; i++)
@@ -175,7 +172,7 @@ static void route_rows(const void *arg, size_t r0, size_t r1, int worker)
         }
         float *dl = j->dlogits + t * n, dot = 0;
         if (a->score == ROUTER_SOFTMAX)
-            dot = tape_dot(ds, s, n);
+            dot = j->kern->dot(ds, s, n);
         for (size_t i = 0; i < n; i++)
             dl[i] +=
                 a->score == ROUTER_SOFTMAX ? s[i] * (ds[i] - dot) : ds[i] * (s[i] * (1.0f - s[i]));

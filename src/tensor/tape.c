@@ -14,13 +14,23 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     TAPE_BLOCK = 16 << 20, /* bytes of the first block */
-    TAPE_SERIAL = 32768,   /* fewer values than this are the caller's work */
+    TAPE_HUGE = 2 << 20,
+    TAPE_SERIAL = 32768, /* fewer values than this are the caller's work */
 };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
+
+/* A pass goes through much memory once: small pages would cost it misses in their tables. */
+static void tape_huge(uint8_t *p, size_t bytes)
+{
+    size_t skip = -(uintptr_t)p & (TAPE_HUGE - 1);
+    if (p && bytes >= skip + TAPE_HUGE)
+        (void)madvise(p + skip, (bytes - skip) / TAPE_HUGE * TAPE_HUGE, MADV_HUGEPAGE);
+}
 
 static bool tape_block_add(struct tape *t, size_t bytes)
 {
@@ -37,6 +47,7 @@ static bool tape_block_add(struct tape *t, size_t bytes)
     }
     if (!mem)
         return false;
+    tape_huge(mem, cap);
     b[t->n_block++] = (struct tape_block){mem, cap, 0};
     return true;
 }
@@ -234,6 +245,7 @@ void tape_start(struct tape *t)
     tape_back_to(t, (struct tape_mark){0});
     t->c->used = t->used0;
     t->c->tape = &t->op;
+    tape_huge(t->c->mem, t->c->cap);
 }
 
 void tape_stop(struct tape *t)
@@ -311,21 +323,6 @@ void tape_sum(struct tape *t, float *sum, const float *y, size_t ld, size_t rows
 {
     struct sum_job j = {t->c->kern, sum, y, ld, rows};
     tape_rows(t, cols, rows, (struct tape_job){sum_columns, &j});
-}
-
-float tape_dot(const float *a, const float *b, size_t n)
-{
-    float l[16] = {0};
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (size_t k = 0; k < 16; k++)
-            l[k] += a[i + k] * b[i + k];
-    for (; i < n; i++)
-        l[i % 16] += a[i] * b[i];
-    for (size_t w = 8; w; w /= 2)
-        for (size_t k = 0; k < w; k++)
-            l[k] += l[k + w];
-    return l[0];
 }
 
 /* Rows that are only read. */

@@ -77,9 +77,6 @@ void tape_back_input(struct tape *t, float *dx, size_t lddx, const float *dy, si
 void tape_back_weight(struct tape *t, const struct weight *w, const float *dy, size_t lddy,
                       const float *x, size_t ldx, size_t n);
 
-/* Σ a b over 16 lanes, which are added as a tree. */
-float tape_dot(const float *a, const float *b, size_t n);
-
 /* One for each kind of op. */
 void back_embed(struct tape *t, const struct op_record *r);
 void back_rows(struct tape *t, const struct op_record *r);
@@ -95,9 +92,5 @@ void back_linear_heads(struct tape *t, const struct op_record *r);
 void back_attention(struct tape *t, const struct op_record *r);
 void back_route(struct tape *t, const struct op_record *r);
 void back_moe(struct tape *t, const struct op_record *r);
-
-/* What silu(gate) ⊙ up gives both, n values: dgate and dup are set. `s`: n values of scratch. */
-void back_glu_row(const struct kern *k, float *dgate, float *dup, const float *dy,
-                  const float *gate, const float *up, size_t n, float *s);
 
 #endif
