@@ -32,7 +32,8 @@ enum kind {
     X_CONTROL,
     X_WORDS,
     X_UNTIL,
-    X_MEMBERS
+    X_MEMBERS,
+    X_DFA
 };
 
 enum { UNTIL_BYTES_MAX = 4096 }; /* of all words of one */
@@ -55,7 +56,15 @@ struct gx {
         struct gx *x;     /* REP */
         struct gmembers *members;
         struct gstop *stop; /* UNTIL */
+        struct gends *ends; /* DFA */
     };
+};
+
+struct gends {
+    const struct gdfa *d;
+    const uint32_t *what;
+    struct gx *const *then;
+    size_t n;
 };
 
 /* ---- the build ------------------------------------------------------------------------------ */
@@ -352,6 +361,21 @@ struct gx *gx_members(struct gbuild *b, const struct gmember *m, size_t n, struc
         memcpy(copy, m, n * sizeof *m);
     *l = (struct gmembers){copy, n, more, comma, space};
     x->members = l;
+    return x;
+}
+
+struct gx *gx_dfa(struct gbuild *b, const struct gdfa *d, const uint32_t *what,
+                  struct gx *const *then, size_t n)
+{
+    struct gx *x = make(b, X_DFA);
+    struct gends *ends = x ? gbuild_alloc(b, 1, sizeof *ends) : NULL;
+    if (!ends)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        if (!then[i])
+            return NULL;
+    *ends = (struct gends){d, what, then, n};
+    x->ends = ends;
     return x;
 }
 
@@ -712,6 +736,58 @@ static uint32_t emit_control(struct gbuild *b, const struct gx *x, uint32_t next
     return gnode_add(b, GOP_CTRL, (uint32_t)i, next, spelled);
 }
 
+/* From where something leads to an end. */
+static void find_alive(const struct gends *x, bool *alive)
+{
+    const struct gdfa *d = x->d;
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t q = d->n; q-- > 1;) {
+            bool is = x->what[q] != 0;
+            for (uint32_t c = 0; c < d->classes && !is; c++)
+                is = alive[d->to[(size_t)q * d->classes + c]];
+            more |= is && !alive[q];
+            alive[q] = is;
+        }
+    }
+}
+
+static uint32_t emit_dfa(struct gbuild *b, const struct gends *x, uint32_t next)
+{
+    const struct gdfa *d = x->d;
+    bool *alive = gbuild_alloc(b, d->n, 1);
+    uint32_t *read = gbuild_alloc(b, d->n, sizeof *read), *at = gbuild_alloc(b, d->n, sizeof *at);
+    uint32_t *ends = gbuild_alloc(b, x->n + 1, sizeof *ends);
+    if (b->code)
+        return 0;
+    find_alive(x, alive);
+    for (size_t i = 0; i < x->n && !b->code; i++)
+        ends[i] = emit(b, x->then[i], next);
+    for (uint32_t q = 1; q < d->n && !b->code; q++)
+        if (alive[q]) {
+            read[q] = gnode_add(b, GOP_SPLIT, 0, 0, 0); /* its edges come below */
+            at[q] =
+                x->what[q] ? branch(b, (uint32_t[]){read[q], ends[x->what[q] - 1]}, 2) : read[q];
+        }
+    for (uint32_t q = 1; q < d->n && !b->code; q++) {
+        struct gedge e[256];
+        size_t k = 0;
+        for (unsigned c = 0; c < 256 && alive[q]; c++) {
+            uint32_t to = d->to[(size_t)q * d->classes + d->class[c]];
+            if (!alive[to])
+                continue;
+            if (k && e[k - 1].to == at[to] && e[k - 1].hi + 1u == c)
+                e[k - 1].hi = (uint8_t)c;
+            else
+                e[k++] = (struct gedge){(uint8_t)c, (uint8_t)c, at[to]};
+        }
+        uint32_t place = 0;
+        if (alive[q] && edges_put(b, e, k, &place))
+            b->g->node[read[q]] = (struct gnode){.op = GOP_EDGES, .a = place, .b = (uint32_t)k};
+    }
+    return b->code ? 0 : alive[1] ? at[1] : gedges_add(b, NULL, 0);
+}
+
 static uint32_t emit_alt(struct gbuild *b, const struct gx *x, uint32_t next)
 {
     uint32_t *to = gbuild_alloc(b, x->n, sizeof *to);
@@ -760,6 +836,8 @@ static uint32_t emit(struct gbuild *b, const struct gx *x, uint32_t next)
         return emit_until(b, x, next);
     case X_MEMBERS:
         return emit_members(b, x->members, next);
+    case X_DFA:
+        return emit_dfa(b, x->ends, next);
     }
     return 0;
 }

@@ -41,6 +41,20 @@ static const struct {
      ":(?::" HEX "){6}|:(?::" HEX "){1,7}|(?:" HEX ":){1,7}:|::"},
     {"uri", "[A-Za-z][A-Za-z0-9+.-]{0,30}:(?://" HOST "(?::\\d{1,5})?(?:/" URI_CHAR "*)*|" URI_CHAR
             "+)(?:\\?(?:" URI_CHAR "|[/?])*)?(?:#(?:" URI_CHAR "|[/?])*)?"},
+    {"uri-reference",
+     "(?:[A-Za-z][A-Za-z0-9+.-]{0,30}:)?(?://" HOST "(?::\\d{1,5})?)?(?:/" URI_CHAR "*)*"
+     "(?:\\?(?:" URI_CHAR "|[/?])*)?(?:#(?:" URI_CHAR "|[/?])*)?"},
+    {"json-pointer", "(?:/(?:[^/~\\x00-\\x1f]|~[01])*)*"},
+    {"relative-json-pointer", "(?:0|[1-9]\\d{0,8})(?:#|(?:/(?:[^/~\\x00-\\x1f]|~[01])*)*)"},
+    {"byte", "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"},
+    /* what is narrower than the format may be is still inside it */
+    {"idn-email", ATOM "(?:\\." ATOM "){0,4}@" LABEL "(?:\\." LABEL "){1,8}"},
+    {"idn-hostname", HOST},
+    {"iri", "[A-Za-z][A-Za-z0-9+.-]{0,30}:(?://" HOST "(?::\\d{1,5})?(?:/" URI_CHAR "*)*|" URI_CHAR
+            "+)(?:\\?(?:" URI_CHAR "|[/?])*)?(?:#(?:" URI_CHAR "|[/?])*)?"},
+    /* OpenAPI's, which say nothing of the characters */
+    {"binary", "[^\\x00]*"},
+    {"password", "[^\\x00]*"},
 };
 
 struct gx *gformat(struct gjson *j, const char *name)

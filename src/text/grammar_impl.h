@@ -115,7 +115,8 @@ struct gbuild {
     struct grule *rule; /* owned */
     size_t n_rules, cap_rules;
     size_t cap_nodes, cap_edges, cap_targets, cap_loops, cap_texts;
-    int code; /* of the first fault, described in err */
+    int code;     /* of the first fault, described in err */
+    bool nothing; /* the fault is that no text fits */
     struct err err;
 };
 
@@ -182,6 +183,34 @@ uint32_t gclass_emit(struct gbuild *b, const struct gset *set, uint32_t next);
 /* After linking: loops over bodies that may be empty, left recursion, `need`, emptiness. */
 int ganalyse(struct gbuild *b);
 
+/* ---- sets of texts (grammar_dfa.c) ---------------------------------------------------------- */
+
+struct glang {
+    struct grammar *g; /* NULL: no text */
+    struct gmatch *m;
+};
+
+/* The texts of x, an expression of the build `own`, which is released. Faults go to b. */
+bool glang_make(struct gbuild *b, struct gbuild *own, struct gx *x, struct glang *out);
+void glang_release(struct glang *l);
+bool glang_has(struct gbuild *b, const struct glang *l, const char *s, size_t n);
+
+enum { GDFA_SETS_MAX = 30 };
+
+/* State 0 is nowhere, 1 the start; from q by a byte: to[q × classes + class[byte]]. */
+struct gdfa {
+    uint32_t n, classes;
+    uint8_t class[256];
+    uint32_t *to;
+    uint32_t *label; /* bit i: set i has the text; set 0 has all texts that matter */
+};
+struct gdfa *gdfa_join(struct gbuild *b, const struct glang *lang, size_t n);
+/* As few states as tell the same of all texts by `what`, which moves with them; labels are lost. */
+void gdfa_minimize(struct gbuild *b, struct gdfa *d, uint32_t *what);
+/* Texts that end in a state with what[state] = k > 0, then then[k - 1]. d, what and then stay. */
+struct gx *gx_dfa(struct gbuild *b, const struct gdfa *d, const uint32_t *what,
+                  struct gx *const *then, size_t n);
+
 /* ---- JSON (grammar_json.c) ------------------------------------------------------------------ */
 
 /* The rules that JSON texts share in one build; those not asked for are not made. */
@@ -201,6 +230,8 @@ struct gx *gjson_value(struct gjson *j);
 struct gx *gjson_object(struct gjson *j);
 struct gx *gjson_array(struct gjson *j);
 struct gword gjson_word(struct gbuild *b, const json_t *v); /* this very value, compact */
+/* A string as gjson_class writes its characters, with quotes. */
+struct gword gjson_quoted(struct gbuild *b, const char *s, size_t n);
 struct gx *gjson_literal(struct gbuild *b, const json_t *v);
 
 /* ---- the front ends' common parts ----------------------------------------------------------- */

@@ -103,6 +103,23 @@ static size_t escaped(uint32_t c, char out[8])
     return 6;
 }
 
+struct gword gjson_quoted(struct gbuild *b, const char *s, size_t n)
+{
+    char *out = gbuild_alloc(b, 6 * n + 3, 1);
+    size_t w = 0;
+    if (!out)
+        return (struct gword){"", 0};
+    out[w++] = '"';
+    for (size_t i = 0; i < n; i++) {
+        size_t k = (unsigned char)s[i] < 0x80 ? escaped((unsigned char)s[i], out + w) : 0;
+        if (!k)
+            out[w] = s[i];
+        w += k ? k : 1;
+    }
+    out[w++] = '"';
+    return (struct gword){out, w};
+}
+
 struct gx *gjson_class(struct gjson *j, struct gset *set)
 {
     struct gbuild *b = j->b;

@@ -301,6 +301,7 @@ int ganalyse(struct gbuild *b)
     check_left(b, s.value);
     solve(&s, false);
     unsigned need = s.value[g->start[GRAMMAR_THOUGHT_NONE]];
+    b->nothing = need == UINT16_MAX && !b->code;
     if (need == UINT16_MAX)
         gbuild_fail(b, ERR_FORMAT, "no text at all fits");
     else if (need > GRAMMAR_DEPTH_MAX)

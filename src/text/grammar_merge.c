@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+enum { ANY_MAX = 256 }; /* branches of two anyOf together */
+
 static const json_t *get(const json_t *o, const char *key)
 {
     return json_object_get(o, key);
@@ -29,7 +31,7 @@ static bool is_true(const json_t *v)
 
 static int put(struct schema *s, json_t *o, const char *key, json_t *v)
 {
-    if (json_object_set_new(o, key, v))
+    if (json_object_set_new_nocheck(o, key, v))
         gbuild_fail(s->b, ERR_NOMEM, "no memory for a schema");
     return s->b->code;
 }
@@ -147,13 +149,42 @@ static bool among(const char *key, const char *const *list)
     return false;
 }
 
+/* One of a and one of b. */
+static json_t *any_of(struct schema *s, const json_t *a, const json_t *b)
+{
+    json_t *out, *v, *w;
+    size_t i, k;
+    if (json_array_size(a) * json_array_size(b) > ANY_MAX)
+        return NULL;
+    s->work += json_array_size(a) * json_array_size(b);
+    out = json_array();
+    json_array_foreach((json_t *)(uintptr_t)a, i, v)
+        json_array_foreach((json_t *)(uintptr_t)b, k, w)
+            json_array_append_new(out, json_pack("{s:[O,O]}", "allOf", v, w));
+    return out;
+}
+
+/* The least common multiple; NULL: too large, or not of positive numbers. */
+static json_t *multiple(json_int_t a, json_int_t b)
+{
+    json_int_t x = a, y = b, product;
+    if (a <= 0 || b <= 0)
+        return NULL;
+    while (y) {
+        json_int_t r = x % y;
+        x = y;
+        y = r;
+    }
+    return __builtin_mul_overflow(a / x, b, &product) ? NULL : json_integer(product);
+}
+
 /* One keyword that both have, with different values. NULL: it cannot be joined, or no memory. */
 static json_t *join(struct schema *s, const char *key, const json_t *x, const json_t *y)
 {
-    static const char *const least[] = {"minimum", "exclusiveMinimum", "minLength", "minItems",
-                                        NULL};
-    static const char *const most[] = {"maximum", "exclusiveMaximum", "maxLength", "maxItems",
-                                       NULL};
+    static const char *const least[] = {"minimum",  "exclusiveMinimum", "minLength",
+                                        "minItems", "minProperties",    NULL};
+    static const char *const most[] = {"maximum",  "exclusiveMaximum", "maxLength",
+                                       "maxItems", "maxProperties",    NULL};
     if (among(key, least))
         return copy_of(number(x) > number(y) ? x : y);
     if (among(key, most))
@@ -164,7 +195,16 @@ static json_t *join(struct schema *s, const char *key, const json_t *x, const js
     }
     if (!strcmp(key, "items"))
         return both(s, x, y);
-    if (!strcmp(key, "allOf")) {
+    if (!strcmp(key, "anyOf"))
+        return any_of(s, x, y);
+    if (!strcmp(key, "multipleOf") && json_is_integer(x) && json_is_integer(y))
+        return multiple(json_integer_value(x), json_integer_value(y));
+    if (!strcmp(key, "not"))
+        return json_pack("{s:[O,O]}", "anyOf", x, y);
+    if (!strcmp(key, "uniqueItems"))
+        return json_boolean(json_is_true(x) || json_is_true(y));
+    if (!strcmp(key, "allOf") || !strcmp(key, SCHEMA_ALSO) || !strcmp(key, SCHEMA_UNLIKE) ||
+        !strcmp(key, SCHEMA_EXCEPT)) {
         json_t *all = json_copy((json_t *)(uintptr_t)x);
         json_array_extend(all, (json_t *)(uintptr_t)y);
         return all;
@@ -187,6 +227,13 @@ json_t *schema_merge(struct schema *s, const json_t *a, const json_t *b)
         return copy_of(json_is_object(a) ? a : b);
     if (!schema_check(s, a, &types) || !schema_check(s, b, &types))
         return NULL;
+    if (schema_is_high(a) || schema_is_high(b)) {
+        json_t *x = schema_lower(s, a), *y = schema_lower(s, b);
+        out = s->b->code ? NULL : schema_merge(s, x, y);
+        json_decref(x);
+        json_decref(y);
+        return out;
+    }
     s->work += 1 + json_object_size(a) + json_object_size(b) +
                json_object_size(get(a, "properties")) + json_object_size(get(b, "properties"));
     if (s->work > SCHEMA_WORK_MAX) {
@@ -206,6 +253,8 @@ json_t *schema_merge(struct schema *s, const json_t *a, const json_t *b)
             json_t *one = join(s, key, have, v);
             if (one)
                 put(s, out, key, one);
+            else if (!strcmp(key, "pattern") || !strcmp(key, "format"))
+                schema_push(s, out, SCHEMA_ALSO, json_pack("{s:O}", key, v));
             else
                 schema_fail(s, ERR_UNSUPPORTED, key, "two of these cannot be joined into one");
         }

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATH_MAX_BYTES = 1 << 16, REFS_IN_A_ROW = 64 };
+enum { PATH_MAX_BYTES = 1 << 16, REFS_IN_A_ROW = 64, LANGUAGE_WORK = 256, STATE_WORK = 16 };
 
 /* ---- faults and places ---------------------------------------------------------------------- */
 
@@ -91,6 +91,24 @@ static const struct {
     {"minItems", SPEAKS, SCHEMA_ARRAY},
     {"maxItems", SPEAKS, SCHEMA_ARRAY},
     {"uniqueItems", SPEAKS, SCHEMA_ARRAY},
+    {"contains", SPEAKS, SCHEMA_ARRAY},
+    {"minContains", SPEAKS, SCHEMA_ARRAY},
+    {"maxContains", SPEAKS, SCHEMA_ARRAY},
+    {"additionalItems", SPEAKS, SCHEMA_ARRAY},
+    {"patternProperties", SPEAKS, SCHEMA_OBJECT},
+    {"minProperties", SPEAKS, SCHEMA_OBJECT},
+    {"maxProperties", SPEAKS, SCHEMA_OBJECT},
+    {"dependentRequired", SPEAKS, SCHEMA_OBJECT},
+    {"dependentSchemas", SPEAKS, SCHEMA_OBJECT},
+    {"dependencies", SPEAKS, SCHEMA_OBJECT},
+    {"multipleOf", SPEAKS, SCHEMA_NUMBER | SCHEMA_INTEGER},
+    {"not", SPEAKS, 0},
+    {"if", SPEAKS, 0},
+    {"then", SPEAKS, 0},
+    {"else", SPEAKS, 0},
+    {SCHEMA_ALSO, SPEAKS, SCHEMA_STRING},
+    {SCHEMA_UNLIKE, SPEAKS, SCHEMA_STRING},
+    {SCHEMA_EXCEPT, SPEAKS, 0},
     {"minLength", SPEAKS, SCHEMA_STRING},
     {"maxLength", SPEAKS, SCHEMA_STRING},
     {"pattern", SPEAKS, SCHEMA_STRING},
@@ -155,8 +173,10 @@ bool schema_check(struct schema *s, const json_t *o, unsigned *types)
     static const struct {
         const char *name;
         bool array;
-    } containers[] = {{"properties", false}, {"required", true},    {"enum", true}, {"anyOf", true},
-                      {"oneOf", true},       {"prefixItems", true}, {"allOf", true}};
+    } containers[] = {{"properties", false}, {"patternProperties", false},
+                      {"required", true},    {"enum", true},
+                      {"anyOf", true},       {"oneOf", true},
+                      {"prefixItems", true}, {"allOf", true}};
     const char *key;
     json_t *v;
     size_t i;
@@ -294,23 +314,30 @@ static bool says_something(const json_t *o)
     return false;
 }
 
-/* The schema with a $ref at its top written out; new reference. */
-static json_t *flatten(struct schema *s, const json_t *v)
+json_t *schema_flat(struct schema *s, const json_t *v)
 {
     const json_t *ref = json_object_get(v, "$ref");
+    json_t *out = NULL;
     if (!json_is_string(ref))
-        return json_incref((json_t *)(uintptr_t)v);
+        return schema_is_high(v) ? schema_lower(s, v) : json_incref((json_t *)(uintptr_t)v);
     const json_t *target = schema_resolve(s, json_string_value(ref));
     if (!target)
         return NULL;
-    json_t *rest = without(v, "$ref"), *out = schema_merge(s, target, rest);
+    json_t *rest = without(v, "$ref");
+    json_t *x =
+        schema_is_high(target) ? schema_lower(s, target) : json_incref((json_t *)(uintptr_t)target);
+    json_t *y = schema_is_high(rest) ? schema_lower(s, rest) : json_incref(rest);
+    if (!s->b->code)
+        out = schema_merge(s, x, y);
     json_decref(rest);
+    json_decref(x);
+    json_decref(y);
     return out;
 }
 
 static struct gx *compile_merged(struct schema *s, const json_t *a, const json_t *b)
 {
-    json_t *x = flatten(s, a), *y = x ? flatten(s, b) : NULL,
+    json_t *x = schema_flat(s, a), *y = x ? schema_flat(s, b) : NULL,
            *both = y ? schema_merge(s, x, y) : NULL;
     struct gx *out = both ? schema_compile(s, both) : NULL;
     json_decref(x);
@@ -327,7 +354,7 @@ static struct gx *all_of(struct schema *s, const json_t *o)
     json_array_foreach(list, i, v)
     {
         size_t before = enter_index(s, "allOf", i);
-        json_t *x = sum ? flatten(s, v) : NULL, *y = x ? flatten(s, sum) : NULL;
+        json_t *x = sum ? schema_flat(s, v) : NULL, *y = x ? schema_flat(s, sum) : NULL;
         json_t *more = y ? schema_merge(s, y, x) : NULL;
         json_decref(x);
         json_decref(y);
@@ -430,8 +457,8 @@ static bool all_exclusive(struct schema *s, const json_t *list)
     bool ok = true;
     for (size_t i = 0; i < n && ok && !s->b->code; i++)
         for (size_t k = i + 1; k < n && ok && !s->b->code && s->work < SCHEMA_WORK_MAX; k++) {
-            json_t *a = flatten(s, json_array_get(list, i)),
-                   *b = a ? flatten(s, json_array_get(list, k)) : NULL;
+            json_t *a = schema_flat(s, json_array_get(list, i)),
+                   *b = a ? schema_flat(s, json_array_get(list, k)) : NULL;
             ok = !b || exclusive(s, a, b);
             json_decref(a);
             json_decref(b);
@@ -485,32 +512,116 @@ static unsigned type_of(const json_t *v)
     }
 }
 
-/* enum and const: the values that "type" allows. */
+/* Texts of the value as they are written here. */
+static struct gword written(struct gbuild *b, const json_t *v)
+{
+    return json_is_string(v) ? gjson_quoted(b, json_string_value(v), json_string_length(v))
+                             : gjson_word(b, v);
+}
+
+/* What stands beside enum or const, as sets of texts: one for each type, made when it is needed. */
+struct beside {
+    struct glang text[5];
+    bool made[5];
+};
+
+static bool fits_beside(struct schema *s, const json_t *o, const json_t *v, struct beside *l)
+{
+    static const char *const names[] = {"null", "boolean", "number", "number", "string"};
+    const char *key;
+    json_t *unused;
+    unsigned type = type_of(v), speaks, i = 0;
+    bool spoken = false;
+    json_object_foreach((json_t *)(uintptr_t)o, key, unused)
+    {
+        spoken |= use_of(key, &speaks) == SPEAKS &&
+                  (speaks & type || (type == SCHEMA_INTEGER && speaks & SCHEMA_NUMBER));
+    }
+    if (!spoken)
+        return true;
+    if (type & (SCHEMA_ARRAY | SCHEMA_OBJECT)) {
+        schema_fail(s, ERR_UNSUPPORTED, "enum",
+                    "has lists or objects, beside keywords that speak of these");
+        return false;
+    }
+    while (type != 1u << i)
+        i++;
+    if (!l->made[i]) {
+        json_t *rest = without(o, "enum");
+        json_object_del(rest, "const");
+        json_object_del(rest, SCHEMA_EXCEPT);
+        json_object_set_new(rest, "type", json_string(names[i]));
+        l->made[i] = schema_language(s, rest, schema_compile, &l->text[i]);
+        json_decref(rest);
+    }
+    struct gword w = written(s->b, v);
+    return l->made[i] && glang_has(s->b, &l->text[i], w.s, w.n);
+}
+
+static bool is_among(const json_t *list, const json_t *v)
+{
+    json_t *x;
+    size_t i;
+    json_array_foreach(list, i, x) if (json_equal(x, v) ||
+                                       (json_is_number(x) && json_is_number(v) &&
+                                        json_number_value(x) == json_number_value(v))) return true;
+    return false;
+}
+
+/* enum and const: the values that the rest allows. */
 static struct gx *listed(struct schema *s, const json_t *o)
 {
     json_t *values = json_object_get(o, "enum"), *one = json_object_get(o, "const"), *v;
-    unsigned types = schema_types(o), speaks;
-    const char *key;
+    const json_t *except = json_object_get(o, SCHEMA_EXCEPT);
+    unsigned types = schema_types(o);
     size_t n = 0, i;
-    json_object_foreach((json_t *)(uintptr_t)o, key,
-                        v) if (use_of(key, &speaks) == SPEAKS &&
-                               speaks) return schema_fail(s, ERR_UNSUPPORTED, key,
-                                                          "is not supported beside enum or const");
     if (json_array_size(values) > GRAMMAR_NODES_MAX / 2)
         return schema_fail(s, ERR_LIMIT, "enum", "has more than %d values", GRAMMAR_NODES_MAX / 2);
     struct gword *w = gbuild_alloc(s->b, json_array_size(values) + 1, sizeof *w);
-    if (!w)
-        return NULL;
-    if (!values && types & type_of(one))
-        w[n++] = gjson_word(s->b, one);
-    json_array_foreach(values, i, v) if (types & type_of(v) && (!one || json_equal(one, v)))
-        w[n++] = gjson_word(s->b, v);
+    json_t *all = values ? json_incref(values) : json_pack("[O]", one);
+    struct beside beside = {.made = {false}};
+    json_array_foreach(all, i, v)
+    {
+        s->work++;
+        if (!s->b->code && types & type_of(v) && (!one || json_equal(one, v)) &&
+            !is_among(except, v) && fits_beside(s, o, v, &beside))
+            w[n++] = gjson_word(s->b, v);
+    }
+    for (i = 0; i < NUM_COUNT(beside.text); i++)
+        glang_release(&beside.text[i]);
+    json_decref(all);
     return s->b->code ? NULL : gx_words(s->b, w, n);
+}
+
+/* Without the types that SCHEMA_EXCEPT leaves nothing of; lists and objects cannot be excepted. */
+static unsigned without_excepted(struct schema *s, const json_t *o, unsigned types)
+{
+    const json_t *v, *except = json_object_get(o, SCHEMA_EXCEPT);
+    size_t i;
+    json_array_foreach(except, i, v)
+    {
+        types &= json_is_null(v) ? ~(unsigned)SCHEMA_NULL : SCHEMA_ALL;
+        if (types & type_of(v) & (SCHEMA_ARRAY | SCHEMA_OBJECT))
+            schema_fail(s, ERR_UNSUPPORTED, "not", "lists and objects cannot be excepted");
+    }
+    return types;
+}
+
+static struct gx *boolean(struct schema *s, const json_t *o)
+{
+    const json_t *except = json_object_get(o, SCHEMA_EXCEPT);
+    struct gxs l = {.n = 0};
+    if (!is_among(except, json_true()))
+        gxs_add(s->b, &l, gx_text(s->b, "true"));
+    if (!is_among(except, json_false()))
+        gxs_add(s->b, &l, gx_text(s->b, "false"));
+    return gx_alt(s->b, l.v, l.n);
 }
 
 static struct gx *typed(struct schema *s, const json_t *o, unsigned types)
 {
     struct gxs l = {.n = 0};
+    types = without_excepted(s, o, types);
     if (types & SCHEMA_OBJECT)
         gxs_add(s->b, &l, schema_object(s, o));
     if (types & SCHEMA_ARRAY)
@@ -520,7 +631,7 @@ static struct gx *typed(struct schema *s, const json_t *o, unsigned types)
     if (types & (SCHEMA_NUMBER | SCHEMA_INTEGER))
         gxs_add(s->b, &l, schema_number(s, o, types & SCHEMA_NUMBER));
     if (types & SCHEMA_BOOLEAN)
-        gxs_add(s->b, &l, GX_ALT(s->b, gx_text(s->b, "true"), gx_text(s->b, "false")));
+        gxs_add(s->b, &l, boolean(s, o));
     if (types & SCHEMA_NULL)
         gxs_add(s->b, &l, gx_text(s->b, "null"));
     return gx_alt(s->b, l.v, l.n);
@@ -544,11 +655,17 @@ static struct gx *compile(struct schema *s, const json_t *o)
         json_t *rest = without(o, "$ref"), *whole = NULL;
         struct gx *x;
         if (says_something(rest))
-            x = (whole = flatten(s, o)) ? schema_compile(s, whole) : NULL;
+            x = (whole = schema_flat(s, o)) ? schema_compile(s, whole) : NULL;
         else
             x = reference(s, json_string_value(ref));
         json_decref(rest);
         json_decref(whole);
+        return x;
+    }
+    if (schema_is_high(o)) {
+        json_t *low = schema_lower(s, o);
+        struct gx *x = schema_compile(s, low);
+        json_decref(low);
         return x;
     }
     if (json_is_true(json_object_get(o, "nullable"))) {
@@ -588,6 +705,55 @@ struct gx *schema_compile(struct schema *s, const json_t *v)
  * ---------------------------------------------------------------------------------------------------
  */
 
+/* The rules of $refs, whose schemas may ask for more. */
+static void compile_refs(struct schema *s)
+{
+    for (size_t i = 0; i < s->n_refs && !s->b->code; i++) {
+        struct err lost;
+        buf_clear(&s->path);
+        buf_puts(&s->path, s->ref[i].pointer + 1, &lost);
+        gbuild_define(s->b, s->ref[i].rule, schema_compile(s, s->ref[i].schema));
+    }
+}
+
+bool schema_language(struct schema *s, const json_t *o,
+                     struct gx *(*make)(struct schema *own, const json_t *o), struct glang *out)
+{
+    struct gbuild b;
+    struct err e = {0};
+    *out = (struct glang){.g = NULL};
+    if (s->work > SCHEMA_WORK_MAX)
+        schema_fail(s, ERR_LIMIT, NULL, "the schema is too large");
+    if (s->b->code)
+        return false;
+    if (gbuild_init(&b, &e)) {
+        gbuild_fail(s->b, e.code, "%s", e.text);
+        return false;
+    }
+    struct gjson j = {.b = &b};
+    struct schema own = {.b = &b,
+                         .j = &j,
+                         .root = s->root,
+                         .known = json_object(),
+                         .work = s->work,
+                         .depth = s->depth};
+    buf_init(&own.path, PATH_MAX_BYTES);
+    buf_puts(&own.path, s->path.data, &e);
+    struct gx *x = make(&own, o);
+    compile_refs(&own);
+    s->work = own.work + LANGUAGE_WORK;
+    json_decref(own.known);
+    buf_release(&own.path);
+    return glang_make(s->b, &b, x, out);
+}
+
+struct gdfa *schema_join(struct schema *s, const struct glang *lang, size_t n)
+{
+    struct gdfa *d = s->b->code ? NULL : gdfa_join(s->b, lang, n);
+    s->work += d ? d->n * STATE_WORK : 0;
+    return d;
+}
+
 struct gx *gschema(struct gjson *j, const json_t *schema, bool object)
 {
     struct schema s = {.b = j->b, .j = j, .root = schema, .known = json_object()};
@@ -595,12 +761,7 @@ struct gx *gschema(struct gjson *j, const json_t *schema, bool object)
     json_t *typed_object = object ? json_pack("{s:s}", "type", "object") : NULL;
     struct gx *x = object ? compile_merged(&s, schema, typed_object) : schema_compile(&s, schema);
     json_decref(typed_object);
-    for (size_t i = 0; i < s.n_refs && !j->b->code; i++) {
-        struct err lost;
-        buf_clear(&s.path);
-        buf_puts(&s.path, s.ref[i].pointer + 1, &lost);
-        gbuild_define(j->b, s.ref[i].rule, schema_compile(&s, s.ref[i].schema));
-    }
+    compile_refs(&s);
     json_decref(s.known);
     buf_release(&s.path);
     return x;

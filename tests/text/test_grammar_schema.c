@@ -85,6 +85,11 @@ static bool holds_number(const json_t *s, const json_t *v)
 {
     double x = json_number_value(v);
     const json_t *b;
+    if ((b = json_object_get(s, "multipleOf"))) {
+        double times = x / json_number_value(b);
+        if (fabs(times - round(times)) > 1e-9 * fmax(1, fabs(times)))
+            return false;
+    }
     return (!(b = json_object_get(s, "minimum")) || x >= json_number_value(b)) &&
            (!(b = json_object_get(s, "maximum")) || x <= json_number_value(b)) &&
            (!(b = json_object_get(s, "exclusiveMinimum")) || x > json_number_value(b)) &&
@@ -132,6 +137,54 @@ static bool holds_array(const json_t *root, const json_t *s, const json_t *v)
         const json_t *of = i < json_array_size(prefix) ? json_array_get(prefix, i) : items;
         if (of && !valid(root, of, json_array_get(v, i)))
             return false;
+        for (size_t k = 0; k < i && json_is_true(json_object_get(s, "uniqueItems")); k++)
+            if (json_equal(json_array_get(v, k), json_array_get(v, i)))
+                return false;
+    }
+    const json_t *contains = json_object_get(s, "contains"), *least, *most;
+    size_t found = 0;
+    for (size_t i = 0; contains && i < n; i++)
+        found += valid(root, contains, json_array_get(v, i));
+    least = json_object_get(s, "minContains");
+    most = json_object_get(s, "maxContains");
+    return !contains || ((double)found >= (least ? json_number_value(least) : 1) &&
+                         (!most || (double)found <= json_number_value(most)));
+}
+
+static bool holds_dependents(const json_t *root, const json_t *s, const json_t *v)
+{
+    static const char *const keys[] = {"dependentRequired", "dependentSchemas", "dependencies"};
+    const char *name;
+    json_t *x, *r;
+    size_t i;
+    for (size_t k = 0; k < 3; k++)
+        json_object_foreach(json_object_get(s, keys[k]), name, x)
+        {
+            if (!json_object_get(v, name))
+                continue;
+            json_array_foreach(x, i, r) if (!json_object_get(v, json_string_value(r))) return false;
+            if (!json_is_array(x) && !valid(root, x, v))
+                return false;
+        }
+    const json_t *b;
+    size_t n = json_object_size(v);
+    return (!(b = json_object_get(s, "minProperties")) || (double)n >= json_number_value(b)) &&
+           (!(b = json_object_get(s, "maxProperties")) || (double)n <= json_number_value(b));
+}
+
+/* Do the patterns that have the name take the value? */
+static bool holds_patterns(const json_t *root, const json_t *s, const json_t *name, const json_t *v,
+                           bool *any)
+{
+    const char *re;
+    json_t *of;
+    json_object_foreach(json_object_get(s, "patternProperties"), re, of)
+    {
+        if (!matches(re, name))
+            continue;
+        *any = true;
+        if (!valid(root, of, v))
+            return false;
     }
     return true;
 }
@@ -150,12 +203,13 @@ static bool holds_object(const json_t *root, const json_t *s, const json_t *v)
     {
         const json_t *of = json_object_get(props, key);
         json_t *name = json_string(key);
-        bool ok = !names || valid(root, names, name);
+        bool ok = !names || valid(root, names, name), any = of != NULL;
+        ok = ok && holds_patterns(root, s, name, x, &any);
         json_decref(name);
-        if (!ok || !valid(root, of ? of : more ? more : json_true(), x))
+        if (!ok || (of && !valid(root, of, x)) || (!any && more && !valid(root, more, x)))
             return false;
     }
-    return true;
+    return holds_dependents(root, s, v);
 }
 
 static bool combined(const json_t *root, const json_t *s, const json_t *v)
@@ -172,6 +226,14 @@ static bool combined(const json_t *root, const json_t *s, const json_t *v)
     json_array_foreach(list, i, x) n += valid(root, x, v);
     if (list && n != 1)
         return false;
+    const json_t *no = json_object_get(s, "not"), *cond = json_object_get(s, "if");
+    if (no && valid(root, no, v))
+        return false;
+    if (cond) {
+        const json_t *then = json_object_get(s, valid(root, cond, v) ? "then" : "else");
+        if (then && !valid(root, then, v))
+            return false;
+    }
     list = json_object_get(s, "enum");
     n = 0;
     json_array_foreach(list, i, x) n += json_equal(x, v) != 0;
@@ -300,6 +362,91 @@ static const char *const schemas[] = {
     "{\"type\":\"string\",\"format\":\"uri\"}",
     "{\"type\":\"string\",\"format\":\"hostname\"}",
     "{\"type\":\"string\",\"format\":\"duration\"}",
+    /* joined strings */
+    "{\"type\":\"string\",\"pattern\":\"^[a-z]+[0-9]*$\",\"minLength\":3,\"maxLength\":6}",
+    "{\"type\":\"string\",\"format\":\"email\",\"maxLength\":14}",
+    "{\"allOf\":[{\"type\":\"string\",\"pattern\":\"^[a-m]+$\"},{\"pattern\":\"b\"},{\"pattern\":"
+    "\"^.a\"},{\"minLength\":4}],\"maxLength\":20}",
+    "{\"type\":\"string\",\"pattern\":\"^(ab|c)*$\",\"not\":{\"pattern\":\"cc\"},\"maxLength\":9}",
+    "{\"type\":\"string\",\"not\":{\"enum\":[\"a\",\"ab\",\"\\u00e9\\n\"]},\"maxLength\":2}",
+    "{\"type\":\"string\",\"not\":{\"minLength\":3}}",
+    "{\"type\":\"string\",\"pattern\":\"^\\\\d+$\",\"format\":\"hostname\"}",
+    "{\"enum\":[\"red\",\"green\",\"blue\",7,null],\"pattern\":\"e$\"}",
+    "{\"enum\":[1,2.5,8,10],\"multipleOf\":2}",
+    /* numbers */
+    "{\"type\":\"integer\",\"multipleOf\":7}",
+    "{\"type\":\"integer\",\"multipleOf\":25,\"minimum\":-60,\"maximum\":333}",
+    "{\"type\":\"number\",\"multipleOf\":0.25,\"minimum\":-1,\"exclusiveMaximum\":3}",
+    "{\"type\":\"number\",\"multipleOf\":0.01,\"minimum\":0,\"maximum\":20}",
+    "{\"type\":\"number\",\"multipleOf\":10}",
+    "{\"allOf\":[{\"type\":\"integer\",\"multipleOf\":4},{\"multipleOf\":6}]}",
+    "{\"type\":\"integer\",\"not\":{\"enum\":[0,1,12]},\"minimum\":-3,\"maximum\":13}",
+    "{\"type\":\"number\",\"not\":{\"const\":1.5},\"minimum\":1,\"maximum\":2}",
+    "{\"type\":\"number\",\"not\":{\"minimum\":5}}",
+    /* members */
+    "{\"type\":\"object\",\"patternProperties\":{\"^x-[a-y]?$\":{\"type\":\"integer\"},\"^[a-x]?-?"
+    "y$\":{\"type\":"
+    "\"number\",\"maximum\":9}},\"additionalProperties\":false}",
+    "{\"type\":\"object\",\"properties\":{\"x-a\":{\"maximum\":4},\"b\":{\"type\":\"null\"}},"
+    "\"patternProperties\":{\"^x-\":{\"type\":\"integer\",\"minimum\":2}},\"required\":[\"x-a\","
+    "\"x-q\"],\"additionalProperties\":{\"type\":\"boolean\"}}",
+    "{\"type\":\"object\",\"properties\":{\"ab\":{\"type\":\"integer\"},\"zz\":{\"type\":"
+    "\"integer\"}},\"propertyNames\":{\"pattern\":\"^[a-c]+$\",\"maxLength\":3},"
+    "\"additionalProperties\":{\"type\":\"null\"},\"required\":[\"ab\"]}",
+    "{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"k\",\"kk\"]},\"additionalProperties\":{"
+    "\"type\":\"integer\"}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    ",\"c\":{\"type\":\"integer\"}},\"minProperties\":2}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    ",\"c\":{\"type\":\"integer\"}},\"required\":[\"b\"],\"maxProperties\":2}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"additionalProperties\":{"
+    "\"type\":\"null\"},\"minProperties\":1,\"maxProperties\":3}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    ",\"c\":{\"type\":\"integer\"}},\"dependentRequired\":{\"a\":[\"b\"],\"b\":[\"c\"]}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    "},\"dependentSchemas\":{\"a\":{\"properties\":{\"b\":{\"minimum\":7}},\"required\":[\"b\"]}}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    "},\"dependencies\":{\"a\":[\"b\"]}}",
+    /* conditions */
+    "{\"type\":\"object\",\"properties\":{\"kind\":{\"enum\":[\"a\",\"b\"]},\"n\":{\"type\":["
+    "\"integer\",\"string\"]}},\"required\":[\"kind\",\"n\"],\"if\":{\"properties\":{\"kind\":{"
+    "\"const\":\"a\"}}},\"then\":{\"properties\":{\"n\":{\"type\":\"integer\"}}},\"else\":{"
+    "\"properties\":{\"n\":{\"type\":\"string\"}}}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"boolean\"},\"b\":{\"type\":\"null\"},"
+    "\"c\":{\"type\":\"null\"}},\"if\":{\"properties\":{\"a\":{\"const\":true}},\"required\":["
+    "\"a\"]},\"then\":{\"required\":[\"b\"]},\"else\":{\"required\":[\"c\"],\"not\":{\"required\":["
+    "\"b\"]}}}",
+    "{\"type\":[\"integer\",\"string\",\"null\"],\"not\":{\"type\":\"string\"}}",
+    "{\"not\":{\"anyOf\":[{\"type\":\"object\"},{\"type\":\"array\"},{\"type\":\"string\"}]}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}"
+    "},\"not\":{\"required\":[\"a\",\"b\"]}}",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"required\":[\"a\"],"
+    "\"not\":{\"properties\":{\"a\":{\"minimum\":0,\"maximum\":5}}}}",
+    "{\"type\":[\"boolean\",\"null\"],\"not\":{\"const\":true}}",
+    "{\"not\":{\"not\":{\"type\":\"integer\"}}}",
+    "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}],\"allOf\":[{\"anyOf\":[{\"minimum\":"
+    "3},{\"type\":\"null\"}]}],\"not\":{\"type\":\"string\"}}",
+    "{\"$ref\":\"#/$defs/"
+    "p\",\"not\":{\"const\":2},\"$defs\":{\"p\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":3}}"
+    "}",
+    /* lists */
+    "{\"type\":\"array\",\"items\":{\"enum\":[\"a\",\"b\",3,null]},\"uniqueItems\":true,"
+    "\"minItems\":2}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"uniqueItems\":true}",
+    "{\"type\":\"array\",\"items\":{\"enum\":[1,2,3,4,5],\"minimum\":2},\"uniqueItems\":true,"
+    "\"minItems\":1,\"maxItems\":3}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"contains\":{\"minimum\":100},"
+    "\"maxItems\":4}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":9},\"contains\":"
+    "{\"maximum\":4},\"minContains\":2,\"maxContains\":3,\"minItems\":3}",
+    "{\"type\":\"array\",\"items\":{\"enum\":[\"a\",\"b\"]},\"contains\":{\"const\":\"a\"},"
+    "\"minContains\":0,\"maxContains\":1,\"maxItems\":5}",
+    "{\"type\":\"array\",\"items\":[{\"type\":\"integer\"},{\"type\":\"null\"}],"
+    "\"additionalItems\":false}",
+    "{\"type\":\"string\",\"format\":\"uri-reference\"}",
+    "{\"type\":\"string\",\"format\":\"json-pointer\"}",
+    "{\"type\":\"string\",\"format\":\"relative-json-pointer\"}",
+    "{\"type\":\"string\",\"format\":\"byte\"}",
 };
 
 static void walks_end_in_valid_texts(void **state)
@@ -381,6 +528,63 @@ static void texts_in_the_expected_form_are_taken(void **state)
         {"{\"type\":\"string\",\"format\":\"date\"}",
          {"\"2024-02-29\"", "\"2000-02-29\"", "\"1999-12-31\""},
          {"\"2023-02-29\"", "\"1900-02-29\"", "\"2024-13-01\"", "\"2024-04-31\"", "\"24-01-01\""}},
+        {"{\"type\":\"integer\",\"multipleOf\":15,\"minimum\":-20}",
+         {"0", "15", "-15", "30", "999999999999999990"},
+         {"1", "-30", "10", "15.0", "00", "-0"}},
+        {"{\"type\":\"number\",\"multipleOf\":0.5}",
+         {"0.5", "1", "-2.50", "7.0", "100"},
+         {"0.25", "1.05", "0.3"}},
+        {"{\"type\":\"string\",\"pattern\":\"^[a-z]+$\",\"minLength\":2,\"maxLength\":3}",
+         {"\"ab\"", "\"abc\""},
+         {"\"a\"", "\"abcd\"", "\"aB\""}},
+        {"{\"type\":\"string\",\"not\":{\"enum\":[\"no\",\"never\"]}}",
+         {"\"n\"", "\"not\"", "\"nev\"", "\"\"", "\"é\\n\""},
+         {"\"no\"", "\"never\""}},
+        {"{\"patternProperties\":{\"^n_\":{\"type\":\"integer\"},\"_s$\":{\"minimum\":5}},"
+         "\"additionalProperties\":false}",
+         {"{}", "{\"n_a\":1,\"n_s\":7}", "{\"a_s\":6.5}"},
+         {"{\"n_s\":3}", "{\"n_a\":\"x\"}", "{\"b\":1}", "{\"\\u006e_a\":1}"}},
+        {"{\"properties\":{\"a\":{\"type\":\"null\"}},\"patternProperties\":{\"b\":true},"
+         "\"additionalProperties\":{\"type\":\"boolean\"}}",
+         {"{\"a\":null,\"b\":[1],\"c\":true}", "{\"ab\":{}}"},
+         {"{\"c\":1}", "{\"b\":1,\"a\":null}"}},
+        {"{\"properties\":{\"a\":{\"type\":\"null\"},\"b\":{\"type\":\"null\"},\"c\":{\"type\":"
+         "\"null\"}},\"minProperties\":2}",
+         {"{\"a\":null,\"c\":null}", "{\"a\":null,\"b\":null,\"c\":null}"},
+         {"{}", "{\"b\":null}"}},
+        {"{\"properties\":{\"a\":{\"type\":\"null\"}},\"additionalProperties\":{\"type\":"
+         "\"integer\"},\"maxProperties\":2,\"minProperties\":1}",
+         {"{\"a\":null}", "{\"x\":1}", "{\"x\":1,\"y\":2}", "{\"a\":null,\"y\":2}"},
+         {"{}", "{\"a\":null,\"x\":1,\"y\":2}"}},
+        {"{\"properties\":{\"k\":{\"enum\":[\"a\",\"b\"]},\"n\":{\"type\":[\"integer\",\"null\"]}},"
+         "\"required\":[\"k\"],\"if\":{\"properties\":{\"k\":{\"const\":\"a\"}}},\"then\":{"
+         "\"required\":[\"n\"],\"properties\":{\"n\":{\"type\":\"integer\"}}}}",
+         {"{\"k\":\"a\",\"n\":1}", "{\"k\":\"b\"}", "{\"k\":\"b\",\"n\":null}"},
+         {"{\"k\":\"a\"}", "{\"k\":\"a\",\"n\":null}"}},
+        {"{\"properties\":{\"a\":{\"type\":\"null\"},\"b\":{\"type\":\"null\"}},"
+         "\"dependentRequired\":{\"a\":[\"b\"]}}",
+         {"{}", "{\"b\":null}", "{\"a\":null,\"b\":null}"},
+         {"{\"a\":null}"}},
+        {"{\"type\":\"array\",\"items\":{\"enum\":[\"x\",\"y\",\"z\"]},\"uniqueItems\":true,"
+         "\"minItems\":1}",
+         {"[\"y\"]", "[\"z\", \"x\",\"y\"]"},
+         {"[]", "[\"x\",\"x\"]", "[\"x\",\"y\",\"x\"]"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"contains\":{\"minimum\":10},"
+         "\"minItems\":2}",
+         {"[1,10]", "[11,2]", "[1,2,30,4]"},
+         {"[10]", "[1,2]", "[]"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"contains\":{\"minimum\":10},"
+         "\"maxContains\":1}",
+         {"[10]", "[1,10,2]"},
+         {"[]", "[10,11]", "[1]"}},
+        {"{\"type\":[\"integer\",\"string\"],\"not\":{\"type\":\"string\"}}", {"3"}, {"\"a\""}},
+        {"{\"enum\":[\"red\",\"green\",4,5,null],\"pattern\":\"^r\",\"minimum\":5}",
+         {"\"red\"", "5", "null"},
+         {"\"green\"", "4"}},
+        {"{\"type\":\"array\",\"items\":[{\"type\":\"integer\"}],\"additionalItems\":{\"type\":"
+         "\"null\"}}",
+         {"[]", "[1]", "[1,null,null]"},
+         {"[null]", "[1,2]"}},
         {"{\"type\":\"string\",\"format\":\"ipv6\"}",
          {"\"::\"", "\"::1\"", "\"2001:db8::ff00:42:8329\"", "\"1:2:3:4:5:6:7:8\""},
          {"\"1:2:3\"", "\":::\"", "\"1::2::3\"", "\"12345::\""}},
@@ -461,17 +665,35 @@ static void refusals_name_keyword_and_place(void **state)
     } rows[] = {
         {"42", ERR_FORMAT, "has to be an object"},
         {"{\"type\":\"something\"}", ERR_FORMAT, "#/type: has to be"},
-        {"{\"properties\":{\"a/b\":{\"not\":{}}}}", ERR_UNSUPPORTED,
-         "#/properties/a~1b/not: this keyword"},
-        {"{\"type\":\"integer\",\"multipleOf\":3}", ERR_UNSUPPORTED, "#/multipleOf"},
-        {"{\"patternProperties\":{}}", ERR_UNSUPPORTED, "#/patternProperties"},
-        {"{\"if\":true}", ERR_UNSUPPORTED, "#/if"},
+        {"{\"properties\":{\"a/b\":{\"not\":{\"items\":{}}}}}", ERR_UNSUPPORTED,
+         "#/properties/a~1b/not: is not supported over \"items\""},
+        {"{\"not\":{\"multipleOf\":3}}", ERR_UNSUPPORTED, "over \"multipleOf\""},
+        {"{\"not\":{\"const\":{\"a\":1}}}", ERR_UNSUPPORTED, "lists and objects"},
+        {"{\"not\":{\"$ref\":\"#\"}}", ERR_LIMIT, "nests too deeply"},
+        {"{\"not\":{}}", ERR_FORMAT, "no text at all"},
+        {"{\"not\":42}", ERR_FORMAT, "#/not"},
+        {"{\"type\":\"integer\",\"multipleOf\":0}", ERR_FORMAT, "#/multipleOf"},
+        {"{\"type\":\"integer\",\"multipleOf\":\"3\"}", ERR_FORMAT, "#/multipleOf"},
+        {"{\"type\":\"integer\",\"multipleOf\":123456789}", ERR_UNSUPPORTED, "#/multipleOf"},
+        {"{\"patternProperties\":[]}", ERR_FORMAT, "#/patternProperties"},
+        {"{\"patternProperties\":{\"(?=a)\":true}}", ERR_UNSUPPORTED,
+         "#/patternProperties/pattern: the expression"},
+        {"{\"dependentRequired\":[]}", ERR_FORMAT, "#/dependentRequired"},
+        {"{\"unevaluatedProperties\":false}", ERR_UNSUPPORTED, "#/unevaluatedProperties"},
+        {"{\"$dynamicRef\":\"#a\"}", ERR_UNSUPPORTED, "#/$dynamicRef"},
+        {"{\"type\":\"array\",\"contains\":{\"const\":1},\"prefixItems\":[{}]}", ERR_UNSUPPORTED,
+         "#/contains"},
+        {"{\"type\":\"array\",\"contains\":{\"const\":1},\"maxContains\":100000000}", ERR_LIMIT,
+         "#/contains"},
+        {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"type\":\"integer\"}}",
+         ERR_UNSUPPORTED, "#/uniqueItems"},
+        {"{\"type\":\"string\",\"pattern\":\"(a|b)*a(a|b){14}\",\"maxLength\":99}", ERR_LIMIT,
+         "states"},
         {"{\"minlength\":3}", ERR_UNSUPPORTED, "#/minlength"},
         {"{\"type\":\"array\",\"uniqueItems\":true}", ERR_UNSUPPORTED, "#/uniqueItems"},
         {"{\"type\":\"string\",\"format\":\"color\"}", ERR_UNSUPPORTED, "#/format"},
         {"{\"type\":\"string\",\"pattern\":\"(?=a)\"}", ERR_UNSUPPORTED,
          "#/pattern: the expression at byte"},
-        {"{\"type\":\"string\",\"pattern\":\"a\",\"maxLength\":3}", ERR_UNSUPPORTED, "#/pattern"},
         {"{\"items\":{\"minItems\":-1,\"type\":\"array\"}}", ERR_FORMAT, "#/items/minItems"},
         {"{\"type\":\"string\",\"maxLength\":\"3\"}", ERR_FORMAT, "#/maxLength"},
         {"{\"type\":\"integer\",\"minimum\":\"x\"}", ERR_FORMAT, "#/minimum"},
@@ -484,9 +706,10 @@ static void refusals_name_keyword_and_place(void **state)
          "begins with itself"},
         {"{\"allOf\":[{\"$ref\":\"#\"}]}", ERR_LIMIT, "deeper than"},
         {"{\"allOf\":[42]}", ERR_FORMAT, "has to be an object"},
-        {"{\"allOf\":[{\"pattern\":\"a\"},{\"pattern\":\"b\"}]}", ERR_UNSUPPORTED, "pattern"},
+        {"{\"allOf\":[{\"multipleOf\":0.3},{\"multipleOf\":0.2}]}", ERR_UNSUPPORTED, "multipleOf"},
         {"{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", ERR_UNSUPPORTED, "#/oneOf"},
-        {"{\"enum\":[\"a\"],\"minLength\":1}", ERR_UNSUPPORTED, "#/minLength"},
+        {"{\"enum\":[[1]],\"minItems\":1}", ERR_UNSUPPORTED, "#/enum"},
+        {"{\"enum\":[\"a\"],\"minLength\":2}", ERR_FORMAT, "no text at all"},
         /* what admits nothing */
         {"false", ERR_FORMAT, "no text at all"},
         {"{\"enum\":[]}", ERR_FORMAT, "no text at all"},
@@ -621,6 +844,59 @@ static void hostile_schemas_end_soon(void **state)
     assert_true(clock_seconds() - begin < 120);
 }
 
+/* Sets of texts that are joined and turned round: as many states as are allowed, and no more. */
+static void hostile_conditions_end_soon(void **state)
+{
+    double begin = clock_seconds();
+    (void)state;
+    json_t *props = json_object(), *patterns = json_object(), *list = json_array(),
+           *dependent = json_object(), *values = json_array();
+    for (int i = 0; i < 1000; i++) {
+        char key[40], re[60];
+        snprintf(key, sizeof key, "p%d", i);
+        snprintf(re, sizeof re, "(a|b)*a(a|b){%d}", i % 12);
+        json_object_set_new(
+            props, key,
+            json_pack("{s:s,s:s,s:i}", "type", "string", "pattern", re, "maxLength", 50 + i));
+        if (i < 20)
+            json_object_set_new(patterns, re, json_pack("{s:i}", "minimum", i));
+        json_array_append_new(
+            list, json_pack("{s:[{s:s},{s:i}]}", "anyOf", "pattern", re, "minLength", i));
+        json_object_set_new(dependent, key, json_pack("[s]", "other"));
+        json_array_append_new(values, json_string(key));
+    }
+    int code = try(json_pack("{s:s,s:o}", "type", "object", "properties", props));
+    assert_int_equal(code, ERR_LIMIT);
+    code = try(json_pack("{s:s,s:o}", "type", "object", "patternProperties", patterns));
+    assert_int_equal(code, ERR_LIMIT);
+    code = try(json_pack("{s:s,s:o}", "type", "string", "allOf", list));
+    assert_true(code == ERR_LIMIT || code == ERR_UNSUPPORTED);
+    code = try(json_pack("{s:s,s:o}", "type", "object", "dependentRequired", dependent));
+    assert_true(code == ERR_LIMIT || code == ERR_UNSUPPORTED);
+    assert_int_equal(try(json_pack("{s:o,s:s}", "enum", values, "pattern", "^p[0-9]*7$")), 0);
+    json_t *o = json_pack("{s:s}", "type", "integer"), *both = NULL;
+    for (int i = 0; i < 60; i++)
+        o = json_pack("{s:o}", "not", o);
+    code = try(o);
+    assert_true(code == 0 || code == ERR_LIMIT);
+    o = json_pack("{s:s}", "type", "integer");
+    for (int i = 0; i < 20; i++) { /* 2^20 when written out */
+        both = json_pack("{s:O,s:O,s:O}", "if", o, "then", o, "else", o);
+        json_decref(o);
+        o = both;
+    }
+    code = try(o);
+    assert_true(code == 0 || code == ERR_LIMIT || code == ERR_UNSUPPORTED);
+    assert_int_equal(try(parse("{\"type\":\"array\",\"contains\":{\"const\":1},\"minContains\":"
+                               "1000000,\"maxItems\":1000000}")),
+                     ERR_LIMIT);
+    assert_int_equal(try(parse("{\"type\":\"number\",\"multipleOf\":0.0019,\"minimum\":0.0001,"
+                               "\"maximum\":123456.789}")),
+                     0);
+    assert_int_equal(try(parse("{\"minProperties\":1000000000}")), ERR_FORMAT);
+    assert_true(clock_seconds() - begin < 120);
+}
+
 /* A list that must nest for ever is cut off before the stack is: every state has a way out. */
 static void deep_texts_can_still_end(void **state)
 {
@@ -659,6 +935,7 @@ int main(void)
         cmocka_unit_test(ranges_are_exact),
         cmocka_unit_test(refusals_name_keyword_and_place),
         cmocka_unit_test(hostile_schemas_end_soon),
+        cmocka_unit_test(hostile_conditions_end_soon),
         cmocka_unit_test(deep_texts_can_still_end),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
