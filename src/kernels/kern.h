@@ -222,14 +222,16 @@ struct kern_gemm {
 
 /*
  * A step of AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) in the
- * order of PyTorch: g' = g × scale; m = fma(1 − b1, g' − m, m); v = fma((1 − b2) × g', g', v × b2);
+ * order of PyTorch: g' = g × scale; m = fma(new1, g' − m, m); v = fma(new2 × g', g', v × b2);
  * p = fma(−rate, m / fma(sqrt v, root, eps), p × keep).
  */
 struct kern_adamw {
-    float scale;  /* of gradients: clipping */
-    float b1, b2; /* decay of the moments */
-    float rate;   /* learning rate / (1 − b1^t) */
-    float root;   /* 1 / sqrt(1 − b2^t) */
+    float scale; /* of gradients: clipping */
+    float new1;  /* 1 − β1 */
+    float b2;    /* β2 */
+    float new2;  /* 1 − β2, of which 1 − b2 would keep few digits */
+    float rate;  /* learning rate / (1 − β1^t) */
+    float root;  /* 1 / sqrt(1 − β2^t) */
     float eps;
     float keep; /* 1 − learning rate × weight decay */
 };

@@ -9,9 +9,10 @@
  * gradients go to the same rows.
  *
  * A task is one sequence and one KV head; it walks the query heads that share it, each in blocks of
- * 64 queries, each block over blocks of 64 positions. So the order of every sum is fixed. Products
- * are the strided kernels that the forward pass uses, over keys and values as they lie in the
- * batch.
+ * 64 queries with all positions before their end. So every sum is a chain of a fixed order: dq over
+ * positions, dk and dv over heads and queries, ascending. All five products are the kernels'
+ * product over panels (kern.gemm): of keys and values turned around, whose lanes are positions, for
+ * s and dp; of keys, queries and do as they lie, whose lanes are their values, for the gradients.
  */
 #include "tensor/tape_impl.h"
 
@@ -33,104 +34,167 @@ struct attn_back {
     size_t scratch_floats, longest; /* of a worker; positions of the longest run, padded */
 };
 
-/* One worker's memory: probabilities of a block of queries, and what goes between products. */
+/* One worker's memory. Panels are (…, 16), one behind the other. */
 struct attn_mem {
-    float *p;        /* (64, longest) */
-    float *ds;       /* (64, 64): dp, then ds */
-    float *pt, *dst; /* (64, 64), by position */
-    float *rows;     /* (64, d) products before they are added */
-    float sum[BACK_BLOCK];
+    float *k;       /* keys by value: (d_k / 16, n, 16) */
+    float *kt, *vt; /* keys and values by position: (n / 16, d, 16); of latents the same */
+    float *q, *d_o; /* a block's by value: (d / 16, block, 16); do over the sum of weights */
+    float *p, *ds;  /* (block, longest) weights before they are divided by their sum; dp, then ds */
 };
 
 static size_t attn_back_floats(const struct attn_back *j)
 {
-    size_t d = num_round_up(num_max(j->a->d_k, j->a->d_v), 16);
-    return BACK_BLOCK * (j->longest + 3 * BACK_BLOCK + d);
+    size_t dk = num_round_up(j->a->d_k, 16), dv = num_round_up(j->a->d_v, 16);
+    return j->longest * (2 * dk + dv) + BACK_BLOCK * (dk + dv + 2 * j->longest);
 }
 
-/* y[c × ldy + r] = row r of w · row c of x, d values. */
-static void attn_dots(const struct attn_back *j, const float *w, size_t ldw, size_t rows,
-                      const float *x, size_t ldx, size_t cols, size_t d, float *y, size_t ldy)
+static struct attn_mem attn_back_mem(const struct attn_back *j, int worker)
 {
-    j->kern->dots[KERN_F32](&(struct kern_dots){w, w, ldw, rows, d, x, ldx, cols, y, ldy});
+    size_t dk = num_round_up(j->a->d_k, 16), dv = num_round_up(j->a->d_v, 16);
+    struct attn_mem m = {.k = j->scratch + (size_t)worker * j->scratch_floats};
+    m.kt = m.k + j->longest * dk;
+    m.vt = m.kt + j->longest * dk;
+    m.q = m.vt + j->longest * dv;
+    m.d_o = m.q + BACK_BLOCK * dk;
+    m.p = m.d_o + BACK_BLOCK * dv;
+    m.ds = m.p + BACK_BLOCK * j->longest;
+    return m;
 }
 
-/* dst (cols rows, `ldd` apart) += scale × Σ over k rows of w: x[c × ldx + k] w[k × ldw + …], d
- * values each. */
-static void attn_add(const struct attn_back *j, const struct attn_mem *m, float *dst, size_t ldd,
-                     float scale, const float *w, size_t ldw, size_t k, const float *x, size_t ldx,
-                     size_t cols, size_t d)
+/* n rows of d values, `ld` apart, as panels by value, each row times scale[row] (NULL: as it is).
+ */
+static void attn_by_value(float *to, const float *x, size_t ld, size_t n, size_t d,
+                          const float *scale)
 {
-    j->kern->tile[KERN_F32](&(struct kern_tile){w, NULL, 16, ldw, d, k, x, ldx, cols, m->rows, d});
-    for (size_t c = 0; c < cols; c++)
-        j->kern->axpy(dst + c * ldd, scale, m->rows + c * d, d);
+    for (size_t at = 0; at < d; at += 16)
+        for (size_t i = 0; i < n; i++, to += 16) {
+            const float *row = x + i * ld + at;
+            size_t have = num_min(16, d - at);
+            if (have < 16)
+                memset(to, 0, 16 * sizeof *to);
+            memcpy(to, row, have * sizeof *to);
+            for (size_t e = 0; scale && e < 16; e++)
+                to[e] *= scale[i];
+        }
 }
 
-/* 64 × 64 values the other way; what lies beyond the ones in use is any memory of the block's. */
-static void attn_turn_block(const struct kern *k, float *to, const float *from, size_t ld)
+/* The same by row: lanes are rows, the last panel is filled up with zeros. */
+static void attn_by_row(const struct kern *kern, float *to, const float *x, size_t ld, size_t n,
+                        size_t d)
 {
-    for (size_t r = 0; r < BACK_BLOCK; r += 16)
-        for (size_t c = 0; c < BACK_BLOCK; c += 16)
-            k->transpose(to + r * BACK_BLOCK + c, BACK_BLOCK, from + c * ld + r, ld);
+    for (size_t i = 0; i < n; i += 16, to += 16 * d)
+        for (size_t at = 0; at < d; at += 16) {
+            size_t rows = num_min(16, n - i), cols = num_min(16, d - at);
+            if (rows == 16 && cols == 16) {
+                kern->transpose(to + at * 16, 16, x + i * ld + at, ld);
+                continue;
+            }
+            float part[256] = {0}, turned[256];
+            for (size_t r = 0; r < rows; r++)
+                memcpy(part + r * 16, x + (i + r) * ld + at, cols * sizeof *part);
+            kern->transpose(turned, 16, part, 16);
+            memcpy(to + at * 16, turned, cols * 16 * sizeof *to);
+        }
 }
 
-/* Queries [t0, t1) of head h over positions [p0, p1), whose probabilities are there. */
-static void attn_positions(const struct attn_back *j, const struct batch_run *r, size_t h,
-                           size_t t0, size_t t1, size_t p0, size_t p1, struct attn_mem *m)
+/* Queries [t0, t1) of head h: weights and their gradient. inv: 1 over the sum of weights. */
+static void attn_weights_back(const struct attn_back *j, const struct batch_run *r, size_t h,
+                              size_t t0, size_t t1, const struct attn_mem *m, float *inv)
 {
     const struct attention_args *a = j->a;
-    size_t n = t1 - t0, np = p1 - p0, kv = h / j->group, dk = a->d_k, dv = a->d_v;
-    size_t q0 = (r->row + t0) * j->q.cols + h * dk, o0 = (r->row + t0) * j->o.cols + h * dv;
-    size_t k0 = (r->row + p0) * j->k.cols + kv * dk, v0 = (r->row + p0) * j->ldv + kv * dv;
-    const float *q = j->q.data + q0, *d_o = j->d_o + o0, *k = j->k.data + k0;
-    const float *v = (j->v.data ? j->v.data : j->k.data) + v0;
-    attn_dots(j, v, j->ldv, np, d_o, j->o.cols, n, dv, m->ds, BACK_BLOCK);
-    for (size_t i = 0; i < n; i++)
-        j->kern->softmax_back(m->ds + i * BACK_BLOCK, m->p + i * j->longest + p0, np, m->sum[i], 1);
-    attn_turn_block(j->kern, m->dst, m->ds, BACK_BLOCK);
-    attn_turn_block(j->kern, m->pt, m->p + p0, j->longest);
-    attn_add(j, m, j->dq + q0, j->q.cols, a->scale, k, j->k.cols, np, m->ds, BACK_BLOCK, n, dk);
-    attn_add(j, m, j->dk + k0, j->k.cols, a->scale, q, j->q.cols, n, m->dst, BACK_BLOCK, np, dk);
-    attn_add(j, m, j->dv + v0, j->ldv, 1, d_o, j->o.cols, n, m->pt, BACK_BLOCK, np, dv);
+    size_t n = t1 - t0;
+    const float *q = j->q.data + (r->row + t0) * j->q.cols + h * a->d_k;
+    size_t o0 = (r->row + t0) * j->o.cols + h * a->d_v;
+    struct kern_gemm g = {.w = m->kt,
+                          .w_panel = a->d_k * 16,
+                          .x = q,
+                          .x_col = j->q.cols,
+                          .x_step = 1,
+                          .y = m->p,
+                          .y_panel = 16,
+                          .y_col = j->longest,
+                          .rows = t1,
+                          .k = a->d_k,
+                          .cols = n};
+    j->kern->gemm(&g);
+    g.w = m->vt;
+    g.w_panel = (m->vt == m->kt ? a->d_k : a->d_v) * 16;
+    g.x = j->d_o + o0;
+    g.x_col = j->o.cols;
+    g.y = m->ds;
+    g.k = a->d_v;
+    j->kern->gemm(&g);
+    for (size_t i = 0; i < n; i++) {
+        float *p = m->p + i * j->longest, *ds = m->ds + i * j->longest, sum;
+        size_t seen = t0 + i + 1, at = o0 + i * j->o.cols;
+        j->kern->softmax_part(p, seen, a->scale, &sum);
+        inv[i] = 1.0f / sum;
+        j->kern->softmax_back(ds, p, seen, j->kern->dot(j->d_o + at, j->o.data + at, a->d_v),
+                              inv[i] * a->scale);
+        memset(p + seen, 0, (t1 - seen) * sizeof *p);
+        memset(ds + seen, 0, (t1 - seen) * sizeof *ds);
+    }
 }
 
-/* The probabilities of queries [t0, t1) of head h, zero behind each query's position. */
-static void attn_probs(const struct attn_back *j, const struct batch_run *r, size_t h, size_t t0,
-                       size_t t1, struct attn_mem *m)
+/* Queries [t0, t1) of head h over all positions before t1. */
+static void attn_block_back(const struct attn_back *j, const struct batch_run *r, size_t h,
+                            size_t t0, size_t t1, const struct attn_mem *m)
 {
-    size_t dk = j->a->d_k, kv = h / j->group;
-    attn_dots(j, j->k.data + r->row * j->k.cols + kv * dk, j->k.cols, t1,
-              j->q.data + (r->row + t0) * j->q.cols + h * dk, j->q.cols, t1 - t0, dk, m->p,
-              j->longest);
-    for (size_t t = t0; t < t1; t++) {
-        float *p = m->p + (t - t0) * j->longest, sum;
-        j->kern->softmax_part(p, t + 1, j->a->scale, &sum);
-        for (size_t i = 0; i <= t; i++)
-            p[i] /= sum;
-        memset(p + t + 1, 0, (t1 - t - 1) * sizeof *p);
-        size_t at = (r->row + t) * j->o.cols + h * j->a->d_v;
-        m->sum[t - t0] = j->kern->dot(j->d_o + at, j->o.data + at, j->a->d_v);
-    }
+    const struct attention_args *a = j->a;
+    float inv[BACK_BLOCK];
+    size_t n = t1 - t0, kv = h / j->group;
+    size_t q0 = (r->row + t0) * j->q.cols + h * a->d_k;
+    attn_weights_back(j, r, h, t0, t1, m, inv);
+    struct kern_gemm g = {.w = m->k,
+                          .w_panel = r->n * 16,
+                          .x = m->ds,
+                          .x_col = j->longest,
+                          .x_step = 1,
+                          .y = j->dq + q0,
+                          .y_panel = 16,
+                          .y_col = j->q.cols,
+                          .rows = a->d_k,
+                          .k = t1,
+                          .cols = n,
+                          .more = true};
+    j->kern->gemm(&g);
+    attn_by_value(m->q, j->q.data + q0, j->q.cols, n, a->d_k, NULL);
+    g.w = m->q;
+    g.w_panel = n * 16;
+    g.x_col = 1;
+    g.x_step = j->longest;
+    g.y = j->dk + r->row * j->k.cols + kv * a->d_k;
+    g.y_col = j->k.cols;
+    g.k = n;
+    g.cols = t1;
+    j->kern->gemm(&g);
+    attn_by_value(m->d_o, j->d_o + (r->row + t0) * j->o.cols + h * a->d_v, j->o.cols, n, a->d_v,
+                  inv);
+    g.w = m->d_o;
+    g.x = m->p;
+    g.y = j->dv + r->row * j->ldv + kv * a->d_v;
+    g.y_col = j->ldv;
+    g.rows = a->d_v;
+    j->kern->gemm(&g);
 }
 
 static void attn_back_task(void *arg, size_t task, int worker)
 {
     const struct attn_back *j = arg;
-    const struct batch_run *r = &j->b->runs[task / j->a->n_kv_head];
-    size_t kv = task % j->a->n_kv_head;
-    struct attn_mem m;
-    m.p = j->scratch + (size_t)worker * j->scratch_floats;
-    m.ds = m.p + BACK_BLOCK * j->longest;
-    m.pt = m.ds + BACK_BLOCK * BACK_BLOCK;
-    m.dst = m.pt + BACK_BLOCK * BACK_BLOCK;
-    m.rows = m.dst + BACK_BLOCK * BACK_BLOCK;
+    const struct attention_args *a = j->a;
+    const struct batch_run *r = &j->b->runs[task / a->n_kv_head];
+    size_t kv = task % a->n_kv_head;
+    struct attn_mem m = attn_back_mem(j, worker);
+    const float *k = j->k.data + r->row * j->k.cols + kv * a->d_k;
+    attn_by_value(m.k, k, j->k.cols, r->n, a->d_k, NULL);
+    attn_by_row(j->kern, m.kt, k, j->k.cols, r->n, a->d_k);
+    if (j->v.data)
+        attn_by_row(j->kern, m.vt, j->v.data + r->row * j->ldv + kv * a->d_v, j->ldv, r->n, a->d_v);
+    else
+        m.vt = m.kt; /* the front of the keys */
     for (size_t h = kv * j->group; h < (kv + 1) * j->group; h++)
-        for (size_t t = 0, t1; t < r->n; t = t1) {
-            t1 = num_min(r->n, t + BACK_BLOCK);
-            attn_probs(j, r, h, t, t1, &m);
-            for (size_t p = 0; p < t1; p += BACK_BLOCK)
-                attn_positions(j, r, h, t, t1, p, num_min(t1, p + BACK_BLOCK), &m);
-        }
+        for (size_t t = 0; t < r->n; t += BACK_BLOCK)
+            attn_block_back(j, r, h, t, num_min(r->n, t + BACK_BLOCK), &m);
 }
 
 void back_attention(struct tape *t, const struct op_record *r)
@@ -151,7 +215,7 @@ void back_attention(struct tape *t, const struct op_record *r)
     j.dv = v.data ? tape_grad(t, v) : j.dk;
     for (size_t i = 0; i < j.b->n_runs; i++)
         j.longest = num_max(j.longest, j.b->runs[i].n);
-    j.longest = num_round_up(j.longest, BACK_BLOCK);
+    j.longest = num_round_up(j.longest, 16);
     j.scratch_floats = attn_back_floats(&j);
     j.scratch = tape_alloc(t, (size_t)team_threads(t->c->team) * j.scratch_floats * sizeof(float));
     if (j.scratch && j.dq && j.dk && j.dv)

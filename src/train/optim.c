@@ -54,13 +54,7 @@ static void norm_chunk(void *arg, size_t chunk, int worker)
     (void)worker;
     const struct norm_job *j = arg;
     size_t block = j->o->from / PARAMS_UNIT + chunk;
-    const float *g = j->grad + block * PARAMS_UNIT;
-    double sum[8] = {0}; /* eight chains, so that additions overlap */
-    for (size_t i = 0; i < PARAMS_UNIT; i += 8)
-        for (size_t k = 0; k < 8; k++)
-            sum[k] += (double)g[i + k] * (double)g[i + k];
-    j->o->square[block] =
-        ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+    j->o->square[block] = j->o->kern->squares(j->grad + block * PARAMS_UNIT, PARAMS_UNIT);
 }
 
 /* Counts are no gradients: they are taken out of the slab while it is measured. */
@@ -95,23 +89,15 @@ static int optim_norm(struct optim *o, float *grad, double *norm, struct err *e)
 struct step_job {
     struct optim *o;
     const float *grad;
-    double lr, scale;
-    float beta1, beta2, rest1, rest2, epsilon; /* 1 − β */
-    float step, root;                          /* lr / (1 − β1^t), 1 / √(1 − β2^t) */
+    struct kern_adamw a; /* but for the decay */
+    float keep;          /* of values that decay */
 };
 
 static void adam(const struct step_job *j, const struct param *p, size_t a, size_t b, size_t at)
 {
-    float keep = p->decay ? (float)(1 - j->lr * j->o->opts.weight_decay) : 1,
-          scale = (float)j->scale;
-    float *value = p->own.value + a, *m = j->o->m + at, *v = j->o->v + at;
-    const float *grad = j->grad + at;
-    for (size_t i = 0; i < b - a; i++) {
-        float g = grad[i] * scale;
-        m[i] = j->beta1 * m[i] + j->rest1 * g;
-        v[i] = j->beta2 * v[i] + j->rest2 * (g * g);
-        value[i] = value[i] * keep - j->step * (m[i] / (sqrtf(v[i]) * j->root + j->epsilon));
-    }
+    struct kern_adamw args = j->a;
+    args.keep = p->decay ? j->keep : 1;
+    j->o->kern->adamw(p->own.value + a, j->o->m + at, j->o->v + at, j->grad + at, b - a, &args);
 }
 
 static void steps_bias(const struct optim *o, const struct param *p, size_t a, size_t b, size_t at)
@@ -161,18 +147,17 @@ int optim_step(struct optim *o, float *grad, double lr, double *norm, struct err
                        isnan(*norm) ? "NaN" : "infinite");
     const struct optim_opts *p = &o->opts;
     double t = (double)++o->steps;
+    double clip = p->max_grad_norm > 0 ? fmin(1, p->max_grad_norm / (*norm + 1e-6)) : 1;
     struct step_job j = {.o = o,
                          .grad = grad,
-                         .lr = lr,
-                         .scale =
-                             p->max_grad_norm > 0 ? fmin(1, p->max_grad_norm / (*norm + 1e-6)) : 1,
-                         .beta1 = (float)p->beta1,
-                         .beta2 = (float)p->beta2,
-                         .rest1 = (float)(1 - p->beta1),
-                         .rest2 = (float)(1 - p->beta2),
-                         .epsilon = (float)p->epsilon,
-                         .step = (float)(lr / (1 - pow(p->beta1, t))),
-                         .root = (float)(1 / sqrt(1 - pow(p->beta2, t)))};
+                         .a = {.scale = (float)clip,
+                               .new1 = (float)(1 - p->beta1),
+                               .b2 = (float)p->beta2,
+                               .new2 = (float)(1 - p->beta2),
+                               .rate = (float)(lr / (1 - pow(p->beta1, t))),
+                               .root = (float)(1 / sqrt(1 - pow(p->beta2, t))),
+                               .eps = (float)p->epsilon},
+                         .keep = (float)(1 - lr * p->weight_decay)};
     size_t unit = PARAMS_UNIT * 8;
     if (o->to > o->from)
         team_run(o->team, step_chunk, &j, (o->to - o->from + unit - 1) / unit);

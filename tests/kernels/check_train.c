@@ -244,8 +244,9 @@ static struct kern_adamw adamw_step(struct checkasm *c, double t)
 {
     const double b1 = 0.9, b2 = 0.95, lr = 1e-3;
     return (struct kern_adamw){.scale = 0.5f + check_float(c) / 4,
-                               .b1 = (float)b1,
+                               .new1 = (float)(1 - b1),
                                .b2 = (float)b2,
+                               .new2 = (float)(1 - b2),
                                .rate = (float)(lr / (1 - pow(b1, t))),
                                .root = (float)(1 / sqrt(1 - pow(b2, t))),
                                .eps = 1e-8f,
@@ -256,8 +257,8 @@ static struct kern_adamw adamw_step(struct checkasm *c, double t)
 static void adamw_meaning(struct checkasm *c, const struct kern_adamw *a, const float p0[3],
                           float g, const float p1[3])
 {
-    double s = (double)g * a->scale, m = p0[1] + (1 - (double)a->b1) * (s - p0[1]);
-    double v = (double)a->b2 * p0[2] + (1 - (double)a->b2) * s * s;
+    double s = (double)g * a->scale, m = p0[1] + (double)a->new1 * (s - p0[1]);
+    double v = (double)a->b2 * p0[2] + (double)a->new2 * s * s;
     double p = (double)a->keep * p0[0] - a->rate * m / (sqrt(v) * a->root + a->eps);
     double size = fabs(p0[0]) + fabs(a->rate * m / (sqrt(v) * a->root + a->eps));
     if (!(fabs(p - p1[0]) <= 16 * FLT_EPSILON * size) || !(fabs(v - p1[2]) <= 8 * FLT_EPSILON * v))

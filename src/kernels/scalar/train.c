@@ -99,11 +99,10 @@ static double squares(const float *x, size_t n)
 static void adamw(float *p, float *m, float *v, const float *g, size_t n,
                   const struct kern_adamw *a)
 {
-    const float new1 = 1.0f - a->b1, new2 = 1.0f - a->b2;
     for (size_t i = 0; i < n; i++) {
         float s = g[i] * a->scale;
-        m[i] = fmaf(new1, s - m[i], m[i]);
-        v[i] = fmaf(new2 * s, s, v[i] * a->b2);
+        m[i] = fmaf(a->new1, s - m[i], m[i]);
+        v[i] = fmaf(a->new2 * s, s, v[i] * a->b2);
         p[i] = fmaf(-a->rate, m[i] / fmaf(sqrtf(v[i]), a->root, a->eps), p[i] * a->keep);
     }
 }

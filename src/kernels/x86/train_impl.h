@@ -74,7 +74,7 @@ static double squares(const float *x, size_t n)
 static void adamw(float *p, float *m, float *v, const float *g, size_t n,
                   const struct kern_adamw *a)
 {
-    const struct lanes new1 = lanes_set(1.0f - a->b1), new2 = lanes_set(1.0f - a->b2);
+    const struct lanes new1 = lanes_set(a->new1), new2 = lanes_set(a->new2);
     const struct lanes scale = lanes_set(a->scale), b2 = lanes_set(a->b2);
     const struct lanes rate = lanes_set(a->rate), root = lanes_set(a->root);
     const struct lanes eps = lanes_set(a->eps), keep = lanes_set(a->keep);
