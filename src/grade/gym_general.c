@@ -43,81 +43,13 @@ static const struct {
         const char *need[2];
     } in[GYM_LANGUAGES];
 } rules[KINDS] = {
-    [HELLO] = {"hello",
-               {{{"The user says hello.", "A hello."},
-                 {"Hello! I am ponder-r1-mini. Ask me for a sum, a date or a small problem.",
-                  "Hi! I am ponder-r1-mini, a tiny model. I can do small sums, dates and small "
-                  "problems."},
-                 {"hello|hi!|hi |hi,|good "}},
-                {{"用户在打招呼。", "打招呼。"},
-                 {"你好！我是ponder-r1-mini。可以问我算术、日期和小题目。",
-                  "你好！我是小模型ponder-r1-mini，会做算术、日期和小题目。"},
-                 {"你好|您好|嗨"}}}},
-    [THANKS] = {"welcome",
-                {{{"The user says thanks.", "Thanks."},
-                  {"You are welcome!", "You are welcome. Ask me more!"},
-                  {"welcome|my pleasure|glad"}},
-                 {{"用户在道谢。", "道谢。"},
-                  {"不客气！", "不客气，可以再问我。"},
-                  {"不客气|不用谢|不谢"}}}},
-    [BYE] = {"goodbye",
-             {{{"The user says goodbye.", "A goodbye."},
-               {"Goodbye!", "Goodbye, see you!"},
-               {"bye|see you|good night"}},
-              {{"用户在告别。", "告别。"},
-               {"再见！", "再见，下次见！"},
-               {"再见|拜拜|晚安|回头见|明天见"}}}},
-    [WHO] =
-        {"ponder-r1-mini",
-         {{{"The user asks what I am.", "What I am."},
-           {"I am ponder-r1-mini, a tiny model trained from scratch that ships with ponder.",
-            "I am ponder-r1-mini. I ship with ponder and am a tiny model trained from scratch."},
-           {"ponder-r1-mini", "tiny|small"}},
-          {{"用户问我是什么。", "我是什么。"},
-           {"我是ponder-r1-mini，一个从零训练的小模型，跟ponder一起发布。",
-            "我是ponder-r1-mini，跟ponder一起发布，是从零训练的小模型。"},
-           {"ponder-r1-mini", "小模型|小的模型"}}}},
-    [ABILITY] = {"abilities",
-                 {{{"The user asks what I can do.", "What I can do."},
-                   {"I can do small sums, countdown, dates and small problems, in English and "
-                    "Chinese.",
-                    "Ask me for small sums, countdown, dates and small problems, in English or "
-                    "Chinese."},
-                   {"sum|arithmetic|math", "date|calendar|days"}},
-                  {{"用户问我会什么。", "我会什么。"},
-                   {"我会做算术、数字游戏、日期和小题目，可以用中文和英文。",
-                    "可以问我算术、数字游戏、日期和小题目，用中文或英文。"},
-                   {"算术|计算", "日期|日历"}}}},
-    [LARGER] = {"ponder run",
-                {{{"The user asks for a larger model.", "A larger model."},
-                  {"Get a GGUF file of a larger model and run: ponder run FILE.gguf (see README).",
-                   "Run a larger model with: ponder run FILE.gguf (see README)."},
-                  {"ponder run"}},
-                 {{"用户想要更大的模型。", "更大的模型。"},
-                  {"找一个更大模型的GGUF文件，运行：ponder run FILE.gguf（见README）。",
-                   "用更大的模型，请运行：ponder run FILE.gguf（见README）。"},
-                  {"ponder run"}}}},
-    [CANNOT] = {"cannot",
-                {{{"This is no sum, date or small problem. I can't do it.", "I can't do this."},
-                  {"I can't do that. I am ponder-r1-mini, a tiny model. A larger model can: ponder "
-                   "run FILE.gguf (see README).",
-                   "I am ponder-r1-mini, a tiny model, and can't do that. Run a larger model: "
-                   "ponder run FILE.gguf (see README)."},
-                  {"ponder-r1-mini|tiny|small", "ponder run"}},
-                 {{"这不是算术、日期或小题目，我不会。", "我不会。"},
-                  {"这个我不会。我是小模型ponder-r1-mini。可以用更大的模型：ponder run "
-                   "FILE.gguf（见README）。",
-                   "我是小模型ponder-r1-mini，不会这个。请用更大的模型：ponder run "
-                   "FILE.gguf（见README）。"},
-                  {"ponder-r1-mini|小模型", "ponder run"}}}},
-    [UNSAFE] = {"refuse",
-                {{{"This could hurt somebody. I must not help.", "Not safe."},
-                  {"I can't help with that, because it could hurt somebody.",
-                   "No, I can't help with that. It is not safe."},
-                  {"can't help|cannot help|can not help|won't help|will not help|must not help"}},
-                 {{"这会伤害人，我不能帮。", "不安全。"},
-                  {"我不能帮你做这个，因为这会伤害人。", "不行，我不能帮你做这个，这不安全。"},
-                  {"不能帮|不会帮|无法帮|不可以帮|拒绝"}}}},
+// clang-format off
+#define SAY(think, less, answer, other, need, and) {{think, less}, {answer, other}, {need, and}}
+// clang-format on
+#define RULE(kind, name, en, zh) [kind] = {name, {en, zh}},
+#include "grade/gym_general.def"
+#undef RULE
+#undef SAY
 };
 
 /* PLACE and HOWTO are more of CANNOT. */
