@@ -284,11 +284,11 @@ int reward_problem_read(struct reward_problem *p, struct reward_source *from, co
             p->gold = span_of(from->number);
         }
     }
-    if (!json_is_string(task) || !gym_find(text_of(task)) || !json_is_string(id))
+    if (!json_is_string(id))
         return 0;
     int rc = gym_read(&from->item, text_of(id), e);
-    if (rc)
-        return rc;
+    if (rc) /* other data have ids too */
+        return json_is_string(task) && gym_find(text_of(task)) ? rc : 0;
     p->item = &from->item;
     p->language = (int)from->item.language;
     return 0;

@@ -49,8 +49,8 @@ int gym_data_row(const struct gym_data *d, uint64_t row, json_t **out, struct er
  * What a record of any file asks, for rewards: of r1-gym by its "id" (then `item` is filled and
  * pointed to), else the right answer from "gold", "solution", "answer" or "target", a text or a
  * number; of a text with "####" (GSM8K) what is behind it. "language" if it is there. What points
- * into the record lives as long as it; numbers are written to `number`. ERR_FORMAT: an id that
- * looks like r1-gym's (it has a "task" of that name) and is none.
+ * into the record lives as long as it; numbers are written to `number`. ERR_FORMAT: the "task" is
+ * one of r1-gym and the id is none.
  */
 struct reward_source {
     struct gym_item item;

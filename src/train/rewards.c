@@ -1,6 +1,8 @@
 /* See rewards.h. */
 #include "train/rewards.h"
 
+#include "grade/gym_data.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,48 +59,21 @@ int rewards_parse(struct rewards *r, const char *rules, const char *weights, str
     return 0;
 }
 
-static const char *column(const json_t *record, const char *const *names)
-{
-    for (; *names; names++) {
-        const char *s = json_string_value(json_object_get(record, *names));
-        if (s)
-            return s;
-    }
-    return NULL;
-}
-
-/* What the record asks; the item lives in *room. */
-static void problem_of(const json_t *record, const struct data_seq *prompt, struct gym_item *room,
-                       struct reward_problem *out)
-{
-    static const char *const golds[] = {"gold", "solution", "answer", NULL};
-    const char *id = json_string_value(json_object_get(record, "id"));
-    const char *language = json_string_value(json_object_get(record, "language"));
-    const char *gold = column(record, golds);
-    enum gym_language l;
-    *out = (struct reward_problem){.language = -1, .thinking_open = prompt->thinking};
-    if (id && !gym_read(room, span_of(id), NULL))
-        out->item = room;
-    if (gold)
-        out->gold = span_of(gold);
-    if (language && gym_language_parse(&l, span_of(language)))
-        out->language = (int)l;
-}
-
 int rewards_group(const struct rewards *r, const struct data *d, const struct rollout_group *g,
                   size_t n, double *total, float *part, struct reward_why *why, struct err *e)
 {
     json_t *record = NULL;
-    struct gym_item item;
+    struct reward_source from;
     struct reward_problem p;
     struct reward_sample *s = calloc(n, sizeof *s);
     float *out = calloc(n, sizeof *out);
     struct reward_why *words = why ? calloc(n, sizeof *words) : NULL;
     int rc = !s || !out || (why && !words) ? err_nomem(e, n * sizeof *s, "rewards")
                                            : data_record(d, g->prompt->record, &record, e);
+    rc = rc ? rc : reward_problem_read(&p, &from, record, e);
     if (rc)
         goto out;
-    problem_of(record, g->prompt, &item, &p);
+    p.thinking_open = g->prompt->thinking;
     for (size_t i = 0; i < n; i++) {
         s[i] = (struct reward_sample){.text = {g->sample[i].text, g->sample[i].n_text},
                                       .tokens = g->sample[i].n,

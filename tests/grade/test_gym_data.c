@@ -175,6 +175,11 @@ static void other_records(void **state)
             assert_true(span_is(p.gold, rows[i].gold));
         json_decref(j);
     }
+    json_t *alone = json_pack("{ss}", "id", "arithmetic-zh-0-1.2-0");
+    assert_int_equal(reward_problem_read(&p, &from, alone, &e), 0);
+    assert_ptr_equal(p.item, &from.item);
+    assert_int_equal(p.language, GYM_ZH);
+    json_decref(alone);
     json_t *j = json_pack("{ss ss}", "task", "arithmetic", "id", "arithmetic-en-0-1-0");
     assert_int_equal(reward_problem_read(&p, &from, j, &e), ERR_FORMAT);
     json_decref(j);
