@@ -84,10 +84,10 @@ enum request_event_kind {
     REQUEST_PROMPT,   /* the prompt is done; with prompt_logprobs: `info` for its tokens from the
                          second on, `ids` too */
     REQUEST_PIECE,    /* text, or with logprobs tokens whose text is held back (n = 0) */
-    REQUEST_CHOSEN, /* with `policy`: `id` was drawn, an end token too, and its log-probability and
-                       the entropy of what it was drawn from */
-    REQUEST_SAMPLE, /* a sample ended: `end`, `stop`, `stop_id`, `thought_cut`, `stats` of this
-                       sample; `ids` that no piece had, since their text came to nothing */
+    REQUEST_CHOSEN,   /* with `chosen`: `id` was drawn, an end token too; with `policy` also its
+                         log-probability and the entropy of what it was drawn from */
+    REQUEST_SAMPLE,   /* a sample ended: `end`, `stop`, `stop_id`, `thought_cut`, `stats` of this
+                         sample; `ids` that no piece had, since their text came to nothing */
     REQUEST_EMBEDDED, /* `vector` */
     REQUEST_DONE,     /* the last event, when all samples have ended; `stats` of all together */
     REQUEST_FAILED,   /* the last event instead: `error` */
@@ -128,7 +128,8 @@ struct request_params {
     size_t n;            /* samples of one prompt; 0 = 1 */
     int logprobs;        /* likeliest tokens shown with each, 0 to 20; -1: none */
     int prompt_logprobs; /* the same for the prompt; -1 */
-    bool policy;         /* tell each token as REQUEST_CHOSEN: log-probabilities of the distribution
+    bool chosen;         /* tell each token as REQUEST_CHOSEN */
+    bool policy;         /* with log-probabilities of the distribution
                             that was drawn from (tensor/logprob.h), with sampling.temperature above
                             0 and nothing else that changes it. For learning from samples */
     int priority;        /* lower first */

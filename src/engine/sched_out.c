@@ -265,11 +265,12 @@ void request_fail(struct sched *s, struct request *r, const struct err *e)
 
 /* ---- next tokens ---------------------------------------------------------------------------- */
 
-/* What learning from the sample needs of the token. */
-static void draw_policy(struct sched *s, struct sample *x, int32_t id)
+/* The token itself, for who wants no text. */
+static void draw_tell(struct sched *s, struct sample *x, int32_t id)
 {
-    struct logprob lp;
-    logprob_of(&s->g->kern, x->logits, s->vocab, x->r->p.sampling.temperature, id, &lp);
+    struct logprob lp = {0};
+    if (x->r->p.policy)
+        logprob_of(&s->g->kern, x->logits, s->vocab, x->r->p.sampling.temperature, id, &lp);
     request_tell(x->r, &(struct request_event){.kind = REQUEST_CHOSEN,
                                                .sample = x->index,
                                                .id = id,
@@ -293,8 +294,8 @@ static void draw_run(void *arg, size_t chunk, int worker)
         return;
     if (r->p.logprobs >= 0)
         row_fill(&x->row, x->logits, s->vocab, id, r->p.logprobs);
-    if (r->p.policy)
-        draw_policy(s, x, id);
+    if (r->p.chosen)
+        draw_tell(s, x, id);
     x->ids[x->n] = id;
     x->upto = x->n + 1;
     answer_accept(x->answer, id, sample_emit, x, &kept, &x->err);

@@ -1,10 +1,9 @@
 /*
  * Rollouts: completions that the policy samples, with what learning from them needs.
  *
- * The engine's scheduler does the work, on the very weights that are trained: all prompts are
- * submitted at once, a prompt is computed once for its G samples, and whoever ends makes room for
- * the next. Each token comes with its log-probability and the entropy of its distribution as the
- * sampler saw them; the trainer's are the same bits.
+ * The engine does the work (engine/many.h), on the very weights that are trained. Each token comes
+ * with its log-probability and the entropy of its distribution as the sampler saw them; the
+ * trainer's are the same bits.
  *
  * Random numbers: sample i of a prompt draws from a stream of (seed, step, number of the prompt in
  * its step, i), so what is sampled depends on no thread, rank or neighbour. Ranks share the prompts
@@ -16,7 +15,7 @@
 #define PONDER_TRAIN_ROLLOUT_H
 
 #include "comm/comm.h"
-#include "engine/engine.h"
+#include "engine/many.h"
 #include "train/data.h"
 
 struct rollout;
@@ -32,20 +31,10 @@ struct rollout_opts {
     bool ignore_end; /* end tokens do not end a completion: for measuring */
 };
 
-struct rollout_sample {
-    const int32_t *ids;   /* (n) the completion; the end token too */
-    const float *logp;    /* (n) log-probabilities as they were drawn */
-    const float *entropy; /* (n) */
-    size_t n;
-    bool ended;       /* by an end token; else it was cut */
-    const char *text; /* without end tokens; n_text bytes */
-    size_t n_text;
-};
-
 /* Valid until the next rollout_run. */
 struct rollout_group {
     const struct data_seq *prompt;
-    struct rollout_sample *sample; /* (generations) */
+    struct many_sample *sample; /* (generations) */
 };
 
 int rollout_new(struct rollout **out, const struct rollout_opts *o, struct err *e);

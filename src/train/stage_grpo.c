@@ -78,7 +78,7 @@ static void grpo_forget(struct grpo *g)
 
 static int grpo_take(struct grpo *g, const struct rollout_group *from, size_t k, struct err *e)
 {
-    const struct rollout_sample *r = &from->sample[k];
+    const struct many_sample *r = &from->sample[k];
     const struct data_seq *p = from->prompt;
     const struct train_options *o = g->o;
     struct grpo_sample *s = &g->sample[g->n++];
@@ -124,7 +124,7 @@ static int grpo_note(struct grpo *g, const struct rollout_group *group, const do
     json_t *record = NULL;
     int rc = data_record(g->data, group->prompt->record, &record, e);
     for (size_t k = 0; !rc && k < (size_t)g->o->generations; k++) {
-        const struct rollout_sample *s = &group->sample[k];
+        const struct many_sample *s = &group->sample[k];
         json_t *text = json_stringn(s->text, s->n_text);
         if (!text) /* bytes that are no UTF-8 */
             text = json_string("(not UTF-8)");
@@ -540,7 +540,7 @@ static int grpo_show(struct grpo *g, struct err *e)
         loop_plan_line(&g->l, "prompt", "%s",
                        data_where(g->data, group[i].prompt->record, where, sizeof where));
         for (size_t k = 0; !rc && k < gs && k < 4; k++) {
-            const struct rollout_sample *s = &group[i].sample[k];
+            const struct many_sample *s = &group[i].sample[k];
             loop_plan_line(&g->l, "sample", "%zu tokens%s, reward %.3f: %.*s", s->n,
                            s->ended ? "" : ", cut", total[k], (int)num_min(s->n_text, 400),
                            s->text);

@@ -131,9 +131,9 @@ static size_t rejection_choose(struct rejection *x, const struct rollout_group *
         size_t t = x->good[keep];
         x->good[keep] = x->good[best];
         x->good[best] = t;
-        const struct rollout_sample *a = &g->sample[x->good[keep]];
+        const struct many_sample *a = &g->sample[x->good[keep]];
         for (size_t i = keep + 1; i < n;) { /* the others that say the same are not wanted */
-            const struct rollout_sample *b = &g->sample[x->good[i]];
+            const struct many_sample *b = &g->sample[x->good[i]];
             if (a->n_text == b->n_text && !memcmp(a->text, b->text, a->n_text))
                 x->good[i] = x->good[--n];
             else
@@ -144,7 +144,7 @@ static size_t rejection_choose(struct rejection *x, const struct rollout_group *
 }
 
 static int rejection_write(struct rejection *x, const json_t *record, const struct rollout_group *g,
-                           const struct rollout_sample *s, struct err *e)
+                           const struct many_sample *s, struct err *e)
 {
     struct buf text;
     json_t *line = json_copy((json_t *)(uintptr_t)record);
