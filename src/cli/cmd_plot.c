@@ -24,7 +24,7 @@ static const struct opt plot_rows[] = {
      .help = "write a picture, FILE.svg or FILE.png; may be repeated"},
     {.name = "metrics", .brief = 'm', .kind = OPT_STRING, .arg = "NAMES", .shown = "those that runs of this kind are watched by", .offset = AT(metrics),
      .help = "what to draw, in this order: names from log.jsonl, separated by commas; 'rewards/*' are all that begin so"},
-    {.name = "smooth", .kind = OPT_FLOAT, .arg = "N", .min = 0, .max = 1e6, .shown = "a twelfth of them", .offset = AT(smooth),
+    {.name = "smooth", .kind = OPT_FLOAT, .arg = "N", .min = 0, .max = 1e6, .shown = "a seventh of them", .offset = AT(smooth),
      .help = "smooth over about N points; 0 = draw what was measured, alone"},
     {.name = "term", .kind = OPT_FLAG, .offset = AT(term), .help = "draw on the terminal (what happens without --out)"},
     {.name = "watch", .brief = 'w', .kind = OPT_FLAG, .offset = AT(watch),
