@@ -36,6 +36,15 @@ static bool load_trains(const struct load *l)
     return l->o && l->o->train;
 }
 
+/* Does the weight get BF16 copies for its products? Not tables, and not routers, whose choice a
+ * rounding would change. */
+static bool load_halves(const struct load *l, const struct model_tensor *row, size_t layer)
+{
+    bool lookup = (row->flags & TENSOR_LOOKUP) && !(layer == SIZE_MAX && l->m->cfg.tied);
+    bool router = layer != SIZE_MAX && row->offset == BLOCK(router);
+    return load_trains(l) && l->o->bf16 && row->rows != DIM_ONE && !lookup && !router;
+}
+
 /* From here on it is about this weight. */
 static void load_turn_to(struct load *l, const struct model_tensor *row, size_t layer, size_t index)
 {
@@ -305,6 +314,8 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
             n += weight_matrix_bytes(l->c->kern, t, rank, v->cols) +
                  weight_matrix_bytes(l->c->kern, t, v->rows, rank);
     }
+    if (load_halves(l, row, layer))
+        n += weight_matrix_bytes(l->c->kern, quant_by_id(QUANT_BF16), v->rows, v->cols);
     size_t *sum = row->flags & TENSOR_EXPERTS && !l->own ? &l->expert_bytes : &l->store_bytes;
     l->total += view_bytes(l, row, v);
     if (!num_add(sum, *sum, n))
@@ -471,6 +482,8 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     else
         rc = weight_matrix(w, v->t->name, type, v->rows, v->cols, &from, l->c->kern, l->c->team,
                            pack ? &m->store : NULL, e);
+    if (!rc && load_halves(l, row, layer))
+        rc = weight_halve(w, l->c->kern, l->c->team, &m->store, e);
     if (rc)
         return rc;
     w->lora = lora;

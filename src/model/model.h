@@ -96,6 +96,7 @@ struct model_load_opts {
     bool mtp;          /* load the multi-token prediction layer too */
     bool train;        /* all weights as F32 in memory, to be changed (model_params_each); an
                           adapter is merged */
+    bool bf16;         /* with `train`: products read copies rounded to BF16 (model_refresh) */
     /*
      * An adapter to apply (NULL: none), which may be freed afterwards. Its products are added to
      * those of the base weights; with `merge`, and for experts and slices of kv_b_proj in any case,
@@ -183,6 +184,9 @@ struct model_param {
  */
 int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p),
                       void *arg);
+
+/* Of a model loaded with `bf16`, after its values have changed: rounds the copies anew. */
+void model_refresh(struct model *m, const struct op_ctx *c);
 
 /* Of a model loaded with `adapt`, after its matrices have changed; and, once gradients of a whole
  * batch are there, before they are read. They do nothing where no module lies in parts. */

@@ -95,6 +95,19 @@ int model_weights_each(struct model *m, int (*fn)(void *arg, const struct model_
     return rc;
 }
 
+static int param_refresh(void *arg, const struct model_param *p)
+{
+    const struct op_ctx *c = arg;
+    if (!p->same)
+        weight_refresh(p->weight, c->kern, c->team);
+    return 0;
+}
+
+void model_refresh(struct model *m, const struct op_ctx *c)
+{
+    model_weights_each(m, param_refresh, (void *)(uintptr_t)c);
+}
+
 int model_params_each(struct model *m, int (*fn)(void *arg, const struct model_param *p), void *arg)
 {
     return m->n_lora ? model_lora_each(m, fn, arg) : model_weights_each(m, fn, arg);

@@ -514,6 +514,47 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
     return 0;
 }
 
+struct halve_job {
+    const struct kern *kern;
+    const struct weight *w;
+    uint8_t *panels;
+};
+
+/* Panels of BF16 are pairs of values that follow one another, of 16 rows. */
+static void halve_panel(void *arg, size_t i, int worker)
+{
+    const struct halve_job *j = arg;
+    size_t cols = j->w->cols;
+    const float *from = j->w->own + i * KERN_ROWS * cols;
+    uint32_t *to = (uint32_t *)(void *)(j->panels + i * j->w->panel_bytes);
+    (void)worker;
+    for (size_t c = 0; c < cols; c += 2, from += 2 * (size_t)KERN_ROWS, to += KERN_ROWS)
+        j->kern->pairs(to, from, c + 1 < cols ? from + KERN_ROWS : NULL, KERN_ROWS);
+}
+
+int weight_halve(struct weight *w, const struct kern *k, struct team *team,
+                 struct weight_store *store, struct err *e)
+{
+    const struct quant_type *t = quant_by_id(QUANT_BF16);
+    size_t bytes = weight_matrix_bytes(k, t, w->rows, w->cols);
+    uint8_t *panels = store_take(store, bytes, false);
+    if (!panels)
+        return err_nomem(e, bytes, w->name);
+    w->type = t;
+    w->panels = panels;
+    w->panel_bytes = k->mul[t->id].panel_bytes(w->cols);
+    weight_refresh(w, k, team);
+    return 0;
+}
+
+void weight_refresh(struct weight *w, const struct kern *k, struct team *team)
+{
+    if (!w->own || w->type->id != QUANT_BF16 || w->vec)
+        return;
+    struct halve_job j = {k, w, (uint8_t *)(uintptr_t)w->panels};
+    team_run(team, halve_panel, &j, (w->rows + KERN_ROWS - 1) / KERN_ROWS);
+}
+
 size_t weight_values(const struct weight *w)
 {
     return w->vec ? w->cols : num_round_up(w->rows, KERN_ROWS) * w->cols;

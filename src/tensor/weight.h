@@ -61,7 +61,8 @@ struct weight {
     struct weight_pending *pending; /* being packed by and by; NULL: packed or lazy */
     size_t panel_bytes;             /* of one panel */
     const float *vec;               /* vectors: F32 values */
-    float *own; /* `panels` or `vec` where they are F32 in the store, to be changed; else NULL */
+    float *own; /* F32 values in the store, to be changed: `vec`, or panels, which are `panels`
+                   unless those are BF16 copies (weight_halve); else NULL */
     struct weight_param *param;     /* trained; NULL: fixed */
     const uint32_t *order;          /* column j belongs to input order[j]; NULL: to input j */
     const struct weight_lora *lora; /* what an adapter adds to products; NULL: nothing */
@@ -163,6 +164,15 @@ int weight_mapped(struct weight *w, const char *name, const struct quant_type *t
 
 int weight_vector(struct weight *w, const char *name, const struct quant_type *t, size_t n,
                   const struct weight_rows *from, struct weight_store *store, struct err *e);
+
+/*
+ * For products in BF16 over weights that change: gives a matrix with `own` values panels of BF16
+ * beside them, of as many bytes as weight_matrix_bytes says. weight_refresh rounds the values anew;
+ * for other weights it does nothing.
+ */
+int weight_halve(struct weight *w, const struct kern *k, struct team *team,
+                 struct weight_store *store, struct err *e);
+void weight_refresh(struct weight *w, const struct kern *k, struct team *team);
 
 /* How many values `own` has: those of whole panels, or of the vector. */
 size_t weight_values(const struct weight *w);

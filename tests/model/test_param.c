@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 // clang-format on
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ struct loaded {
     struct kv_pool *kv;
 };
 
-static void load(struct loaded *l, const char *name, bool train)
+static void load_as(struct loaded *l, const char *name, bool train, bool bf16)
 {
     struct err e = {0};
     struct kv_shape shape;
@@ -41,17 +42,24 @@ static void load(struct loaded *l, const char *name, bool train)
     memset(l, 0, sizeof *l);
     snprintf(path, sizeof path, "%s/models/%s", GOLDEN_DIR, name);
     kern_init(&l->kern, cpu_best());
-    kern_float(&l->kern);
+    if (!bf16)
+        kern_float(&l->kern);
     die(team_new(&l->team, 2, &e), &e);
     op_ctx_init(&l->ops, &l->kern, l->team);
     die(source_open(&l->src, path, &e), &e);
     die(model_check(l->src, &cfg, &e), &e);
-    struct model_load_opts o = {.place = MODEL_PACKED, .mtp = cfg.n_mtp != 0, .train = train};
+    struct model_load_opts o = {
+        .place = MODEL_PACKED, .mtp = cfg.n_mtp != 0, .train = train, .bf16 = bf16};
     die(model_load(&l->model, l->src, &cfg, &l->ops, &o, &e), &e);
     model_kv_shape(l->model, &shape);
     shape.type = QUANT_F32;
     die(kv_pool_new(&l->kv, &shape, 1, &e), &e);
     die(op_ctx_reserve(&l->ops, 64 << 20, &e), &e);
+}
+
+static void load(struct loaded *l, const char *name, bool train)
+{
+    load_as(l, name, train, false);
 }
 
 static void unload(struct loaded *l)
@@ -182,6 +190,40 @@ static void test_params(void **state)
     unload(&plain);
 }
 
+/* Copies in BF16: the logits move by roundings, follow the values when these are rounded anew and
+ * not before. */
+static void test_bf16(void **state)
+{
+    struct loaded plain, l;
+    size_t bytes;
+    load(&plain, *state, true);
+    load_as(&l, *state, true, true);
+    float *want = logits(&plain, &bytes), *got = logits(&l, &bytes);
+    double off = 0, all = 0;
+    for (size_t i = 0; i < bytes / sizeof *got; i++) {
+        double d = (double)got[i] - (double)want[i];
+        off += d * d;
+        all += (double)want[i] * (double)want[i];
+    }
+    assert_true(off > 0);
+    if (!(off <= 0.05 * 0.05 * all)) /* some layers of products, each within 2^-9 of its terms */
+        fail_msg("%s: logits are off by %g of their size", (const char *)*state, sqrt(off / all));
+    struct weight *head = &l.model->top.head;
+    head->own[5] += 0.5f;
+    float *same = logits(&l, &bytes);
+    assert_memory_equal(same, got, bytes);
+    model_refresh(l.model, &l.ops);
+    float *moved = logits(&l, &bytes);
+    assert_memory_not_equal(moved, got, bytes);
+    free(moved);
+    free(same);
+    free(got);
+    free(want);
+    unload(&l);
+    unload(&plain);
+}
+
+#define BF16(name) cmocka_unit_test_prestate(test_bf16, (void *)(uintptr_t)(name))
 #define PARAMS(name) cmocka_unit_test_prestate(test_params, (void *)(uintptr_t)(name))
 
 int main(void)
@@ -194,6 +236,9 @@ int main(void)
         PARAMS("dsv2_lite_greedy"),
         PARAMS("dsv3_noqlora_fp32_sharded"),
         PARAMS("dsv3_qlora_yarn_mtp"),
+        BF16("llama_rope_llama3"),
+        BF16("qwen2_tied"),
+        BF16("dsv2_lite_greedy"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,14 +66,15 @@ static int attach(void *arg, const struct model_param *p)
 
 /* With `adapt` an adapter is trained: the one at `adapter` if that is no NULL. */
 static void fixture_load_with(struct fixture *f, const char *path, int threads,
-                              const struct model_adapt *adapt, const char *adapter)
+                              const struct model_adapt *adapt, const char *adapter, bool bf16)
 {
     struct err e = {0};
     struct kv_shape shape;
     struct model_config cfg;
     memset(f, 0, sizeof *f);
     kern_init(&f->kern, cpu_best());
-    kern_float(&f->kern); /* inputs of BF16 bases are not rounded */
+    if (!bf16)
+        kern_float(&f->kern); /* inputs of BF16 bases are not rounded */
     die(team_new(&f->team, threads, &e), &e);
     op_ctx_init(&f->ops, &f->kern, f->team);
     die(source_open(&f->src, path, &e), &e);
@@ -82,6 +83,7 @@ static void fixture_load_with(struct fixture *f, const char *path, int threads,
     if (adapter)
         die(adapter_open(&a, adapter, &e), &e);
     struct model_load_opts o = {.train = !adapt,
+                                .bf16 = bf16,
                                 .mtp = cfg.n_mtp != 0,
                                 .place = MODEL_PACKED,
                                 .adapt = adapt,
@@ -100,7 +102,7 @@ static void fixture_load_with(struct fixture *f, const char *path, int threads,
 
 static void fixture_load(struct fixture *f, const char *path, int threads)
 {
-    fixture_load_with(f, path, threads, NULL, NULL);
+    fixture_load_with(f, path, threads, NULL, NULL, false);
 }
 
 static void fixture_release(struct fixture *f)
@@ -379,7 +381,7 @@ static void test_adapter(void **state)
     char path[512], adapter[600];
     golden_path(path, model);
     snprintf(adapter, sizeof adapter, "%s/adapter", path);
-    fixture_load_with(&f, path, 2, &(struct model_adapt){.rank = 0}, adapter);
+    fixture_load_with(&f, path, 2, &(struct model_adapt){.rank = 0}, adapter, false);
     data_load(&d, model, 0);
     json_t *root = expected(model), *lora = json_object_get(root, "lora");
     assert_int_equal(f.n_param, json_array_size(json_object_get(lora, "trainable")));
@@ -459,6 +461,41 @@ static void test_bits(void **state)
     fixture_release(&one);
 }
 
+/* Products in BF16: the gradient is that of float32 but for roundings, and has the same bits on any
+ * number of threads. */
+static void test_bf16(void **state)
+{
+    const char *model = *state;
+    struct fixture one, f[2];
+    struct data d;
+    char path[512];
+    model_path(path, model);
+    fixture_load(&one, path, 2);
+    data_make(&d, model_config(one.model)->n_vocab);
+    struct ways w = {.back = true};
+    double loss = run(&one, &d, &w), off = 0, all = 0;
+    for (int i = 0; i < 2; i++) {
+        fixture_load_with(&f[i], path, 1 + 2 * i, NULL, NULL, true);
+        assert_true(fabs(run(&f[i], &d, &w) - loss) <= 0.01 * loss);
+    }
+    for (size_t k = 0; k < one.n_param; k++) {
+        const float *g = f[0].param[k].values.grad, *want = one.param[k].values.grad;
+        size_t n = one.param[k].values.n;
+        assert_memory_equal(g, f[1].param[k].values.grad, n * sizeof *g);
+        for (size_t i = 0; i < n; i++) {
+            double v = (double)g[i] - (double)want[i];
+            off += v * v;
+            all += (double)want[i] * (double)want[i];
+        }
+    }
+    print_message("# %s: in BF16 %.2g of the gradient off\n", model, sqrt(off / all));
+    assert_true(off > 0);
+    assert_true(off <= 0.05 * 0.05 * all);
+    for (int i = 0; i < 2; i++)
+        fixture_release(&f[i]);
+    fixture_release(&one);
+}
+
 /* ---- finite differences ---------------------------------------------------------------------- */
 
 /* The loss when a weight moves along its gradient by `step`. */
@@ -490,7 +527,7 @@ static void differences(const char *model, const struct model_adapt *adapt)
     char path[512];
     double worst = 0;
     model_path(path, model);
-    fixture_load_with(&f, path, 2, adapt, NULL);
+    fixture_load_with(&f, path, 2, adapt, NULL, false);
     for (size_t i = 0; i < f.n_param && adapt; i++) /* a fresh B is zero: A has no gradient */
         for (size_t k = 0; k < f.param[i].values.n; k++)
             f.param[i].values.value[k] += (float)(0.05 * sin((double)(i * 31 + k)));
@@ -566,7 +603,7 @@ static void test_adapter_new(void **state)
     fixture_load(&plain, path, 2);
     data_make(&d, model_config(plain.model)->n_vocab);
     struct model_adapt a = {.rank = 4, .alpha = 8, .seed = 1};
-    fixture_load_with(&f, path, 2, &a, NULL);
+    fixture_load_with(&f, path, 2, &a, NULL, false);
     struct ways w = {.back = true};
     double want = run(&plain, &d, &w), loss = run(&f, &d, &w);
     assert_true(fabs(loss - want) <= 1e-6 * want);
@@ -618,6 +655,8 @@ int main(int argc, char **argv)
         MODEL(test_bits, "models/deepseek"),
         MODEL(test_bits, "models/dsv2_group_limited"),
         MODEL(test_bits, "models/dsv3_qlora_yarn_mtp"),
+        MODEL(test_bf16, "train/llama"),
+        MODEL(test_bf16, "train/qwen2"),
         MODEL(test_differences, "models/qwen3"),
         MODEL(test_differences, "models/deepseek"),
         MODEL(test_differences, "models/dsv2_lite_greedy"),
