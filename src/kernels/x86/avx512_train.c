@@ -39,6 +39,23 @@ static void gemm_pairs(const struct kern_gemm *g)
     _mm_setcsr(csr);
 }
 
+/* The product of F32 weights with several columns: their panels are packed as it wants them. */
+static void mul_f32(float *y, size_t ldy, const uint8_t *w, size_t rows, size_t k,
+                    const struct kern_x *x, size_t col0, size_t cols)
+{
+    gemm(&(struct kern_gemm){.w = w,
+                             .w_panel = k * KERN_ROWS,
+                             .x = x->f + col0 * x->ldf,
+                             .x_col = x->ldf,
+                             .x_step = 1,
+                             .y = y,
+                             .y_panel = KERN_ROWS,
+                             .y_col = ldy,
+                             .rows = rows,
+                             .k = k,
+                             .cols = cols});
+}
+
 /* ---- packing, and the rest ---- */
 
 /* Quarters of 4 × 4 squares, then squares. */
@@ -107,5 +124,7 @@ void kern_init_avx512_train(struct kern *k)
 {
     k->gemm = gemm;
     k->gemm_pairs = gemm_pairs;
+    k->mul[QUANT_F32].mul_one = k->mul[QUANT_F32].mul;
+    k->mul[QUANT_F32].mul = mul_f32;
     train_init(k);
 }
