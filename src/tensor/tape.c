@@ -124,13 +124,13 @@ static void grad_forget(struct tape *t, const uint8_t *from)
         t->slot[grad_place(t, t->grad[i].data)] = (uint32_t)i + 1;
 }
 
-static bool grad_add(struct tape *t, const float *data, float *grad)
+static bool grad_add(struct tape *t, const float *data, float *grad, size_t bytes)
 {
     if (!grad || (t->n_grad == t->cap_grad && !grad_grow(t))) {
         t->failed = true;
         return false;
     }
-    t->grad[t->n_grad] = (struct tape_grad){data, grad};
+    t->grad[t->n_grad] = (struct tape_grad){data, grad, bytes};
     t->slot[grad_place(t, data)] = (uint32_t)++t->n_grad;
     return true;
 }
@@ -141,14 +141,39 @@ const float *tape_given(const struct tape *t, struct tensor y)
     return i ? t->grad[i - 1].grad : NULL;
 }
 
+/*
+ * The gradient of what an op made is of no use once the op has passed it on. The next gradient of
+ * the size takes its memory, the last one first: it is still in cache.
+ */
+static void grad_served(struct tape *t, struct tensor y)
+{
+    struct tape_grad *g = &t->grad[t->slot[grad_place(t, y.data)] - 1];
+    if (t->n_spare < TAPE_SPARES)
+        t->spare[t->n_spare++] = (struct tape_spare){g->grad, g->bytes};
+    g->grad = NULL;
+}
+
+static float *grad_spare(struct tape *t, size_t bytes)
+{
+    for (size_t i = t->n_spare; i-- > 0;)
+        if (t->spare[i].bytes == bytes) {
+            float *mem = t->spare[i].mem;
+            t->spare[i] = t->spare[--t->n_spare];
+            return mem;
+        }
+    return NULL;
+}
+
 float *tape_grad(struct tape *t, struct tensor y)
 {
     uint32_t i = t->n_slot ? t->slot[grad_place(t, y.data)] : 0;
     if (i)
         return t->grad[i - 1].grad;
     size_t bytes = y.rows * y.cols * sizeof(float);
-    float *g = tape_alloc(t, bytes);
-    if (!grad_add(t, y.data, g))
+    float *g = grad_spare(t, bytes);
+    if (!g)
+        g = tape_alloc(t, bytes);
+    if (!grad_add(t, y.data, g, bytes))
         return NULL;
     memset(g, 0, bytes);
     return g;
@@ -242,6 +267,7 @@ void tape_start(struct tape *t)
     t->n = 0;
     t->failed = false;
     t->balance = 0;
+    t->n_spare = 0;
     tape_back_to(t, (struct tape_mark){0});
     t->c->used = t->used0;
     t->c->tape = &t->op;
@@ -393,8 +419,10 @@ static int tape_again(struct tape *t, const struct op_record *r, struct err *e)
     c->tape = NULL;
     t->op.recompute = true;
     int rc = 0;
-    if (!t->failed && grad_add(t, z.data, (float *)(uintptr_t)dy))
+    t->n_spare = 0; /* they end with what they belong to */
+    if (!t->failed && grad_add(t, z.data, (float *)(uintptr_t)dy, y.rows * y.cols * sizeof *dy))
         rc = tape_walk(t, n, e);
+    t->n_spare = 0;
     t->n = n;
     tape_back_to(t, mark);
     return rc;
@@ -465,6 +493,8 @@ static int tape_walk(struct tape *t, size_t from, struct err *e)
         if (!t->failed)
             backs[r.kind](t, &r);
         tape_back_to(t, mark);
+        if (!t->failed && r.kind != OP_LORA && tape_given(t, r.out)) /* that is another op's too */
+            grad_served(t, r.out);
     }
     return rc;
 }

@@ -18,8 +18,16 @@ struct tape_block {
 
 struct tape_grad {
     const float *data; /* of the tensor */
-    float *grad;
+    float *grad;       /* NULL: it has served */
+    size_t bytes;
 };
+
+/* Memory of a gradient that has served. */
+struct tape_spare {
+    float *mem;
+    size_t bytes;
+};
+enum { TAPE_SPARES = 64 };
 
 struct tape {
     struct op_tape op;
@@ -38,6 +46,9 @@ struct tape {
     size_t n_grad, cap_grad;
     uint32_t *slot; /* (n_slot, a power of two) one more than the number of a gradient; 0: none */
     size_t n_slot;
+
+    struct tape_spare spare[TAPE_SPARES];
+    size_t n_spare;
 
     double balance;
 };
