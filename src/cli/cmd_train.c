@@ -98,7 +98,7 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
         view_clear(&view);
         if (!rc && !o.dry_run && !view.quiet)
             fprintf(stderr, "%s: done, the result is %s/model\n", name, o.output);
-        comm_close(env.comm, rc);
+        comm_close(env.comm, rc && rc != ERR_CANCELLED);
     }
     interrupt_unwatch(c->interrupt);
     return rc;

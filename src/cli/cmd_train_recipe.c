@@ -14,6 +14,7 @@
 #include "base/folder.h"
 #include "base/num.h"
 #include "cli/command.h"
+#include "comm/comm.h"
 #include "train/config.h"
 #include "train/steplog.h"
 
@@ -55,6 +56,7 @@ struct recipe {
     const char *path;
     json_t *file, *set, *done; /* done: {step: {"command": …, "seconds": …}} */
     struct arena texts;
+    struct comm *comm;
 };
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -280,19 +282,28 @@ static int recipe_step(struct recipe *r, struct recipe_step *s, size_t i, size_t
             "again, another --output-dir keeps both",
             s->name, s->name);
     if (line) {
-        fprintf(stderr, "[%zu/%zu] %s: done before\n", i, n, s->name);
+        if (comm_rank(r->comm) == 0)
+            fprintf(stderr, "[%zu/%zu] %s: done before\n", i, n, s->name);
         return 0;
     }
-    fprintf(stderr, "[%zu/%zu] %s: %s\n", i, n, s->name, s->line.data);
+    bool mine = comm_rank(r->comm) == 0;
+    if (mine)
+        fprintf(stderr, "[%zu/%zu] %s: %s\n", i, n, s->name, s->line.data);
     double start = clock_seconds();
     struct cli c = *r->cli;
     c.command = s->command;
     c.args = s->args;
     c.n_args = s->n_args;
-    int rc = s->command->run(&c, s->opts, e);
+    int rc = 0;
+    if (mine || !strncmp(s->command->name, "train ", 6))
+        rc = s->command->run(&c, s->opts, e);
     fflush(stdout);
     if (rc)
         return err_ctx(e, "step %s", s->name);
+    int32_t done = 1; /* the others wait here */
+    rc = comm_tell(r->comm, &done, sizeof done, e);
+    if (rc || !mine)
+        return rc;
     return recipe_note(r, s, clock_seconds() - start, path, e);
 }
 
@@ -352,9 +363,11 @@ static int recipe_run(struct cli *c, const void *opts, struct err *e)
     int rc = o->dir ? config_read(&r.file, r.path, e)
                     : err_set(e, ERR_USAGE, "where does everything go? Give --output-dir");
     rc = rc ? rc : recipe_set(&r, e);
+    rc = rc ? rc : comm_open(&r.comm, e);
     if (!rc && !o->dry_run)
         rc = folder_make(o->dir, e);
     rc = rc ? rc : recipe_all(&r, e);
+    comm_close(r.comm, rc && rc != ERR_CANCELLED);
     json_decref(r.done);
     json_decref(r.set);
     json_decref(r.file);

@@ -3,6 +3,7 @@
  * stderr and an exit status. The only place that exits.
  */
 #include "cli/command.h"
+#include "comm/comm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,5 +86,6 @@ int main(int argc, char **argv)
     int rc = main_run(&c, argc, argv, &e);
     if (rc && rc != ERR_CANCELLED)
         fprintf(stderr, "ponder: %s\n", e.text);
+    comm_end();
     return command_status(rc);
 }

@@ -27,8 +27,10 @@ enum { COMM_MAX = 8 };
 /* Joins the world that the process was started in. ERR_USAGE for a number of ranks that is no power
    of two or above COMM_MAX; ERR_UNSUPPORTED when started by mpirun without Open MPI built in. */
 int comm_open(struct comm **out, struct err *e);
-/* Leaves it. `failed`: the others are to end too. */
+/* Lets go of it; a process may open it again. `failed`: all ranks end, at once. */
 void comm_close(struct comm *c, int failed);
+/* Before the process ends: launchers want to be told. Nothing without one. */
+void comm_end(void);
 
 int comm_rank(const struct comm *c);
 int comm_size(const struct comm *c);
