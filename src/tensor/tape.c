@@ -455,11 +455,15 @@ static int tape_check(const struct op_record *r, struct err *e)
                        "absorbed one (--mla absorbed)");
     if (r->kind != OP_BLOCK && ((size_t)r->kind >= NUM_COUNT(backs) || !backs[r->kind]))
         return err_set(e, ERR_UNSUPPORTED, "an operation of this model has no gradient");
-    for (size_t i = 0; r->kind == OP_ATTENTION && i < r->batch->n_runs; i++)
-        if (r->batch->runs[i].pos)
+    for (size_t i = 0; r->kind == OP_ATTENTION && i < r->batch->n_runs; i++) {
+        const struct batch_run *run = &r->batch->runs[i];
+        if (run->pos)
             return err_set(e, ERR_UNSUPPORTED,
-                           "gradients need whole sequences: one begins at position %zu",
-                           r->batch->runs[i].pos);
+                           "gradients need whole sequences: one begins at position %zu", run->pos);
+        if (kv_pool_shape(run->seq->pool)->type != QUANT_F32)
+            return err_set(e, ERR_UNSUPPORTED, "gradients need an F32 KV cache, this one is %s",
+                           quant_by_id(kv_pool_shape(run->seq->pool)->type)->name);
+    }
     return 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "base/num.h"
 #include "base/rng.h"
+#include "support/fail_alloc.h"
 #include "tensor/loss.h"
 #include "tensor/tape.h"
 
@@ -832,24 +833,65 @@ static void test_head(void **state)
 
 /* ---- what has no gradient -------------------------------------------------------------------- */
 
-static void test_refused(void **state)
+/* The way back through attention over a cache of a type, of a sequence that begins at `pos`. */
+static int back_through(enum quant_id type, size_t pos, struct err *e)
 {
-    (void)state;
-    struct err e = {0};
     env_init(&f, 50);
     heads = (struct attention_args){.n_head = 1, .n_kv_head = 1, .d_k = 4, .d_v = 4, .scale = 1};
-    struct kv_shape shape = {1, 1, 4, 4, QUANT_F32, false};
-    die(kv_pool_new(&f.kv, &shape, 2, &e), &e);
-    die(kv_seq_init(&f.seq[0], f.kv, TOKENS, &e), &e);
-    die(kv_seq_reserve(&f.seq[0], 0, 0, 5, &e), &e);
-    f.run[0] = (struct batch_run){.seq = &f.seq[0], .n = 3, .pos = 2};
+    struct kv_shape shape = {1, 1, 4, 4, type, false};
+    die(kv_pool_new(&f.kv, &shape, 2, e), e);
+    die(kv_seq_init(&f.seq[0], f.kv, TOKENS, e), e);
+    die(kv_seq_reserve(&f.seq[0], 0, 0, pos + 3, e), e);
+    f.run[0] = (struct batch_run){.seq = &f.seq[0], .n = 3, .pos = pos};
     f.b = (struct batch){.n = 3, .runs = f.run, .n_runs = 1};
     struct tensor q = tensor_var(&f, 3, 4), k = tensor_var(&f, 3, 4), v = tensor_var(&f, 3, 4);
     begin(&f);
     struct tensor y = op_attention(&f.c, q, k, v, &heads, &f.b);
     assert_non_null(tape_grad(f.tape, y));
-    assert_int_equal(tape_backward(f.tape, &e), ERR_UNSUPPORTED);
+    int rc = tape_backward(f.tape, e);
+    env_release(&f);
+    return rc;
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(back_through(QUANT_F32, 0, &e), 0);
+    assert_int_equal(back_through(QUANT_F32, 2, &e), ERR_UNSUPPORTED);
     assert_non_null(strstr(e.text, "position 2"));
+    assert_int_equal(back_through(QUANT_F16, 0, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "F16"));
+}
+
+/* Memory may be gone at any moment: the walk says so, and nothing else happens. */
+static void test_memory(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    env_init(&f, 51);
+    struct tensor x = tensor_var(&f, 5, 13);
+    struct weight *w = weight_var(&f, 19, 13);
+    size_t used = f.c.used, n = 1;
+    for (bool failed = true; failed; n++) {
+        struct tape *t;
+        f.c.used = used;
+        fail_alloc_from(n);
+        int rc = tape_new(&t, &f.c, &(struct tape_opts){false, 0}, &e);
+        if (!rc) {
+            tape_start(t);
+            struct tensor y = op_linear(&f.c, x, w, NULL);
+            float *dy = tape_grad(t, y);
+            if (dy)
+                memset(dy, 0, y.rows * y.cols * sizeof *dy);
+            rc = tape_backward(t, &e);
+            tape_free(t);
+        }
+        failed = fail_alloc_stop();
+        assert_int_equal(rc, failed ? ERR_NOMEM : 0);
+        assert_null(f.c.tape);
+    }
+    assert_in_range(n, 4, 20);
     env_release(&f);
 }
 
@@ -864,6 +906,7 @@ int main(void)
         cmocka_unit_test(test_attention), cmocka_unit_test(test_route),
         cmocka_unit_test(test_steer),     cmocka_unit_test(test_moe),
         cmocka_unit_test(test_head),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
