@@ -287,9 +287,8 @@ static int loop_eval(struct loop *l, struct data *test, const struct loop_loss *
         rc = data_batch(test, i, &b, e);
         if (rc)
             break;
-        if (loss->aim)
-            loss->aim(loss->arg, &b);
-        rc = trainer_look(l->trainer, &b, &loss->loss, &r, e);
+        rc = loss->aim ? loss->aim(loss->arg, &b, e) : 0;
+        rc = rc ? rc : trainer_look(l->trainer, &b, &loss->loss, &r, e);
         for (size_t k = 0; !rc && k < TRAIN_STATS; k++)
             stat[k] += r.stat[k];
     }
@@ -332,9 +331,8 @@ int loop_supervised(struct loop *l, struct data *train, struct data *test,
         rc = data_batch(train, (uint64_t)l->step, &b, e);
         if (rc)
             break;
-        if (loss->aim)
-            loss->aim(loss->arg, &b);
-        rc = trainer_step(l->trainer, &b, &loss->loss, lr, &r, e);
+        rc = loss->aim ? loss->aim(loss->arg, &b, e) : 0;
+        rc = rc ? rc : trainer_step(l->trainer, &b, &loss->loss, lr, &r, e);
         if (rc) {
             err_ctx(e, "step %lld", (long long)l->step + 1);
             break;

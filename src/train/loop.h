@@ -89,7 +89,8 @@ int loop_finish(struct loop *l, struct err *e);
 
 struct loop_loss {
     struct train_loss loss;
-    void (*aim)(void *arg, const struct data_batch *b);                   /* before each batch */
+    int (*aim)(void *arg, const struct data_batch *b,
+               struct err *e); /* before each batch, or NULL */
     void (*add)(void *arg, struct loop *l, const struct train_result *r); /* to the log */
     /* values of an evaluation, of summed results; returns how many. v[0] is what "best" goes by,
        less is better */

@@ -197,8 +197,10 @@ static int loop_share(struct loop *l, float *values, struct err *e)
     rc = rc ? rc : comm_tell(c, &prompts, sizeof prompts, e);
     if (!rc && !l->extra)
         l->extra = json_pack("{s:I}", "prompts", (json_int_t)prompts);
-    if (!rc)
+    if (!rc) {
         params_set(trainer_params(l->trainer), values, 0, o->params->total);
+        trainer_changed(l->trainer);
+    }
     return rc;
 }
 

@@ -10,6 +10,7 @@
 #ifndef PONDER_TRAIN_LOSS_POLICY_H
 #define PONDER_TRAIN_LOSS_POLICY_H
 
+#include "train/logp.h"
 #include "train/policy.h"
 #include "train/trainer.h"
 
@@ -33,39 +34,22 @@ struct loss_policy_row {
     const uint8_t *mask; /* (n) tokens that count, NULL: all */
     const uint8_t *drop; /* (n) tokens without a loss that count all the same, or NULL */
     double advantage;
-    size_t n; /* tokens of the completion: the last n of the sequence */
+    size_t n; /* tokens of the completion */
 };
 
 struct loss_policy {
     struct policy_opts opts; /* rows and tokens: of the whole step */
-    float temperature;
-    size_t vocab;        /* tokens that could be drawn */
-    double entropy_coef; /* the loss is less by this times the mean entropy */
+    struct logp logp;        /* temperature and vocabulary as sampled */
+    double entropy_coef;     /* the loss is less by this times the mean entropy */
     bool on_policy;
     const struct loss_policy_row *row; /* by number of the sequence in the batch */
     /* Of a pass. */
-    struct pg_row *rows;
-    bool *skip;
-    float *logp, *grad;
+    float *at, *grad; /* log-probabilities that the loss is computed at, and its gradients */
     size_t room;
 };
 
 /* A train_loss's pass; arg is a struct loss_policy. */
 int loss_policy_pass(void *arg, struct train_pass *p, double stat[TRAIN_STATS], struct err *e);
 void loss_policy_release(struct loss_policy *l);
-
-/*
- * Log-probabilities of completions: a pass for trainer_look. out[i] (n of row i) is written.
- */
-struct loss_logp {
-    float temperature;
-    size_t vocab;
-    const size_t *n;   /* tokens of each completion, by number of the sequence */
-    float *const *out; /* by number of the sequence */
-    /* Of a pass. */
-    struct loss_policy pass;
-};
-int loss_logp_pass(void *arg, struct train_pass *p, double stat[TRAIN_STATS], struct err *e);
-void loss_logp_release(struct loss_logp *l);
 
 #endif

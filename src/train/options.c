@@ -128,6 +128,32 @@ const struct opt train_rows_prompts[TRAIN_N_PROMPTS] = {
      .help = "share of the records that is left out, chosen by a hash of what is asked"},
 };
 
+const struct opt train_rows_pairs[TRAIN_N_PAIRS] = {
+    {.name = "dataset", .brief = 'd', .alias = "dataset-name train-file", .kind = OPT_LIST, .arg = "FILE[:WEIGHT]", .offset = AT(dataset),
+     .help = "JSON lines with chosen and rejected, and a prompt if they share more than what they begin with; several are mixed by weight"},
+    {.name = "eval-dataset", .alias = "validation-file", .kind = OPT_LIST, .arg = "FILE", .offset = AT(eval_dataset),
+     .help = "measured now and then, never learned"},
+    {.name = "test-size", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.9, .value = "0", .offset = AT(test_size),
+     .help = "share of the records that is kept for evaluation, chosen by a hash of what is asked"},
+    {.name = "max-length", .alias = "max-seq-length", .kind = OPT_SIZE, .arg = "N", .min = 2, .max = 1 << 24, .value = "1024", .offset = AT(max_length),
+     .help = "tokens of prompt and completion, at most"},
+    {.name = "overflow", .kind = OPT_ENUM, .choices = "truncate|drop", .value = "truncate", .offset = AT(overflow),
+     .help = "what becomes of longer ones; how many is said"},
+    {.name = "system", .kind = OPT_STRING, .arg = "TEXT", .offset = AT(system),
+     .help = "system message for conversations without one"},
+    {.name = "ordered", .alias = "no-shuffle-dataset", .kind = OPT_FLAG, .offset = AT(ordered),
+     .help = "records in the order of the files"},
+};
+
+const struct opt train_rows_dpo[TRAIN_N_DPO] = {
+    {.name = "loss-type", .kind = OPT_ENUM, .choices = "sigmoid|robust|hinge|ipo|sigmoid_norm", .value = "sigmoid", .offset = AT(dpo_loss),
+     .help = "of a pair"},
+    {.name = "beta", .kind = OPT_FLOAT, .arg = "X", .min = 1e-6, .max = 100, .value = "0.1", .offset = AT(dpo_beta),
+     .help = "how firmly the policy stays near the one it began with"},
+    {.name = "label-smoothing", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.499, .value = "0", .offset = AT(label_smoothing),
+     .help = "share of pairs that may be the wrong way round (sigmoid, robust)"},
+};
+
 const struct opt train_rows_sampling[TRAIN_N_SAMPLING] = {
     {.name = "num-generations", .brief = 'G', .kind = OPT_INT, .arg = "N", .min = 2, .max = 128, .value = "8", .offset = AT(generations),
      .help = "completions of a prompt"},

@@ -45,6 +45,9 @@ struct train_options {
     /* rejection */
     const char *thresholds, *keep_rule;
     int64_t keep_each;
+    /* dpo */
+    const char *dpo_loss;
+    double dpo_beta, label_smoothing;
     /* grpo */
     const char *loss_type, *scale_rewards, *importance;
     double kl_beta, epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, ref_alpha;
@@ -62,6 +65,8 @@ enum {
     TRAIN_N_DEEPSEEK = 3,
     TRAIN_N_LOG = 6,
     TRAIN_N_PROMPTS = 5,
+    TRAIN_N_PAIRS = 7,
+    TRAIN_N_DPO = 3,
     TRAIN_N_SAMPLING = 8,
     TRAIN_N_REWARDS = 3,
     TRAIN_N_REJECTION = 7,
@@ -74,6 +79,8 @@ extern const struct opt train_rows_optim[TRAIN_N_OPTIM];
 extern const struct opt train_rows_deepseek[TRAIN_N_DEEPSEEK];
 extern const struct opt train_rows_log[TRAIN_N_LOG];
 extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
+extern const struct opt train_rows_pairs[TRAIN_N_PAIRS];
+extern const struct opt train_rows_dpo[TRAIN_N_DPO];
 extern const struct opt train_rows_sampling[TRAIN_N_SAMPLING];
 extern const struct opt train_rows_rewards[TRAIN_N_REWARDS];
 extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
@@ -107,6 +114,14 @@ extern const struct opt train_rows_rejection[TRAIN_N_REJECTION];
 #define TRAIN_GROUP_PROMPTS                            \
     {                                                  \
         "Data", train_rows_prompts, TRAIN_N_PROMPTS, 0 \
+    }
+#define TRAIN_GROUP_PAIRS                          \
+    {                                              \
+        "Data", train_rows_pairs, TRAIN_N_PAIRS, 0 \
+    }
+#define TRAIN_GROUP_DPO                       \
+    {                                         \
+        "DPO", train_rows_dpo, TRAIN_N_DPO, 0 \
     }
 #define TRAIN_GROUP_SAMPLING                                 \
     {                                                        \

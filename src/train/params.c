@@ -212,3 +212,18 @@ void params_set(struct params *s, const float *slab, size_t from, size_t to)
 {
     params_pieces(s, from, to, copy_in, &(struct params_copy){.from = slab});
 }
+
+static void swap_piece(void *arg, const struct param *p, size_t a, size_t b, size_t at)
+{
+    float *slab = (float *)arg + at;
+    for (size_t i = a; i < b; i++, slab++) {
+        float was = p->own.value[i];
+        p->own.value[i] = *slab;
+        *slab = was;
+    }
+}
+
+void params_swap(struct params *s, float *slab)
+{
+    params_pieces(s, 0, s->total, swap_piece, slab);
+}

@@ -58,6 +58,8 @@ void params_add(const struct params *s, struct team *team, const struct kern *k,
 /* Values [from, to) of all into a slab, and back. */
 void params_get(const struct params *s, float *slab, size_t from, size_t to);
 void params_set(struct params *s, const float *slab, size_t from, size_t to);
+/* All values and a slab's change places. */
+void params_swap(struct params *s, float *slab);
 
 /* The parameters that have numbers in [from, to): fn gets the piece [a, b) of `p` and where it is
    in a slab. */

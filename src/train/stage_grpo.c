@@ -11,8 +11,7 @@
  * --dynamic-sampling further prompts are sampled in their place, up to --dynamic-rounds times.
  *
  * The reference of the KL term is the policy that the run began with; with --sync-ref-model it
- * moves to α policy + (1 − α) reference every --ref-model-sync-steps steps (R1: α = 1 and 400). It
- * is a slab of values that are put in the policy's place for a pass.
+ * moves to α policy + (1 − α) reference every --ref-model-sync-steps steps (R1: α = 1 and 400).
  *
  * Everything is a function of seed and step, of what a checkpoint has (values, moments, reference)
  * and of how many prompts were used so far.
@@ -20,6 +19,7 @@
 #include "base/num.h"
 #include "train/loop_impl.h"
 #include "train/loss_policy.h"
+#include "train/policy_ref.h"
 #include "train/rewards.h"
 
 #include <math.h>
@@ -45,10 +45,10 @@ struct grpo {
     struct rewards rewards;
     struct loss_policy loss;
     struct data_batch prompts;
-    float *reference;   /* slab, or NULL */
-    size_t step_groups; /* of a step */
-    size_t groups;      /* of a generation */
-    uint64_t cursor;    /* batches of prompts that were used so far */
+    struct policy_ref reference; /* of the KL term, if there is one */
+    size_t step_groups;          /* of a step */
+    size_t groups;               /* of a generation */
+    uint64_t cursor;             /* batches of prompts that were used so far */
     /* The generation that is learned from. */
     struct grpo_sample *sample;              /* (groups × G) */
     double *reward, *advantage;              /* (groups × G) */
@@ -180,61 +180,25 @@ static bool grpo_tick(void *arg, size_t done, size_t all)
     return !env->report || comm_size(env->comm) > 1 || env->report(env->arg, &r);
 }
 
-/* What ranks found for the samples of their shards, to all. */
-static int grpo_share(struct grpo *g, struct err *e)
-{
-    size_t all = 0, at = 0;
-    if (comm_size(g->l.env->comm) == 1)
-        return 0;
-    for (size_t i = 0; i < g->n; i++)
-        all += g->sample[i].n;
-    double *x = calloc(all ? all : 1, sizeof *x);
-    if (!x)
-        return err_nomem(e, all * sizeof *x, "the reference");
-    for (size_t i = 0; i < g->n; i++)
-        for (size_t t = 0; t < g->sample[i].n; t++)
-            x[at++] = (double)g->sample[i].ref[t];
-    int rc = comm_sum(g->l.env->comm, x, all, e);
-    at = 0;
-    for (size_t i = 0; i < g->n; i++)
-        for (size_t t = 0; t < g->sample[i].n; t++)
-            g->sample[i].ref[t] = (float)x[at++];
-    free(x);
-    return rc;
-}
-
 /* Log-probabilities of all samples by the reference. */
 static int grpo_reference(struct grpo *g, struct err *e)
 {
-    struct params *p = trainer_params(g->l.trainer);
-    float *now = params_slab(p, e), **out = calloc(g->n + 1, sizeof *out);
+    float **out = calloc(g->n + 1, sizeof *out);
     struct data_seq *seq = calloc(g->n + 1, sizeof *seq);
-    size_t *n = calloc(g->n + 1, sizeof *n);
-    struct loss_logp logp = {
-        .temperature = (float)g->o->temperature, .vocab = g->loss.vocab, .n = n, .out = out};
-    int rc = !now ? ERR_NOMEM : !seq || !n || !out ? err_nomem(e, g->n, "the reference") : 0;
+    int rc = seq && out ? 0 : err_nomem(e, g->n * sizeof *seq, "the reference");
     if (!rc) {
         struct data_batch b = {.seq = seq, .n = g->n};
-        struct train_loss loss = {.pass = loss_logp_pass, .arg = &logp};
-        struct train_result r;
         for (size_t i = 0; i < g->n; i++) {
             seq[i] = g->sample[i].seq;
-            n[i] = g->sample[i].n;
             out[i] = g->sample[i].ref;
         }
         for (size_t s = 0; s <= DATA_SHARDS; s++)
             b.shard[s] = g->n * s / DATA_SHARDS;
-        params_get(p, now, 0, p->total);
-        params_set(p, g->reference, 0, p->total);
-        rc = trainer_look(g->l.trainer, &b, &loss, &r, e);
-        params_set(p, now, 0, p->total);
-        rc = rc ? rc : grpo_share(g, e);
+        rc = policy_ref_logps(&g->reference, &b, g->loss.logp.temperature, g->loss.logp.vocab, out,
+                              e);
     }
-    loss_logp_release(&logp);
     free(out);
-    free(n);
     free(seq);
-    params_slab_free(p, now);
     return rc;
 }
 
@@ -392,19 +356,10 @@ static void grpo_step_logged(struct grpo *g, const struct train_result *r)
 }
 
 /* The reference follows the policy. */
-static int grpo_sync(struct grpo *g, struct err *e)
+static void grpo_sync(struct grpo *g)
 {
-    struct params *p = trainer_params(g->l.trainer);
-    if (!g->reference || !g->o->sync_ref || g->l.step % g->o->ref_steps != 0)
-        return 0;
-    float *now = params_slab(p, e), a = (float)g->o->ref_alpha;
-    if (!now)
-        return ERR_NOMEM;
-    params_get(p, now, 0, p->total);
-    for (size_t i = 0; i < p->total; i++)
-        g->reference[i] = a * now[i] + (1 - a) * g->reference[i];
-    params_slab_free(p, now);
-    return 0;
+    if (g->o->kl_beta != 0 && g->o->sync_ref && (g->l.step + 1) % g->o->ref_steps == 0)
+        policy_ref_follow(&g->reference, g->o->ref_alpha);
 }
 
 static int grpo_step(struct grpo *g, size_t a, size_t z, bool first, struct err *e)
@@ -431,12 +386,10 @@ static int grpo_step(struct grpo *g, size_t a, size_t z, bool first, struct err 
     free(seq);
     if (rc)
         return rc;
-    l->step++; /* the reference of a checkpoint belongs to its step */
-    rc = grpo_sync(g, e);
-    l->step--;
+    grpo_sync(g); /* the reference of a checkpoint belongs to its step */
     json_decref(l->extra);
     l->extra = json_pack("{s:I}", "prompts", (json_int_t)g->cursor);
-    return rc ? rc : loop_stepped(l, lr, &r, e);
+    return loop_stepped(l, lr, &r, e);
 }
 
 /* Steps of one generation. A run that goes on begins with a new one: checkpoints are only taken
@@ -494,9 +447,9 @@ static int grpo_loss(struct grpo *g, struct err *e)
     p->beta = o->kl_beta;
     p->kl_corrected = o->kl_corrected;
     p->longest = (size_t)o->max_completion;
-    g->loss.temperature = (float)o->temperature;
+    g->loss.logp.temperature = (float)o->temperature;
     g->loss.entropy_coef = o->entropy_coef;
-    g->loss.vocab = num_min(info->vocab, tokenizer_count(engine_tokenizer(g->l.engine)));
+    g->loss.logp.vocab = num_min(info->vocab, tokenizer_count(engine_tokenizer(g->l.engine)));
     return 0;
 }
 
@@ -513,13 +466,9 @@ static int grpo_memory(struct grpo *g, struct err *e)
         return err_nomem(e, n * sizeof *g->sample, "completions");
     if (g->o->kl_beta == 0)
         return 0;
-    struct params *p = trainer_params(g->l.trainer);
-    g->reference = params_slab(p, e);
-    if (!g->reference)
-        return ERR_NOMEM;
-    params_get(p, g->reference, 0, p->total);
-    g->l.more = g->reference; /* part of checkpoints */
-    return 0;
+    int rc = policy_ref_init(&g->reference, g->l.trainer, g->l.env->comm, e);
+    g->l.more = g->reference.values; /* part of checkpoints */
+    return rc;
 }
 
 /* Samples of some prompts with every reward and its reason. */
@@ -614,8 +563,7 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
     data_batch_release(&g.prompts);
     data_free(g.data);
     loss_policy_release(&g.loss);
-    if (g.reference)
-        params_slab_free(trainer_params(g.l.trainer), g.reference);
+    policy_ref_release(&g.reference);
     free(g.sample);
     free(g.reward);
     free(g.advantage);

@@ -11,9 +11,11 @@
 
 #include <math.h>
 
-static void ce_aim(void *arg, const struct data_batch *b)
+static int ce_aim(void *arg, const struct data_batch *b, struct err *e)
 {
+    (void)e;
     loss_ce_aim(arg, b);
+    return 0;
 }
 
 static void ce_add(void *arg, struct loop *l, const struct train_result *r)

@@ -359,7 +359,21 @@ int trainer_step(struct trainer *t, const struct data_batch *b, const struct tra
     size_t a, z;
     if (!rc)
         rc = comm_scatter_sum(t->opts.comm, t->slab[0], t->params.total, PARAMS_UNIT, &a, &z, e);
-    return rc ? rc : optim_step(&t->optim, t->slab[0], lr, &out->norm, e);
+    rc = rc ? rc : optim_step(&t->optim, t->slab[0], lr, &out->norm, e);
+    if (!rc)
+        trainer_changed(t);
+    return rc;
+}
+
+void trainer_changed(struct trainer *t)
+{
+    model_refresh(t->parts.model, &t->ops);
+    model_lora_merge(t->parts.model, &t->ops);
+}
+
+const float *trainer_gradient(const struct trainer *t)
+{
+    return t->slab[0];
 }
 
 /* ---- the head -------------------------------------------------------------------------------- */

@@ -84,6 +84,12 @@ int trainer_step(struct trainer *t, const struct data_batch *b, const struct tra
 int trainer_look(struct trainer *t, const struct data_batch *b, const struct train_loss *loss,
                  struct train_result *out, struct err *e);
 
+/* Values were changed by somebody else than the optimizer: what is made from them is made anew. */
+void trainer_changed(struct trainer *t);
+
+/* Of one rank: the gradient of the last step before clipping, laid out as slabs are (params.h). */
+const float *trainer_gradient(const struct trainer *t);
+
 /* The head over rows of a pass: see loss_head. `skip` (rows) may be NULL. */
 void train_head(struct train_pass *p, const bool *skip, loss_row *fn, void *arg);
 /* The same over the prediction layer's rows. */
