@@ -20,17 +20,18 @@ int client_open(int port)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (connect(fd, (struct sockaddr *)&a, sizeof a)) {
         close(fd);
         return -1;
     }
+    /* With a time limit, calls end early (EINTR) also when the process was stopped and continued. A
+       connect that has ended so goes on, and cannot be called again: it has none. */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     return fd;
 }
 
-/* With a time limit, calls end early (EINTR) also when the process was stopped and continued. */
-static ssize_t client_recv(int fd, void *to, size_t n)
+ssize_t client_recv(int fd, void *to, size_t n)
 {
     ssize_t r;
     do

@@ -4,10 +4,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 /* A connected socket to 127.0.0.1; reading gives up after 100 s: what hangs, not
    what valgrind makes slow. */
 int client_open(int port);
+/* What is there, at most n bytes; 0: the end, -1: an error or the end of patience. */
+ssize_t client_recv(int fd, void *to, size_t n);
 /* Sends all, or as much as the server takes; false when it does not take all. */
 bool client_send(int fd, const char *s, size_t n);
 bool client_puts(int fd, const char *s);

@@ -186,7 +186,7 @@ static void clients_that_leave_free_their_places(void **state)
         strlen(body), body);
     client_puts(fd, text);
     assert_true(client_expect(fd, "HTTP/1.1 200"));
-    assert_true(client_expect(fd, " OK") && read(fd, &c, 1) == 1);
+    assert_true(client_expect(fd, " OK") && client_recv(fd, &c, 1) == 1);
     close(fd);
     double t0 = clock_seconds(), n = 0;
     while (n < 1 && clock_seconds() - t0 < 30) {
@@ -237,7 +237,7 @@ static void draining_waits_for_answers(void **state)
     int fd = stream_begin(&b, 40);
     server_drain(b.s, never, NULL);
     assert_int_equal(client_open(b.port), -1);
-    while ((got = read(fd, all + n, sizeof all - 1 - n)) > 0)
+    while ((got = client_recv(fd, all + n, sizeof all - 1 - n)) > 0)
         n += (size_t)got;
     all[n] = 0;
     assert_non_null(strstr(all, "data: [DONE]\n\n"));
