@@ -216,15 +216,15 @@ static int eval_perplexity(struct cli *c, const struct eval_options *o, const ch
         p.progress = eval_progress;
         p.arg = &watch;
         progress_init(&watch.bar, stderr, "scoring", PROGRESS_COUNT, 0);
-        interrupt_watch(c->interrupt);
+        interrupt_guard(c->interrupt);
         rc = perplexity_run(&x, g, &p, e);
-        interrupt_unwatch(c->interrupt);
         progress_finish(&watch.bar);
         struct err lost;
         if (!rc)
             rc = eval_report(c, o, g, &p, &x, e);
         else if (rc == ERR_CANCELLED && x.windows)
             eval_report(c, o, g, &p, &x, &lost);
+        interrupt_unguard(c->interrupt);
     }
     engine_free(g);
     reference_release(&ref);

@@ -152,13 +152,13 @@ static int imatrix_command(struct cli *c, const void *opts, struct err *e)
                                    .progress = imatrix_step,
                                    .arg = &watch};
         progress_init(&watch.bar, stderr, "collecting", PROGRESS_COUNT, 0);
-        interrupt_watch(c->interrupt);
+        interrupt_guard(c->interrupt);
         double t0 = clock_seconds();
         rc = imatrix_run(&watch.m, g, &p, e);
         double seconds = clock_seconds() - t0;
-        interrupt_unwatch(c->interrupt);
         progress_finish(&watch.bar);
         rc = imatrix_finish(&watch, c->args[1], seconds, rc, e);
+        interrupt_unguard(c->interrupt);
     }
     engine_free(g);
     insums_release(&watch.m);

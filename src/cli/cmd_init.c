@@ -63,9 +63,10 @@ static int init_write(struct cli *c, struct convert_plan *p, const struct init_o
     if (rc)
         return rc;
     progress_init(&watch.bar, stderr, "making", PROGRESS_BYTES, convert_plan_bytes(p));
-    interrupt_watch(c->interrupt);
+    interrupt_guard(c->interrupt);
+    interrupt_prompt(c->interrupt, true);
     rc = convert_write(p, c->args[0], team, init_progress, &watch, e);
-    interrupt_unwatch(c->interrupt);
+    interrupt_prompt(c->interrupt, false);
     progress_finish(&watch.bar);
     team_free(team);
     if (!rc)
@@ -73,6 +74,7 @@ static int init_write(struct cli *c, struct convert_plan *p, const struct init_o
                term_group(values, sizeof values, convert_plan_values(p)),
                progress_bytes(size, sizeof size, (double)convert_plan_bytes(p)),
                (unsigned long long)seed);
+    interrupt_unguard(c->interrupt);
     return rc;
 }
 

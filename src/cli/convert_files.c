@@ -246,9 +246,10 @@ static int files_write(struct cli *c, struct convert_plan *p, const char *path,
     if (rc)
         return rc;
     progress_init(&watch.bar, stderr, verb, PROGRESS_BYTES, convert_plan_bytes(p));
-    interrupt_watch(c->interrupt);
+    interrupt_guard(c->interrupt);
+    interrupt_prompt(c->interrupt, true);
     rc = convert_write(p, path, team, files_progress, &watch, e);
-    interrupt_unwatch(c->interrupt);
+    interrupt_prompt(c->interrupt, false);
     progress_finish(&watch.bar);
     team_free(team);
     double seconds = clock_seconds() - started;
@@ -260,6 +261,7 @@ static int files_write(struct cli *c, struct convert_plan *p, const char *path,
         print_summary(p, path, seconds);
     if (!rc && watch.noted)
         print_notes(p, &noted); /* what came up only while writing */
+    interrupt_unguard(c->interrupt);
     return rc;
 }
 

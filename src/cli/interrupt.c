@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -17,6 +18,8 @@
 
 /* From interrupt_free to the thread. */
 enum { INTERRUPT_QUIT_SIGNAL = SIGUSR2 };
+
+enum { GUARD_OFF = 0, GUARD_ON = -1 }; /* no signals */
 
 static const int64_t patience = 1000000000; /* ns */
 
@@ -31,6 +34,7 @@ struct interrupt {
     atomic_int watching; /* watches without unwatch */
     atomic_bool prompt, serving;
     atomic_int count;     /* while serving */
+    atomic_int guard;     /* GUARD_OFF, GUARD_ON, or the signal that came meanwhile */
     atomic_llong pending; /* when the first interrupt came that was not taken (ns), or 0 */
     atomic_int screen;    /* INTERRUPT_RESIZED, INTERRUPT_CONTINUED */
     bool have_tty;        /* `tty` holds the terminal's settings at start */
@@ -79,15 +83,24 @@ static void interrupt_note(struct interrupt *i, int what)
         return;
 }
 
-static void interrupt_stop(struct interrupt *i)
+static void interrupt_stop(struct interrupt *i, int sig)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     long long now = t.tv_sec * 1000000000LL + t.tv_nsec, first = 0;
     if (!atomic_load(&i->watching) || (!atomic_compare_exchange_strong(&i->pending, &first, now) &&
                                        now - first >= patience && !atomic_load(&i->prompt)))
-        interrupt_exit(i, SIGINT);
+        interrupt_exit(i, sig);
     interrupt_note(i, 0);
+}
+
+/* What ends other programs: an interrupt while files are written, and then the end. */
+static void interrupt_end(struct interrupt *i, int sig)
+{
+    int was = GUARD_ON;
+    if (!atomic_compare_exchange_strong(&i->guard, &was, sig) && was == GUARD_OFF)
+        interrupt_exit(i, sig);
+    interrupt_stop(i, sig);
 }
 
 static void interrupt_served(struct interrupt *i, int sig)
@@ -112,7 +125,11 @@ static void *interrupt_thread(void *arg)
         case INTERRUPT_QUIT_SIGNAL:
             return NULL;
         case SIGINT:
-            interrupt_stop(i);
+            interrupt_stop(i, sig);
+            break;
+        case SIGTERM:
+        case SIGHUP:
+            interrupt_end(i, sig);
             break;
         case SIGTSTP:
             interrupt_tty(i);
@@ -187,6 +204,22 @@ void interrupt_watch(struct interrupt *i)
 void interrupt_unwatch(struct interrupt *i)
 {
     atomic_fetch_sub(&i->watching, 1);
+}
+
+void interrupt_guard(struct interrupt *i)
+{
+    interrupt_watch(i);
+    atomic_store(&i->guard, GUARD_ON);
+}
+
+void interrupt_unguard(struct interrupt *i)
+{
+    int sig = atomic_exchange(&i->guard, GUARD_OFF);
+    interrupt_unwatch(i);
+    if (sig != GUARD_OFF && sig != GUARD_ON) {
+        fflush(stdout);
+        interrupt_exit(i, sig);
+    }
 }
 
 void interrupt_prompt(struct interrupt *i, bool on)

@@ -6,9 +6,11 @@
  *   - nobody is watching (loading, reading input): the program ends at once with status 130
  *   - somebody is watching: it is kept until interrupt_take; another one a second or more after one
  *     that was not taken ends the program, which does not seem to listen
- *   - somebody is at a prompt: it is kept, whatever the time
+ *   - somebody is at a prompt, or asks many times a second: it is kept, whatever the time
  *
  * What ends or stops the program (SIGTERM, SIGHUP, SIGQUIT, SIGTSTP) puts the terminal back first.
+ * While files are written that an end would leave half-done, SIGTERM and SIGHUP are interrupts too,
+ * and end the program when the files are complete or gone.
  * A change of the window's size and the return from a stop are kept for whoever draws on it.
  *
  * Must be started before any other thread is. A signal that was ignored at start (SIGINT in a
@@ -30,6 +32,10 @@ void interrupt_free(struct interrupt *i); /* NULL is fine */
 void interrupt_watch(struct interrupt *i);
 void interrupt_unwatch(struct interrupt *i);
 void interrupt_prompt(struct interrupt *i, bool on);
+
+/* A watch while files are written. The second may end the program, by what came meanwhile. */
+void interrupt_guard(struct interrupt *i);
+void interrupt_unguard(struct interrupt *i);
 
 /* From here on the program is a server: SIGINT and SIGTERM are counted and kept, and do not end it;
    who stops it cleanly looks at the count. The fourth one ends it at once all the same. */

@@ -512,6 +512,26 @@ exits 1 && oneline
 holds test ! -e "$tmp/new2"
 is 'a new model'
 
+# Some GB that are never written: it ends as soon as it has begun.
+sed 's/"hidden_size": 64/"hidden_size": 4096/; s/"intermediate_size": 152/"intermediate_size": 65536/' \
+    "$model/config.json" >"$tmp/large.json"
+for signal in 15 1; do # SIGTERM, SIGHUP
+    for out in "$tmp/large" "$tmp/large.gguf"; do
+        "$ponder" init --config "$tmp/large.json" --tokenizer "$model" "$out" >"$tmp/out" 2>"$tmp/err" </dev/null &
+        child=$!
+        for _ in $(seq 6000); do
+            [ -z "$(find "$tmp" -name 'large*.part-*')" ] || break
+            sleep 0.01
+        done
+        kill -$signal $child
+        wait $child 2>/dev/null
+        status=$?
+        exits $((128 + signal))
+        holds test -z "$(find "$tmp" -name 'large.part*' -o -name 'large.gguf*' -o -name large)"
+    done
+done
+is 'what ends the program while it writes leaves nothing behind'
+
 run bench "$model" -p 16 -n 4 -r 2 -t 1,2
 exits 0 && says 'p16 ' && says 'n4 ' && says 'this machine with 2 threads'
 run bench "$model" -p 0 -n 2,4 --parallel 1,3 -r 1 -t 2 --markdown
