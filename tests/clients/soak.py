@@ -1,10 +1,10 @@
 """A long load with random cancels: texts, memory, descriptors, and how soon quick routes answer.
 
-    python3 soak.py MODEL… [--minutes 120] [--streams 32] [--idle 1000] [options of ponder serve]
+    python3 soak.py MODEL… [--minutes 120] [--streams 32] [--idle 1000] [--quick 1] [options of ponder serve]
 
 Starts a server on the models, learns what each of some prompts gives alone, then asks for them from many threads at once and
 leaves a third of the streams early. Ends with 0 when every complete text was the one it gives alone, no request failed,
-quick routes answered within a second at the 99th percentile, and memory and descriptors are where they began.
+quick routes answered within --quick seconds at the 99th percentile, and memory and descriptors are where they began.
 
 Worth trying: --kv-tokens 1024 (preemption), several models with --max-loaded-models 1 (they load and unload all the time),
 --streams 256 --idle 1000. PONDER names the program.
@@ -49,7 +49,7 @@ class Server:
         self.models = [m["id"] for m in json.loads(self.quick("/v1/models"))["data"]]
 
     def quick(self, path):
-        c = http.client.HTTPConnection(*self.at, timeout=30)
+        c = http.client.HTTPConnection(*self.at, timeout=120)
         try:
             c.request("GET", path)
             r = c.getresponse()
@@ -181,6 +181,7 @@ def main():
     p.add_argument("--minutes", type=float, default=120)
     p.add_argument("--streams", type=int, default=32)
     p.add_argument("--idle", type=int, default=0)
+    p.add_argument("--quick", type=float, default=1)  # more where the machine has other work
     p.add_argument("--tokens", type=int, default=48)
     a, options = p.parse_known_args()
     server = Server(a.model, options)
@@ -210,7 +211,7 @@ def main():
           f"quick routes p50 {percentile(load.quick, 0.5) * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms; status {status}")
     for f in load.failures[:20]:
         print(f)
-    ok = not load.failures and status == 0 and p99 < 1 and after[0] < warm * 1.05 + 16 and after[1] <= before[1]
+    ok = not load.failures and status == 0 and p99 < a.quick and after[0] < warm * 1.05 + 16 and after[1] <= before[1]
     print("ok" if ok else "not ok")
     return 0 if ok else 1
 
