@@ -732,8 +732,8 @@ run run "$model" x --seed 3 --grammar "$tmp/g.gbnf"
 exits 0 && holds grep -qxE 'yes|n[o0]{3}' "$tmp/out"
 run run "$model" x --seed 3 --format "$tmp/schema.json" --json
 exits 0 && holds grep -qE '"answer": "[{][ n\\t]*' "$tmp/out" && says '\"n\":' && says '"tool_calls": []'
-run run "$model" x --format '{"type":"integer","multipleOf":3}'
-exits 1 && oneline && tells '#/multipleOf: this keyword is not supported'
+run run "$model" x --format '{"type":"object","unevaluatedProperties":false}'
+exits 1 && oneline && tells '#/unevaluatedProperties: this keyword is not supported'
 run run "$model" x --format json --grammar "$tmp/g.gbnf"
 exits 2 && tells 'exclude each other'
 run run "$model" x --grammar "$tmp/none.gbnf"
