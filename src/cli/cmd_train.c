@@ -111,7 +111,7 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
     }                                                                                              \
     const struct command cmd_train_##stage = {                                                     \
         .name = "train " #stage,                                                                   \
-        .args = "--model MODEL --dataset FILE --output RUN",                                       \
+        .args = "-m MODEL -d FILE -o RUN",                                                         \
         .summary = what,                                                                           \
         .about = "Everything that the run leaves is in RUN: config.json, log.jsonl, checkpoints, " \
                  "and the result in RUN/model. The same command goes on from the newest "          \

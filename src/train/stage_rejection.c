@@ -268,7 +268,7 @@ static const char *const rejection_defaults[] = {"num-train-epochs", "1", NULL};
 
 const struct train_stage train_stage_rejection = {
     .name = "rejection",
-    .help = "sample, grade, and write what is good as data to learn from",
+    .help = "sample, grade, and keep what is good to learn from",
     .spec = {train_groups_rejection, NUM_COUNT(train_groups_rejection)},
     .defaults = rejection_defaults,
     .run = rejection_run,
