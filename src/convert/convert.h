@@ -29,6 +29,7 @@ struct convert_options {
     uint64_t split;      /* most bytes of tensors in a file; 0 = one file */
     bool packed;         /* matrices as panels, for ponder alone (format/packed.h) */
     bool force;          /* replace what is there */
+    bool classifier; /* of a folder: config.json calls it a sequence classifier with one label */
 };
 
 /* Tensors of FP8 folders: codes, and next to them a scale for every 128 x 128 block. */
@@ -99,6 +100,11 @@ size_t convert_plan_find(const struct convert_plan *p, const char *name);
 /* Tensor i takes these values (n, row by row) instead of the source's; they outlive the plan. */
 int convert_plan_replace(struct convert_plan *p, size_t i, const float *values, size_t n,
                          struct err *e);
+
+/* A further matrix of these F32 values (rows × cols, which outlive the plan), in place of one that
+   is called alike. For folders. */
+int convert_plan_add(struct convert_plan *p, const char *name, size_t rows, size_t cols,
+                     const float *values, struct err *e);
 
 /* Called after each block with bytes of the output; false stops the work (ERR_CANCELLED). */
 typedef bool convert_progress(void *arg, uint64_t done, uint64_t total, size_t tensors);

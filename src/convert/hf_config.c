@@ -225,7 +225,7 @@ int hf_config(struct convert_plan *p, const char *dir, struct err *e)
                           "vocab_size", (json_int_t)f->n_vocab, "tie_word_embeddings", f->tied,
                           "initializer_range", 0.02, "use_cache", true, "attention_bias", bias);
     bool bad = !o || numbers_bad(f, o) || (f->arch->moe && experts_bad(f, o)) ||
-               roles_bad(p->src, o) || !hf_quantization(p, o);
+               roles_bad(p->src, o) || !hf_quantization(p, o) || !hf_classifier(p, o);
     int rc = bad ? err_nomem(e, 0, "config.json") : rope_scaling(p, o, e);
     if (!rc)
         rc = hf_write_json(dir, "config.json", o, e);

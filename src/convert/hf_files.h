@@ -14,6 +14,8 @@ int hf_vocab(struct convert_plan *p, const char *dir, struct err *e);
 
 /* Adds "quantization_config" where the plan has FP8; false when there is no memory. */
 bool hf_quantization(const struct convert_plan *p, json_t *config);
+/* The same of a plan for a classifier. */
+bool hf_classifier(const struct convert_plan *p, json_t *config);
 
 /* "bfloat16", …: what most of the output is. */
 const char *hf_dtype(const struct convert_plan *p);

@@ -88,12 +88,30 @@ static int copy_config(struct convert_plan *p, const char *dir, struct err *e)
     const char *key = json_object_get(o, "dtype") ? "dtype" : "torch_dtype";
     json_object_del(o, "quantization_config");
     rc = json_object_set_new(o, key, json_string(hf_dtype(p))) ? err_nomem(e, 0, "config.json") : 0;
-    if (!rc && !hf_quantization(p, o))
+    if (!rc && (!hf_quantization(p, o) || !hf_classifier(p, o)))
         rc = err_nomem(e, 0, "config.json");
     if (!rc)
         rc = hf_write_json(dir, "config.json", o, e);
     json_decref(o);
     return rc;
+}
+
+bool hf_classifier(const struct convert_plan *p, json_t *config)
+{
+    static const char causal[] = "ForCausalLM";
+    if (!p->o.classifier)
+        return true;
+    const char *was =
+        json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    const char *cut = was ? strstr(was, causal) : NULL;
+    json_t *more = json_pack("{si s{ss} s{si}}", "num_labels", 1, "id2label", "0", "LABEL_0",
+                             "label2id", "LABEL_0", 0);
+    bool bad = !more || json_object_update(config, more);
+    json_decref(more);
+    return !bad && (!cut || !json_object_set_new(
+                                config, "architectures",
+                                json_pack("[o]", json_sprintf("%.*sForSequenceClassification",
+                                                              (int)(cut - was), was))));
 }
 
 bool hf_quantization(const struct convert_plan *p, json_t *config)

@@ -203,3 +203,25 @@ int convert_plan_replace(struct convert_plan *p, size_t i, const float *values, 
     t->n_runs = 0;
     return 0;
 }
+
+int convert_plan_add(struct convert_plan *p, const char *name, size_t rows, size_t cols,
+                     const float *values, struct err *e)
+{
+    size_t i = convert_plan_find(p, name);
+    if (i != SIZE_MAX)
+        return convert_plan_replace(p, i, values, rows * cols, e);
+    struct convert_tensor *t = plan_add(p, name, e);
+    if (!t)
+        return ERR_NOMEM;
+    t->type = quant_by_id(QUANT_F32);
+    t->from = "F32";
+    t->dims = 2;
+    for (int d = 0; d < SOURCE_DIMS; d++)
+        t->shape[d] = d == 0 ? rows : d == 1 ? cols : 1;
+    t->bytes = rows * cols * sizeof *values;
+    t->values = values;
+    t->file = p->files - 1;
+    p->bytes += t->bytes;
+    p->values += rows * cols;
+    return 0;
+}

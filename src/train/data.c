@@ -29,6 +29,7 @@ struct kept {
     float weight;
     uint8_t thinking;
     int8_t label;
+    float margin;
     int32_t ids[];
 };
 
@@ -139,7 +140,10 @@ static void count_length(struct data_stats *s, size_t n, uint64_t record)
 /* Keeps the sequences of x for later. */
 static int keep_example(struct worker *w, uint32_t *at, struct err *e)
 {
-    struct kept k = {.weight = w->x.weight, .thinking = w->x.thinking, .label = (int8_t)w->x.label};
+    struct kept k = {.weight = w->x.weight,
+                     .thinking = w->x.thinking,
+                     .label = (int8_t)w->x.label,
+                     .margin = w->x.margin};
     static const char zero[4] = {0};
     size_t bytes = 0;
     int rc = 0;
@@ -657,6 +661,7 @@ static int fill_kept(const struct kept *k, const struct plan_piece *p, struct da
         s[i].weight = k->weight;
         s[i].thinking = k->thinking;
         s[i].label = k->label;
+        s[i].margin = k->margin;
         s[i].prompt = k->prompt[i];
         fill_seq(&s[i], ids, target, v, t, p->from, n);
         v += k->n[i];
@@ -693,6 +698,7 @@ static int fill_made(struct data *d, const struct plan_piece *p, struct worker *
         s[i].weight = w->x.weight;
         s[i].thinking = w->x.thinking;
         s[i].label = w->x.label;
+        s[i].margin = w->x.margin;
         s[i].prompt = q->prompt;
         fill_seq(&s[i], ids, target, q->ids.v, (const uint8_t *)q->target.data, p->from, n);
         ids += n;

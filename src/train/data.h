@@ -113,6 +113,7 @@ struct data_seq {
     uint64_t record; /* for data_record */
     enum data_role role;
     int label;     /* the record's "label": 1 wanted, 0 unwanted, -1 there is none */
+    float margin;  /* the record's "margin": by how much the chosen one is better; 0 without */
     bool thinking; /* of a prompt: it ends in an open thought */
 };
 

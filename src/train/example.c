@@ -412,6 +412,7 @@ int example_make(const struct example_how *h, const json_t *row, struct example 
     x->turns_left = 0;
     x->weight = r.weight;
     x->label = r.label;
+    x->margin = r.margin;
     if (!rc)
         rc = make_seq(h, &r, r.next, x, &x->seq[0], e);
     if (!rc && x->n == 2)

@@ -36,7 +36,8 @@ struct example {
     struct example_seq seq[2];
     size_t n; /* 1, or 2 for pairs */
     float weight;
-    int label; /* as in struct data_seq */
+    int label;    /* as in struct data_seq */
+    float margin; /* the same */
     bool thinking;
     uint32_t turns_left; /* turns of an assistant that could not be targets */
     /* private: scratch */

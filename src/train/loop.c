@@ -43,6 +43,8 @@ int loop_open(struct loop *l, const struct train_env *env, const struct train_op
     if (!o->output && !o->dry_run)
         return err_set(e, ERR_USAGE, "where does the run go? Give --output-dir");
     int rc = loop_engine(l, lo, e);
+    if (!rc && lo->score)
+        rc = score_open(&l->score, l->engine, e);
     if (rc)
         return rc;
     struct trainer_opts to = {.engine = l->engine,
@@ -54,6 +56,7 @@ int loop_open(struct loop *l, const struct train_env *env, const struct train_op
                               .balance = (float)o->balance,
                               .choose = lo->choose,
                               .choose_arg = lo->choose_arg,
+                              .extra = l->score ? &l->score->param : NULL,
                               .optim = {.beta1 = o->beta1,
                                         .beta2 = o->beta2,
                                         .epsilon = o->epsilon,
@@ -67,6 +70,7 @@ void loop_close(struct loop *l)
 {
     run_free(l->run);
     trainer_free(l->trainer);
+    score_free(l->score);
     engine_free(l->engine);
     json_decref(l->extra);
     json_decref(l->resumed);
@@ -287,7 +291,7 @@ static int loop_eval(struct loop *l, struct data *test, const struct loop_loss *
         rc = data_batch(test, i, &b, e);
         if (rc)
             break;
-        rc = loss->aim ? loss->aim(loss->arg, &b, e) : 0;
+        rc = loss->aim ? loss->aim(loss->arg, test, &b, e) : 0;
         rc = rc ? rc : trainer_look(l->trainer, &b, &loss->loss, &r, e);
         for (size_t k = 0; !rc && k < TRAIN_STATS; k++)
             stat[k] += r.stat[k];
@@ -331,7 +335,7 @@ int loop_supervised(struct loop *l, struct data *train, struct data *test,
         rc = data_batch(train, (uint64_t)l->step, &b, e);
         if (rc)
             break;
-        rc = loss->aim ? loss->aim(loss->arg, &b, e) : 0;
+        rc = loss->aim ? loss->aim(loss->arg, train, &b, e) : 0;
         rc = rc ? rc : trainer_step(l->trainer, &b, &loss->loss, lr, &r, e);
         if (rc) {
             err_ctx(e, "step %lld", (long long)l->step + 1);

@@ -14,6 +14,7 @@
 #include "train/checkpoint.h"
 #include "train/run.h"
 #include "train/schedule.h"
+#include "train/score.h"
 #include "train/stage.h"
 #include "train/trainer.h"
 
@@ -31,7 +32,8 @@ struct loop {
     const struct train_stage *stage;
     struct engine *engine;
     struct trainer *trainer;
-    struct run *run; /* of rank 0, else NULL */
+    struct score *score; /* or NULL */
+    struct run *run;     /* of rank 0, else NULL */
     struct schedule schedule;
     int64_t step, steps; /* done, of */
     struct loop_value value[LOOP_VALUES];
@@ -55,6 +57,7 @@ struct loop_opts {
     params_choose *choose;
     void *choose_arg;
     bool mtp;
+    bool score; /* with a scalar head that is trained too, and part of the result */
 };
 
 /* Opens the engine and the trainer. loop_begin then fixes the number of steps, opens the run
@@ -89,7 +92,7 @@ int loop_finish(struct loop *l, struct err *e);
 
 struct loop_loss {
     struct train_loss loss;
-    int (*aim)(void *arg, const struct data_batch *b,
+    int (*aim)(void *arg, const struct data *d, const struct data_batch *b,
                struct err *e); /* before each batch, or NULL */
     void (*add)(void *arg, struct loop *l, const struct train_result *r); /* to the log */
     /* values of an evaluation, of summed results; returns how many. v[0] is what "best" goes by,

@@ -306,6 +306,8 @@ struct export
 
 static int export_one(struct export *x, const struct param *p)
 {
+    if (!p->info.row) /* not the model's: it is there as a whole */
+        return 0;
     size_t i = convert_plan_find(x->plan, p->info.name);
     if (i == SIZE_MAX) /* what shares its values with another may have no tensor of its own */
         return p->same ? 0
@@ -325,8 +327,10 @@ static int export_one(struct export *x, const struct param *p)
 
 static int loop_export(struct loop *l, struct err *e)
 {
-    struct convert_options o = {
-        .format = CONVERT_HF, .force = true, .mix = mix_find(l->o->save_type)};
+    struct convert_options o = {.format = CONVERT_HF,
+                                .force = true,
+                                .mix = mix_find(l->o->save_type),
+                                .classifier = l->score != NULL};
     struct engine_parts parts;
     struct export x = {.params = trainer_params(l->trainer), .e = e};
     char path[RUN_PATH_MAX];
@@ -340,6 +344,9 @@ static int loop_export(struct loop *l, struct err *e)
     x.rows = calloc(x.n, sizeof *x.rows);
     if (!x.rows)
         rc = err_nomem(e, x.n * sizeof *x.rows, "the result");
+    if (!rc && l->score)
+        rc =
+            convert_plan_add(x.plan, l->score->param.name, 1, l->score->w.cols, l->score->value, e);
     for (size_t i = 0; !rc && i < x.params->n; i++)
         rc = export_one(&x, &x.params->p[i]);
     if (!rc)

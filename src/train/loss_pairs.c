@@ -2,6 +2,7 @@
 #include "train/loss_pairs.h"
 
 #include "base/num.h"
+#include "train/loss_score.h"
 
 #include <math.h>
 #include <string.h>
@@ -23,14 +24,6 @@ bool pairs_kind_parse(enum pairs_kind *out, const char *name)
     return false;
 }
 
-/* −log σ(x), and its derivative. */
-static double softminus(double x, double *by)
-{
-    double t = exp(-fabs(x));
-    *by = x > 0 ? -t / (1 + t) : -1 / (1 + t);
-    return log1p(t) + (x > 0 ? 0 : -x);
-}
-
 double pairs_loss(const struct pairs_opts *o, const struct pairs_side *yes,
                   const struct pairs_side *no, double *chosen, double *rejected)
 {
@@ -42,8 +35,8 @@ double pairs_loss(const struct pairs_opts *o, const struct pairs_side *yes,
     case PAIRS_SIGMOID:
     case PAIRS_SIGMOID_NORM:
     case PAIRS_ROBUST:
-        up = softminus(x, &more);
-        down = softminus(-x, &less); /* d/dx of it is −less */
+        up = loss_softminus(x, &more);
+        down = loss_softminus(-x, &less); /* d/dx of it is −less */
         if (o->kind == PAIRS_ROBUST) {
             loss = ((1 - eps) * up - eps * down) / (1 - 2 * eps);
             by = o->beta * ((1 - eps) * more + eps * less) / (1 - 2 * eps);

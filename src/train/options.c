@@ -130,7 +130,7 @@ const struct opt train_rows_prompts[TRAIN_N_PROMPTS] = {
 
 const struct opt train_rows_pairs[TRAIN_N_PAIRS] = {
     {.name = "dataset", .brief = 'd', .alias = "dataset-name train-file", .kind = OPT_LIST, .arg = "FILE[:WEIGHT]", .offset = AT(dataset),
-     .help = "JSON lines with chosen and rejected, and a prompt if they share more than what they begin with; several are mixed by weight"},
+     .help = "JSON lines with chosen and rejected, and a prompt unless it is what both begin with; several are mixed by weight"},
     {.name = "eval-dataset", .alias = "validation-file", .kind = OPT_LIST, .arg = "FILE", .offset = AT(eval_dataset),
      .help = "measured now and then, never learned"},
     {.name = "test-size", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.9, .value = "0", .offset = AT(test_size),
@@ -152,6 +152,13 @@ const struct opt train_rows_dpo[TRAIN_N_DPO] = {
      .help = "how firmly the policy stays near the one it began with"},
     {.name = "label-smoothing", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.499, .value = "0", .offset = AT(label_smoothing),
      .help = "share of pairs that may be the wrong way round (sigmoid, robust)"},
+};
+
+const struct opt train_rows_reward_model[TRAIN_N_REWARD_MODEL] = {
+    {.name = "loss-type", .kind = OPT_ENUM, .choices = "pairwise|pointwise", .value = "pairwise", .offset = AT(reward_loss),
+     .help = "from chosen and rejected, or from a completion and its label (true or false)"},
+    {.name = "center-rewards-coefficient", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e3, .value = "0", .offset = AT(center),
+     .help = "X times the square of a pair's sum is added to its loss (0.01 keeps scores around 0)"},
 };
 
 const struct opt train_rows_sampling[TRAIN_N_SAMPLING] = {

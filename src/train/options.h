@@ -48,6 +48,9 @@ struct train_options {
     /* dpo */
     const char *dpo_loss;
     double dpo_beta, label_smoothing;
+    /* reward */
+    const char *reward_loss;
+    double center;
     /* grpo */
     const char *loss_type, *scale_rewards, *importance;
     double kl_beta, epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, ref_alpha;
@@ -67,6 +70,7 @@ enum {
     TRAIN_N_PROMPTS = 5,
     TRAIN_N_PAIRS = 7,
     TRAIN_N_DPO = 3,
+    TRAIN_N_REWARD_MODEL = 2,
     TRAIN_N_SAMPLING = 8,
     TRAIN_N_REWARDS = 3,
     TRAIN_N_REJECTION = 7,
@@ -81,6 +85,7 @@ extern const struct opt train_rows_log[TRAIN_N_LOG];
 extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
 extern const struct opt train_rows_pairs[TRAIN_N_PAIRS];
 extern const struct opt train_rows_dpo[TRAIN_N_DPO];
+extern const struct opt train_rows_reward_model[TRAIN_N_REWARD_MODEL];
 extern const struct opt train_rows_sampling[TRAIN_N_SAMPLING];
 extern const struct opt train_rows_rewards[TRAIN_N_REWARDS];
 extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
@@ -122,6 +127,10 @@ extern const struct opt train_rows_rejection[TRAIN_N_REJECTION];
 #define TRAIN_GROUP_DPO                       \
     {                                         \
         "DPO", train_rows_dpo, TRAIN_N_DPO, 0 \
+    }
+#define TRAIN_GROUP_REWARD_MODEL                                         \
+    {                                                                    \
+        "Reward model", train_rows_reward_model, TRAIN_N_REWARD_MODEL, 0 \
     }
 #define TRAIN_GROUP_SAMPLING                                 \
     {                                                        \

@@ -73,11 +73,15 @@ static void slab_unmap(float *p, size_t n)
         munmap(p, num_round_up(num_max(n, 1) * sizeof(float), SLAB_HUGE));
 }
 
-int params_init(struct params *s, struct model *m, params_choose *choose, void *arg, struct err *e)
+int params_init(struct params *s, struct model *m, params_choose *choose, void *arg,
+                const struct model_param *extra, struct err *e)
 {
     struct params_walk w = {.s = s, .choose = choose, .arg = arg, .e = e};
     *s = (struct params){.p = NULL};
     int rc = model_params_each(m, params_one, &w);
+    w.choose = NULL;
+    if (!rc && extra)
+        rc = params_one(&w, extra);
     if (!rc && !s->n)
         rc = err_set(e, ERR_USAGE, "no weight of the model is to be trained");
     s->total = num_round_up(s->total, PARAMS_UNIT);

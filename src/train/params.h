@@ -39,7 +39,9 @@ struct params {
 /* Which weights: called for each, NULL: all. */
 typedef bool params_choose(void *arg, const struct model_param *p);
 
-int params_init(struct params *s, struct model *m, params_choose *choose, void *arg, struct err *e);
+/* `extra` (may be NULL): one that is not the model's, behind the others. */
+int params_init(struct params *s, struct model *m, params_choose *choose, void *arg,
+                const struct model_param *extra, struct err *e);
 /* Weights are fixed again. */
 void params_release(struct params *s);
 

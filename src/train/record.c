@@ -370,6 +370,19 @@ static int read_weight(struct record *r, const json_t *row, struct err *e)
     return 0;
 }
 
+static int read_margin(struct record *r, const json_t *row, struct err *e)
+{
+    const json_t *v = json_object_get(row, "margin");
+    if (!v || json_is_null(v))
+        return 0;
+    double m = json_number_value(v);
+    if (!json_is_number(v) || !(m >= -1e6 && m <= 1e6))
+        return err_set(e, ERR_FORMAT, "\"margin\" is %s: a number is needed",
+                       json_is_number(v) ? "out of bounds" : jsonin_kind(v));
+    r->margin = (float)m;
+    return 0;
+}
+
 int record_read(struct record *r, const json_t *row, enum data_use use, const char *text,
                 const char *system, struct err *e)
 {
@@ -381,6 +394,8 @@ int record_read(struct record *r, const json_t *row, enum data_use use, const ch
         rc = read_weight(r, row, e);
     if (!rc)
         rc = add_system(&r->prompt, system, e);
+    if (!rc)
+        rc = read_margin(r, row, e);
     r->label = read_label(row);
     r->tools = json_object_get(row, "tools");
     r->variables = json_object_get(row, "chat_template_kwargs");

@@ -23,7 +23,8 @@ struct record {
     json_t *tools,
         *variables; /* of the template; borrowed from the row, NULL where there are none */
     float weight;
-    int label; /* 0 or 1; -1: there is none */
+    int label;    /* 0 or 1; -1: there is none */
+    float margin; /* of a pair: 0 without */
 };
 
 /* Errors name the column. Release in any case. `text`, `system` as in data_options. */

@@ -11,9 +11,9 @@
 
 #include <math.h>
 
-static int ce_aim(void *arg, const struct data_batch *b, struct err *e)
+static int ce_aim(void *arg, const struct data *data, const struct data_batch *b, struct err *e)
 {
-    (void)e;
+    (void)data, (void)e;
     loss_ce_aim(arg, b);
     return 0;
 }

@@ -3,9 +3,9 @@
 
 #include "base/num.h"
 #include "engine/parts.h"
-#include "tensor/kv.h"
 #include "tensor/loss.h"
 #include "tensor/tape.h"
+#include "train/pass.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,47 +25,16 @@ struct trainer {
     size_t levels;
 
     /* Of a pass. */
-    struct kv_pool *kv;
-    struct kv_seq *seq;     /* (most) */
-    struct batch_run *runs; /* (most) */
-    size_t *row;            /* (most + 1) */
-    int32_t *ids, *next;    /* (room) tokens, and those after them */
-    uint32_t *pos, *want;   /* (room); want: every row */
-    size_t most, room, pages;
+    struct pass pass;
     double balance;
 };
-
-static size_t pages_of(size_t tokens)
-{
-    return (tokens + KV_PAGE - 1) / KV_PAGE;
-}
 
 static int trainer_memory(struct trainer *t, struct err *e)
 {
     const struct trainer_opts *o = &t->opts;
-    struct kv_shape shape;
-    size_t longest = num_max(o->longest, KV_PAGE);
-    model_kv_shape(t->parts.model, &shape);
-    shape.type = QUANT_F32;
-    /* Short sequences fill half a page on average; a pair has to fit. */
-    t->pages = num_max(2 * pages_of(o->pass_tokens), 2 * pages_of(longest));
-    t->most = t->pages;
-    t->room = num_max(o->pass_tokens, 2 * longest);
-    int rc = kv_pool_new(&t->kv, &shape, t->pages, e);
+    int rc = pass_init(&t->pass, t->parts.model, o->pass_tokens, o->longest, e);
     if (rc)
         return rc;
-    t->seq = calloc(t->most, sizeof *t->seq);
-    t->runs = calloc(t->most, sizeof *t->runs);
-    t->row = calloc(t->most + 1, sizeof *t->row);
-    t->ids = calloc(t->room, sizeof *t->ids);
-    t->next = calloc(t->room, sizeof *t->next);
-    t->pos = calloc(t->room, sizeof *t->pos);
-    t->want = calloc(t->room, sizeof *t->want);
-    if (!t->seq || !t->runs || !t->row || !t->ids || !t->next || !t->pos || !t->want)
-        return err_nomem(e, t->room * sizeof *t->ids, "a batch");
-    for (size_t i = 0; i < t->most; i++)
-        if ((rc = kv_seq_init(&t->seq[i], t->kv, t->room, e)))
-            return rc;
     size_t local = DATA_SHARDS / (size_t)comm_size(o->comm);
     for (t->levels = 1; local > 1; local /= 2)
         t->levels++;
@@ -89,7 +58,7 @@ int trainer_new(struct trainer **out, const struct trainer_opts *o, struct err *
     struct tape_opts tape = {.recompute = o->recompute, .balance = o->balance};
     int rc = tape_new(&t->tape, &t->ops, &tape, e);
     if (!rc)
-        rc = params_init(&t->params, t->parts.model, o->choose, o->choose_arg, e);
+        rc = params_init(&t->params, t->parts.model, o->choose, o->choose_arg, o->extra, e);
     if (!rc)
         rc = trainer_memory(t, e);
     if (!rc)
@@ -110,19 +79,9 @@ void trainer_free(struct trainer *t)
     for (size_t i = 0; i < t->levels; i++)
         params_slab_free(&t->params, t->slab[i]);
     params_release(&t->params);
-    for (size_t i = 0; t->seq && i < t->most; i++)
-        if (t->seq[i].pool)
-            kv_seq_release(&t->seq[i]);
-    kv_pool_free(t->kv);
+    pass_release(&t->pass);
     tape_free(t->tape);
     op_ctx_release(&t->ops);
-    free(t->seq);
-    free(t->runs);
-    free(t->row);
-    free(t->ids);
-    free(t->next);
-    free(t->pos);
-    free(t->want);
     free(t);
 }
 
@@ -148,65 +107,32 @@ struct engine *trainer_engine(const struct trainer *t)
 
 uint64_t trainer_bytes(const struct trainer *t)
 {
-    struct kv_shape shape = *kv_pool_shape(t->kv);
-    return t->pages * kv_page_bytes(&shape) +
-           (uint64_t)(t->levels + 2) * t->params.total * sizeof(float) +
+    return pass_bytes(&t->pass) + (uint64_t)(t->levels + 2) * t->params.total * sizeof(float) +
            t->params.n_extra * sizeof(float) + t->ops.cap;
 }
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
-/* The sequences as one batch; each begins at position 0. */
-static int pass_gather(struct trainer *t, const struct train_pass *p, struct batch *b,
-                       struct err *e)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < p->n; i++) {
-        const struct data_seq *s = &p->seq[i];
-        int rc = kv_seq_reserve(&t->seq[i], 0, 0, s->n, e);
-        if (rc)
-            return rc;
-        t->runs[i] = (struct batch_run){.seq = &t->seq[i], .row = at, .n = s->n};
-        t->row[i] = at;
-        for (size_t k = 0; k < s->n; k++) {
-            t->ids[at + k] = s->ids[k];
-            t->next[at + k] = s->ids[k + 1 < s->n ? k + 1 : k];
-            t->pos[at + k] = (uint32_t)k;
-            t->want[at + k] = (uint32_t)(at + k);
-        }
-        at += s->n;
-    }
-    t->row[p->n] = at;
-    *b = (struct batch){.n = at,
-                        .ids = t->ids,
-                        .pos = t->pos,
-                        .want = t->want,
-                        .n_want = at,
-                        .runs = t->runs,
-                        .n_runs = p->n};
-    return 0;
-}
-
-static void pass_forward(struct trainer *t, struct train_pass *p, const struct batch *b)
+static void trainer_forward(struct trainer *t, struct train_pass *p, const struct batch *b)
 {
     p->hidden = model_states(t->parts.model, &t->ops, b);
     if (!t->opts.mtp)
         return;
     struct batch ahead = *b;
-    ahead.ids = t->next;
+    ahead.ids = t->pass.next;
     p->ahead = model_states_mtp(t->parts.model, &t->ops, &ahead, p->hidden);
 }
 
 /* Scratch for the pass, by a dry run of it. */
-static int pass_plan(struct trainer *t, struct train_pass *p, const struct batch *b, bool grads,
-                     struct err *e)
+static int trainer_plan(struct trainer *t, struct train_pass *p, const struct batch *b, bool grads,
+                        struct err *e)
 {
     float any = 0; /* its place is enough: nothing is computed */
     struct op_tape keeps = {.keep = true, .recompute = t->opts.recompute};
     t->ops.tape = grads ? &keeps : NULL;
     t->ops.dry = true;
     t->ops.used = t->ops.peak = 0;
-    pass_forward(t, p, b);
+    trainer_forward(t, p, b);
     loss_head(&t->ops, p->hidden, model_head(t->parts.model), NULL, NULL, NULL,
               grads ? &any : NULL);
     size_t need = t->ops.peak;
@@ -216,20 +142,20 @@ static int pass_plan(struct trainer *t, struct train_pass *p, const struct batch
     return op_ctx_reserve(&t->ops, need, e);
 }
 
-static int pass_run(struct trainer *t, struct train_pass *p, const struct train_loss *loss,
-                    double *stat, bool grads, struct err *e)
+static int trainer_pass(struct trainer *t, struct train_pass *p, const struct train_loss *loss,
+                        double *stat, bool grads, struct err *e)
 {
     struct batch b;
-    int rc = pass_gather(t, p, &b, e);
+    int rc = pass_gather(&t->pass, p->seq, p->n, &b, e);
     if (rc)
         goto out;
-    rc = pass_plan(t, p, &b, grads, e);
+    rc = trainer_plan(t, p, &b, grads, e);
     if (rc)
         goto out;
     if (grads)
         tape_start(t->tape);
-    pass_forward(t, p, &b);
-    p->row = t->row;
+    trainer_forward(t, p, &b);
+    p->row = t->pass.row;
     if (grads) {
         p->dhidden = tape_grad(t->tape, p->hidden);
         p->dahead = t->opts.mtp ? tape_grad(t->tape, p->ahead) : NULL;
@@ -247,30 +173,8 @@ out:
     if (grads)
         tape_stop(t->tape);
     t->ops.used = 0;
-    for (size_t i = 0; i < p->n; i++)
-        kv_seq_truncate(&t->seq[i], 0);
+    pass_done(&t->pass, p->n);
     return rc;
-}
-
-/* How many sequences from `first` on go into the next pass. */
-static size_t pass_cut(const struct trainer *t, const struct data_batch *b, size_t first,
-                       size_t end, bool pairs)
-{
-    size_t unit = pairs ? 2 : 1, n = 0, tokens = 0, pages = 0;
-    while (first + n + unit <= end) {
-        size_t more = 0, sheets = 0;
-        for (size_t i = 0; i < unit; i++) {
-            more += b->seq[first + n + i].n;
-            sheets += pages_of(b->seq[first + n + i].n);
-        }
-        if (n && (tokens + more > t->opts.pass_tokens || pages + sheets > t->pages ||
-                  n + unit > t->most))
-            break;
-        tokens += more;
-        pages += sheets;
-        n += unit;
-    }
-    return n;
 }
 
 static int shard_run(struct trainer *t, const struct data_batch *b, size_t shard,
@@ -278,20 +182,12 @@ static int shard_run(struct trainer *t, const struct data_batch *b, size_t shard
 {
     size_t end = b->shard[shard + 1];
     for (size_t first = b->shard[shard], n; first < end; first += n) {
-        n = pass_cut(t, b, first, end, loss->pairs);
-        if (!n)
-            return err_set(e, ERR_USAGE, "a pair of the batch has one sequence");
-        size_t longest = 0;
-        for (size_t i = 0; i < n; i++)
-            longest = num_max(longest, b->seq[first + i].n);
-        if (longest > num_max(t->opts.longest, t->opts.pass_tokens))
-            return err_set(e, ERR_LIMIT,
-                           "a sequence of %zu tokens is longer than the %zu that memory was "
-                           "planned for: give a larger --max-length",
-                           longest, num_max(t->opts.longest, t->opts.pass_tokens));
+        int rc = pass_cut(&t->pass, b, first, end, loss->pairs ? 2 : 1, &n, e);
+        if (rc)
+            return rc;
         struct train_pass p = {
             .t = t, .seq = b->seq + first, .n = n, .first = first, .shard = shard};
-        int rc = pass_run(t, &p, loss, stat, grads, e);
+        rc = trainer_pass(t, &p, loss, stat, grads, e);
         if (rc)
             return rc;
     }

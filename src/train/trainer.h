@@ -36,6 +36,7 @@ struct trainer_opts {
     float balance;         /* factor of the sequence-wise balance loss; 0: none */
     params_choose *choose; /* which weights are trained; NULL: all */
     void *choose_arg;
+    const struct model_param *extra; /* a vector beside the model that is trained too, or NULL */
     struct optim_opts optim;
 };
 

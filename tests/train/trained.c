@@ -51,8 +51,11 @@ void trained_open(struct trained *x, const char *path, const struct trained_how 
     eo.train = true;
     trained_die(cpu_isa_parse(&eo.isa, "auto", &e), &e);
     trained_die(engine_open(&x->engine, path, &eo, &e), &e);
+    if (how->score)
+        trained_die(score_open(&x->score, x->engine, &e), &e);
     struct trainer_opts to = {.engine = x->engine,
                               .comm = x->comm,
+                              .extra = x->score ? &x->score->param : NULL,
                               .pass_tokens = how->pass_tokens,
                               .longest = TRAINED_TOKENS,
                               .recompute = how->recompute,
@@ -67,6 +70,7 @@ void trained_open(struct trained *x, const char *path, const struct trained_how 
 void trained_close(struct trained *x)
 {
     trainer_free(x->t);
+    score_free(x->score);
     engine_free(x->engine);
     comm_close(x->comm, 0);
 }

@@ -7,6 +7,7 @@
 #define PONDER_TESTS_TRAINED_H
 
 #include "support/golden.h"
+#include "train/score.h"
 #include "train/trainer.h"
 
 #include <jansson.h>
@@ -18,7 +19,7 @@ char *trained_path(char path[600], const char *model, const char *file); /* file
 struct trained_how {
     int threads;
     size_t pass_tokens;
-    bool recompute, score; /* score: with a scalar head (see model_load_opts) */
+    bool recompute, score; /* score: with a scalar head */
     double max_grad_norm, weight_decay, beta2;
 };
 
@@ -26,6 +27,7 @@ struct trained {
     struct comm *comm;
     struct engine *engine;
     struct trainer *t;
+    struct score *score;
 };
 
 void trained_open(struct trained *x, const char *path, const struct trained_how *how);

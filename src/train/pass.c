@@ -1,0 +1,124 @@
+/* See pass.h. */
+#include "train/pass.h"
+
+#include "base/num.h"
+#include "tensor/kv.h"
+
+#include <stdlib.h>
+
+static size_t pages_of(size_t tokens)
+{
+    return (tokens + KV_PAGE - 1) / KV_PAGE;
+}
+
+int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longest, struct err *e)
+{
+    struct kv_shape shape;
+    *p = (struct pass){.tokens = tokens, .longest = num_max(longest, tokens)};
+    longest = num_max(longest, KV_PAGE);
+    model_kv_shape(m, &shape);
+    shape.type = QUANT_F32;
+    /* Short sequences fill half a page on average; a pair has to fit. */
+    p->pages = num_max(2 * pages_of(tokens), 2 * pages_of(longest));
+    p->most = p->pages;
+    p->room = num_max(tokens, 2 * longest);
+    int rc = kv_pool_new(&p->kv, &shape, p->pages, e);
+    if (rc)
+        return rc;
+    p->seq = calloc(p->most, sizeof *p->seq);
+    p->runs = calloc(p->most, sizeof *p->runs);
+    p->row = calloc(p->most + 1, sizeof *p->row);
+    p->ids = calloc(p->room, sizeof *p->ids);
+    p->next = calloc(p->room, sizeof *p->next);
+    p->pos = calloc(p->room, sizeof *p->pos);
+    p->want = calloc(p->room, sizeof *p->want);
+    if (!p->seq || !p->runs || !p->row || !p->ids || !p->next || !p->pos || !p->want)
+        return err_nomem(e, p->room * sizeof *p->ids, "a batch");
+    for (size_t i = 0; !rc && i < p->most; i++)
+        rc = kv_seq_init(&p->seq[i], p->kv, p->room, e);
+    return rc;
+}
+
+void pass_release(struct pass *p)
+{
+    for (size_t i = 0; p->seq && i < p->most; i++)
+        if (p->seq[i].pool)
+            kv_seq_release(&p->seq[i]);
+    kv_pool_free(p->kv);
+    free(p->seq);
+    free(p->runs);
+    free(p->row);
+    free(p->ids);
+    free(p->next);
+    free(p->pos);
+    free(p->want);
+    *p = (struct pass){.kv = NULL};
+}
+
+uint64_t pass_bytes(const struct pass *p)
+{
+    struct kv_shape shape = *kv_pool_shape(p->kv);
+    return p->pages * kv_page_bytes(&shape);
+}
+
+int pass_cut(const struct pass *p, const struct data_batch *b, size_t first, size_t end,
+             size_t unit, size_t *out, struct err *e)
+{
+    size_t n = 0, tokens = 0, pages = 0;
+    while (first + n + unit <= end) {
+        size_t more = 0, sheets = 0;
+        for (size_t i = 0; i < unit; i++) {
+            size_t len = b->seq[first + n + i].n;
+            if (len > p->longest)
+                return err_set(e, ERR_LIMIT,
+                               "a sequence of %zu tokens is longer than the %zu that memory was "
+                               "planned for: give a larger --max-length",
+                               len, p->longest);
+            more += len;
+            sheets += pages_of(len);
+        }
+        if (n && (tokens + more > p->tokens || pages + sheets > p->pages || n + unit > p->most))
+            break;
+        tokens += more;
+        pages += sheets;
+        n += unit;
+    }
+    *out = n;
+    return n ? 0 : err_set(e, ERR_USAGE, "a pair of the batch has one sequence");
+}
+
+int pass_gather(struct pass *p, const struct data_seq *seq, size_t n, struct batch *b,
+                struct err *e)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct data_seq *s = &seq[i];
+        int rc = kv_seq_reserve(&p->seq[i], 0, 0, s->n, e);
+        if (rc)
+            return rc;
+        p->runs[i] = (struct batch_run){.seq = &p->seq[i], .row = at, .n = s->n};
+        p->row[i] = at;
+        for (size_t k = 0; k < s->n; k++) {
+            p->ids[at + k] = s->ids[k];
+            p->next[at + k] = s->ids[k + 1 < s->n ? k + 1 : k];
+            p->pos[at + k] = (uint32_t)k;
+            p->want[at + k] = (uint32_t)(at + k);
+        }
+        at += s->n;
+    }
+    p->row[n] = at;
+    *b = (struct batch){.n = at,
+                        .ids = p->ids,
+                        .pos = p->pos,
+                        .want = p->want,
+                        .n_want = at,
+                        .runs = p->runs,
+                        .n_runs = n};
+    return 0;
+}
+
+void pass_done(struct pass *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        kv_seq_truncate(&p->seq[i], 0);
+}
