@@ -200,6 +200,7 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     load.adapter = adapter;
     load.merge = o->adapter_merge;
     load.mla_expanded = o->mla_expanded;
+    load.adapt = o->adapt;
     load.train = o->train;
     load.mtp = o->mtp || (o->train && cfg->n_mtp);
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 struct engine;
+struct model_adapt;   /* model/model.h */
 struct grammar_vocab; /* text/grammar.h */
 struct grammar_cache; /* text/grammar_cache.h */
 struct session;
@@ -83,6 +84,8 @@ struct engine_opts {
     const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
     bool adapter_merge;  /* keep sums instead of adding products */
     bool mla_expanded;   /* latent attention: expanded form for long chunks; else one exact form */
+    const struct model_adapt *adapt; /* train an adapter over weights that stay (model/model.h);
+                                        NULL: none */
     bool train; /* weights in float, in memory that a trainer may change (engine/parts.h); the
                    prediction layer too, where there is one. Takes no adapter_merge */
     bool tokenizer_only;       /* do not load weights: tokenizer and template only */

@@ -143,6 +143,7 @@ static int adapt_pair(struct adapt *a, struct model_lora *l, struct arena *arena
         adapt_fresh(a, l, &pair);
     }
     l->pair.scale = pair.scale;
+    l->pair.module = (uint32_t)(l - a->m->lora);
     struct weight_rows from = {.at = (const uint8_t *)pair.a};
     if (!rc)
         rc = weight_matrix(&l->pair.a, p->weight->name, t, pair.rank, p->cols, &from, a->c->kern,

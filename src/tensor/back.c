@@ -6,6 +6,7 @@
  *   rope      a rotation (times a magnitude) by an angle; its transpose turns by the negative one
  *   glu       y = silu(g) u, silu(g) = g σ(g):  dg = dy u σ (1 + g (1 − σ)),  du = dy g σ
  */
+#include "tensor/dropout.h"
 #include "tensor/tape_impl.h"
 
 #include "base/num.h"
@@ -271,4 +272,11 @@ void back_lora(struct tape *t, const struct op_record *r)
     struct scale_job j = {t->c->kern, tape_given(t, r->out), tape_grad(t, r->in[0]),
                           r->w[0]->lora->scale, r->out.cols};
     tape_rows(t, r->out.rows, r->out.cols, (struct tape_job){scale_rows, &j});
+}
+
+void back_dropout(struct tape *t, const struct op_record *r)
+{
+    float *dx = tape_grad(t, r->in[0]);
+    if (dx)
+        dropout_back(t->c, dx, tape_given(t, r->out), r->out.rows, r->w[0]);
 }

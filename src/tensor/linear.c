@@ -17,6 +17,7 @@
  * own are decoded 16 rows at a time to an F32 panel, then the F32 kernel runs: slow for one column.
  */
 #include "base/num.h"
+#include "tensor/dropout.h"
 #include "tensor/linear_impl.h"
 
 #include <string.h>
@@ -240,14 +241,15 @@ static void linear_run(struct op_ctx *c, struct linear_job *j, const struct team
     team_run_after(c->team, first ? first : &(struct team_work){0}, &products);
 }
 
-/* y += scale × b (a x), for a weight with an adapter. */
+/* y += scale × b (a x), for a weight with an adapter, of which x may lose some values. */
 static void linear_adapt(struct op_ctx *c, struct tensor x, const struct weight *w, struct tensor y)
 {
     const struct weight_lora *l = w->lora;
     if (!l)
         return;
     size_t mark = op_begin(c);
-    struct tensor low = op_linear(c, x, &l->a, NULL);   /* (n, rank) */
+    struct tensor in = c->dropout ? op_dropout(c, x, w) : x;
+    struct tensor low = op_linear(c, in, &l->a, NULL);  /* (n, rank) */
     struct tensor add = op_linear(c, low, &l->b, NULL); /* (n, rows) */
     for (size_t r = 0; r < x.rows && !c->dry; r++)
         c->kern->merge(y.data + r * y.cols, 1, add.data + r * y.cols, l->scale, y.cols);

@@ -8,6 +8,7 @@
 #include "tensor/loss.h"
 
 #include "base/num.h"
+#include "tensor/dropout.h"
 #include "tensor/gemm.h"
 
 #include <math.h>
@@ -34,8 +35,11 @@ static void loss_chunk(void *arg, size_t i, int worker)
 
 /* What they give an adapter of the head: y = … + scale × B (A x). */
 static void loss_lora(struct op_ctx *c, struct tensor x, struct tensor dy, struct tensor dx,
-                      const struct weight_lora *l)
+                      const struct weight *head)
 {
+    const struct weight_lora *l = head->lora;
+    if (c->dropout)
+        x = op_dropout(c, x, head);
     struct gemm_rows out = {dy.data, dy.cols}, in = {x.data, x.cols};
     struct tensor low = op_linear(c, x, &l->a, NULL), dlow = op_tensor(c, x.rows, low.cols);
     struct gemm_rows lows = {low.data, low.cols}, dlows = {dlow.data, dlow.cols};
@@ -53,7 +57,16 @@ static void loss_lora(struct op_ctx *c, struct tensor x, struct tensor dy, struc
     if (l->a.param || c->dry)
         gemm_back_weight(c, c->dry ? NULL : l->a.param->grad, l->a.rows, l->a.cols, dlows, in,
                          x.rows);
-    gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, dlows, x.rows, &l->a);
+    if (!c->dropout) {
+        gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, dlows, x.rows, &l->a);
+        return;
+    }
+    struct tensor part = op_tensor(c, x.rows, x.cols);
+    if (!c->dry)
+        memset(part.data, 0, part.rows * part.cols * sizeof *part.data);
+    gemm_back_input(c, (struct gemm_rows){part.data, part.cols}, dlows, x.rows, &l->a);
+    if (!c->dry)
+        dropout_back(c, dx.data, part.data, x.rows, head);
 }
 
 /* What the chunk's gradients of logits, dy, give. */
@@ -69,7 +82,7 @@ static void loss_back(struct op_ctx *c, struct tensor x, struct tensor dy, const
         gemm_back_weight(c, head->param ? head->param->grad : NULL, head->rows, head->cols, out, in,
                          x.rows);
     if (head->lora)
-        loss_lora(c, x, dy, dx, head->lora);
+        loss_lora(c, x, dy, dx, head);
     for (size_t i = 0; i < x.rows && !c->dry; i++)
         c->kern->add(dhidden + row[i] * dx.cols, dx.data + i * dx.cols, dx.cols);
 }
@@ -78,15 +91,24 @@ void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head
                loss_row *fn, void *arg, float *dhidden)
 {
     struct op_tape *tape = c->tape;
+    const struct op_dropout *dropout = c->dropout;
+    struct op_dropout chunk = dropout ? *dropout : (struct op_dropout){.p = 0};
     size_t d = hidden.cols, start = c->used;
     size_t most = num_min(hidden.rows, num_min(LOSS_ROWS, num_max(16, LOSS_VALUES / head->rows)));
     c->tape = NULL; /* its gradients are given here */
     size_t *row = op_alloc(c, most * sizeof *row);
+    uint64_t *key = dropout ? op_alloc(c, most * sizeof *key) : NULL; /* of the chunk's rows */
+    if (dropout) {
+        chunk.row = key;
+        c->dropout = &chunk;
+    }
     struct tensor x = op_tensor(c, most, d);
     size_t mark = c->used;
     for (size_t r = 0, n = 0; r < hidden.rows; r++) {
         if (!c->dry && !(skip && skip[r])) {
             row[n] = r;
+            if (key)
+                key[n] = dropout->row[r];
             memcpy(x.data + n++ * d, hidden.data + r * d, d * sizeof *x.data);
         }
         if (n < most && r + 1 < hidden.rows)
@@ -94,6 +116,7 @@ void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head
         x.rows = c->dry ? most : n;
         if (!x.rows)
             continue;
+        chunk.rows = x.rows;
         struct loss_job j = {op_linear(c, x, head, NULL), row, fn, arg};
         if (!c->dry)
             team_run(c->team, loss_chunk, &j, n);
@@ -103,6 +126,7 @@ void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head
         n = 0;
     }
     c->tape = tape;
+    c->dropout = dropout;
     c->used = start;
 }
 

@@ -41,6 +41,7 @@ enum op_kind {
     OP_LINEAR,
     OP_LINEAR_HEADS,
     OP_LORA,
+    OP_DROPOUT, /* before w[0]'s adapter */
     OP_ROPE,
     OP_LATENT,
     OP_CONCAT,
@@ -143,10 +144,19 @@ struct batch {
     size_t n_runs;
 };
 
+/* While adapters are trained: values of their inputs are dropped with probability p. */
+struct op_dropout {
+    float p;             /* below 1 */
+    uint64_t seed;       /* of the step */
+    const uint64_t *row; /* (rows) a key for each row of the batch, until the way back is done */
+    size_t rows;
+};
+
 struct op_ctx {
     const struct kern *kern;
     struct team *team;
-    struct op_tape *tape; /* NULL: inference */
+    struct op_tape *tape;             /* NULL: inference */
+    const struct op_dropout *dropout; /* NULL: none */
     bool dry;
     bool fine;    /* int8 activations twice: the value, then what rounding left of it */
     uint8_t *mem; /* scratch: `cap` bytes at a 64-byte boundary */

@@ -435,6 +435,7 @@ static void (*const backs[])(struct tape *t, const struct op_record *r) = {
     [OP_LINEAR] = back_linear,
     [OP_LINEAR_HEADS] = back_linear_heads,
     [OP_LORA] = back_lora,
+    [OP_DROPOUT] = back_dropout,
     [OP_ROPE] = back_rope,
     [OP_LATENT] = back_latent,
     [OP_CONCAT] = back_concat,

@@ -98,6 +98,7 @@ void back_concat(struct tape *t, const struct op_record *r);
 void back_add(struct tape *t, const struct op_record *r);
 void back_glu(struct tape *t, const struct op_record *r);
 void back_lora(struct tape *t, const struct op_record *r);
+void back_dropout(struct tape *t, const struct op_record *r);
 void back_linear(struct tape *t, const struct op_record *r);
 void back_linear_heads(struct tape *t, const struct op_record *r);
 void back_attention(struct tape *t, const struct op_record *r);

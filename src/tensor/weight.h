@@ -72,6 +72,7 @@ struct weight {
 struct weight_lora {
     struct weight a, b; /* (rank, cols), (rows, rank), F32 */
     float scale;
+    uint32_t module; /* its number among those that are trained; of what is dropped out */
 };
 
 /* Whom to tell that all rows of a weight are in panels: its file is not read any more. From any

@@ -5,6 +5,7 @@
 #include "base/num.h"
 #include "train/data_options.h"
 #include "train/loop_impl.h"
+#include "train/lora.h"
 
 #include <assert.h>
 #include <math.h>
@@ -28,9 +29,16 @@ static int loop_engine(struct loop *l, const struct loop_opts *lo, struct err *e
     eo.kv_type = QUANT_F32; /* the trainer's: what is sampled has the bits that are learned from */
     eo.act = ENGINE_ACT_F32;
     eo.place = ENGINE_PACKED;
-    eo.train = true;
+    struct model_adapt adapt;
+    struct lora_targets targets = {.n = 0};
+    eo.train = !o->use_peft;
     int rc = cpu_isa_parse(&eo.isa, o->isa, e);
-    return rc ? rc : engine_open(&l->engine, o->model, &eo, e);
+    if (!rc && o->use_peft) {
+        rc = lora_options(&adapt, &targets, o, e);
+        eo.adapt = &adapt;
+    }
+    rc = rc ? rc : engine_open(&l->engine, o->model, &eo, e);
+    return rc ? rc : lora_targets_check(&targets, e);
 }
 
 int loop_open(struct loop *l, const struct train_env *env, const struct train_options *o,
@@ -54,6 +62,8 @@ int loop_open(struct loop *l, const struct train_env *env, const struct train_op
                               .recompute = o->recompute,
                               .mtp = lo->mtp,
                               .balance = (float)o->balance,
+                              .dropout = o->use_peft ? (float)o->lora_dropout : 0,
+                              .seed = (uint64_t)o->seed,
                               .choose = lo->choose,
                               .choose_arg = lo->choose_arg,
                               .extra = l->score ? &l->score->param : NULL,

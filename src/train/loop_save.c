@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "convert/convert.h"
 #include "train/loop_impl.h"
+#include "train/lora.h"
 #include "train/steplog.h"
 
 #include <math.h>
@@ -336,6 +337,8 @@ static int loop_export(struct loop *l, struct err *e)
     char path[RUN_PATH_MAX];
     if (snprintf(path, sizeof path, "%s/model", l->o->output) >= (int)sizeof path)
         return err_set(e, ERR_LIMIT, "%.100s: the path is too long", l->o->output);
+    if (l->o->use_peft)
+        return lora_write(path, x.params, l->o, e);
     engine_parts(l->engine, &parts);
     int rc = convert_plan_new(&x.plan, engine_source(l->engine), &o, e);
     if (rc)

@@ -32,6 +32,11 @@ struct train_options {
     const char *scheduler, *scheduler_args;
     /* DeepSeek's own */
     double mtp_weight, balance, router_rate;
+    /* adapters */
+    int use_peft, lora_rs;
+    int64_t lora_r;
+    double lora_alpha, lora_dropout;
+    const char *lora_targets;
     /* log and checkpoints */
     int64_t logging_steps, save_steps, save_limit, eval_steps, eval_batch;
     int save_best;
@@ -66,6 +71,7 @@ enum {
     TRAIN_N_STEPS = 7,
     TRAIN_N_OPTIM = 10,
     TRAIN_N_DEEPSEEK = 3,
+    TRAIN_N_LORA = 6,
     TRAIN_N_LOG = 6,
     TRAIN_N_PROMPTS = 5,
     TRAIN_N_PAIRS = 7,
@@ -81,6 +87,7 @@ extern const struct opt train_rows_data[TRAIN_N_DATA];
 extern const struct opt train_rows_steps[TRAIN_N_STEPS];
 extern const struct opt train_rows_optim[TRAIN_N_OPTIM];
 extern const struct opt train_rows_deepseek[TRAIN_N_DEEPSEEK];
+extern const struct opt train_rows_lora[TRAIN_N_LORA];
 extern const struct opt train_rows_log[TRAIN_N_LOG];
 extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
 extern const struct opt train_rows_pairs[TRAIN_N_PAIRS];
@@ -111,6 +118,10 @@ extern const struct opt train_rows_rejection[TRAIN_N_REJECTION];
 #define TRAIN_GROUP_DEEPSEEK                                 \
     {                                                        \
         "DeepSeek", train_rows_deepseek, TRAIN_N_DEEPSEEK, 0 \
+    }
+#define TRAIN_GROUP_LORA                             \
+    {                                                \
+        "Adapters", train_rows_lora, TRAIN_N_LORA, 0 \
     }
 #define TRAIN_GROUP_LOG                                       \
     {                                                         \

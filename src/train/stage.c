@@ -41,6 +41,8 @@ static const char *const common[] = {"num-train-epochs",
                                      "0",
                                      "adam-beta2",
                                      "0.999",
+                                     "lora-dropout",
+                                     "0.05",
                                      NULL};
 
 static bool unset(const struct opt *o, const void *target, size_t base)

@@ -128,9 +128,10 @@ static int dpo_run(const struct train_env *env, const struct train_options *o, s
 }
 
 const struct opt_group train_groups_dpo[] = {TRAIN_GROUP_MODEL, TRAIN_GROUP_PAIRS, TRAIN_GROUP_DPO,
-                                             TRAIN_GROUP_STEPS, TRAIN_GROUP_OPTIM, TRAIN_GROUP_LOG};
+                                             TRAIN_GROUP_STEPS, TRAIN_GROUP_OPTIM, TRAIN_GROUP_LORA,
+                                             TRAIN_GROUP_LOG};
 
-static const char *const dpo_defaults[] = {"learning-rate", "1e-6", NULL};
+static const char *const dpo_defaults[] = {"learning-rate", "1e-6", "lora-dropout", "0", NULL};
 
 const struct train_stage train_stage_dpo = {
     .name = "dpo",

@@ -425,6 +425,10 @@ static int grpo_sizes(struct grpo *g, struct err *e)
         return err_set(e, ERR_USAGE,
                        "--top-p, --top-k and --min-p sample from another distribution than the one "
                        "that is learned: leave them at 1, 0 and 0");
+    if (o->use_peft && o->lora_dropout > 0)
+        return err_set(e, ERR_USAGE,
+                       "--lora-dropout: completions are sampled without dropout, so their "
+                       "log-probabilities would not be those that are learned from: leave it at 0");
     g->step_groups = (size_t)(step / o->generations);
     g->groups = g->step_groups * (size_t)o->steps_per_generation;
     return 0;
@@ -573,10 +577,12 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
 }
 
 const struct opt_group train_groups_grpo[] = {
-    TRAIN_GROUP_MODEL, TRAIN_GROUP_PROMPTS, TRAIN_GROUP_SAMPLING, TRAIN_GROUP_REWARDS,
-    TRAIN_GROUP_GRPO,  TRAIN_GROUP_STEPS,   TRAIN_GROUP_OPTIM,    TRAIN_GROUP_LOG};
+    TRAIN_GROUP_MODEL,   TRAIN_GROUP_PROMPTS, TRAIN_GROUP_SAMPLING,
+    TRAIN_GROUP_REWARDS, TRAIN_GROUP_GRPO,    TRAIN_GROUP_STEPS,
+    TRAIN_GROUP_OPTIM,   TRAIN_GROUP_LORA,    TRAIN_GROUP_LOG};
 
-static const char *const grpo_defaults[] = {"learning-rate", "1e-6", "num-train-epochs", "1", NULL};
+static const char *const grpo_defaults[] = {
+    "learning-rate", "1e-6", "num-train-epochs", "1", "lora-dropout", "0", NULL};
 
 const struct train_stage train_stage_grpo = {
     .name = "grpo",

@@ -74,7 +74,7 @@ static int sft_stage(const struct train_env *env, const struct train_options *o,
 #define CE_GROUPS                                                                  \
     {                                                                              \
         TRAIN_GROUP_MODEL, TRAIN_GROUP_DATA, TRAIN_GROUP_STEPS, TRAIN_GROUP_OPTIM, \
-            TRAIN_GROUP_DEEPSEEK, TRAIN_GROUP_LOG                                  \
+            TRAIN_GROUP_DEEPSEEK, TRAIN_GROUP_LORA, TRAIN_GROUP_LOG                \
     }
 const struct opt_group train_groups_sft[] = CE_GROUPS, train_groups_pretrain[] = CE_GROUPS;
 

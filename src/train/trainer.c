@@ -2,6 +2,7 @@
 #include "train/trainer.h"
 
 #include "base/num.h"
+#include "base/rng.h"
 #include "engine/parts.h"
 #include "tensor/loss.h"
 #include "tensor/tape.h"
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TRAINER_DROPOUT = 0x64726f70 }; /* purpose of random numbers */
 enum { TRAINER_PASS = 4096, TRAINER_LEVELS = 4 /* log2(COMM_MAX) + 1 */ };
 _Static_assert((int)COMM_MAX == (int)DATA_SHARDS && 1 << (TRAINER_LEVELS - 1) == COMM_MAX,
                "a batch has as many shards as there may be ranks");
@@ -26,6 +28,8 @@ struct trainer {
 
     /* Of a pass. */
     struct pass pass;
+    uint64_t *key; /* (rows of the pass) for dropout */
+    struct op_dropout dropout;
     double balance;
 };
 
@@ -35,6 +39,8 @@ static int trainer_memory(struct trainer *t, struct err *e)
     int rc = pass_init(&t->pass, t->parts.model, o->pass_tokens, o->longest, e);
     if (rc)
         return rc;
+    if (o->dropout > 0 && !(t->key = calloc(t->pass.room, sizeof *t->key)))
+        return err_nomem(e, t->pass.room * sizeof *t->key, "a batch");
     size_t local = DATA_SHARDS / (size_t)comm_size(o->comm);
     for (t->levels = 1; local > 1; local /= 2)
         t->levels++;
@@ -82,6 +88,7 @@ void trainer_free(struct trainer *t)
     pass_release(&t->pass);
     tape_free(t->tape);
     op_ctx_release(&t->ops);
+    free(t->key);
     free(t);
 }
 
@@ -123,6 +130,15 @@ static void trainer_forward(struct trainer *t, struct train_pass *p, const struc
     p->ahead = model_states_mtp(t->parts.model, &t->ops, &ahead, p->hidden);
 }
 
+/* Keys of the pass's rows, for dropout. */
+static void trainer_keys(struct trainer *t, const struct train_pass *p, const struct batch *b)
+{
+    t->dropout.rows = b->n;
+    for (size_t i = 0; t->key && i < p->n; i++)
+        for (size_t k = 0; k < p->seq[i].n; k++)
+            t->key[t->pass.row[i] + k] = (uint64_t)(p->first + i) << 32 | k;
+}
+
 /* Scratch for the pass, by a dry run of it. */
 static int trainer_plan(struct trainer *t, struct train_pass *p, const struct batch *b, bool grads,
                         struct err *e)
@@ -130,6 +146,7 @@ static int trainer_plan(struct trainer *t, struct train_pass *p, const struct ba
     float any = 0; /* its place is enough: nothing is computed */
     struct op_tape keeps = {.keep = true, .recompute = t->opts.recompute};
     t->ops.tape = grads ? &keeps : NULL;
+    t->ops.dropout = grads && t->opts.dropout > 0 ? &t->dropout : NULL;
     t->ops.dry = true;
     t->ops.used = t->ops.peak = 0;
     trainer_forward(t, p, b);
@@ -149,6 +166,7 @@ static int trainer_pass(struct trainer *t, struct train_pass *p, const struct tr
     int rc = pass_gather(&t->pass, p->seq, p->n, &b, e);
     if (rc)
         goto out;
+    trainer_keys(t, p, &b);
     rc = trainer_plan(t, p, &b, grads, e);
     if (rc)
         goto out;
@@ -172,6 +190,7 @@ static int trainer_pass(struct trainer *t, struct train_pass *p, const struct tr
 out:
     if (grads)
         tape_stop(t->tape);
+    t->ops.dropout = NULL;
     t->ops.used = 0;
     pass_done(&t->pass, p->n);
     return rc;
@@ -231,12 +250,23 @@ int trainer_look(struct trainer *t, const struct data_batch *b, const struct tra
     return result_sum(t, stat, b, out, e);
 }
 
+/* Which values are dropped is a function of the seed, the step, the sequence's number in it, the
+ * position, the module and the column. */
+static void dropout_begin(struct trainer *t)
+{
+    uint32_t w[4];
+    rng_block(t->opts.seed, TRAINER_DROPOUT, t->optim.steps, w);
+    t->dropout = (struct op_dropout){
+        .p = t->opts.dropout, .seed = (uint64_t)w[0] << 32 | w[1], .row = t->key};
+}
+
 int trainer_step(struct trainer *t, const struct data_batch *b, const struct train_loss *loss,
                  double lr, struct train_result *out, struct err *e)
 {
     double stat[DATA_SHARDS][TRAIN_STATS + 1] = {{0}};
     size_t from, to, level = 0;
     shards_of(t, &from, &to);
+    dropout_begin(t);
     for (size_t s = from; s < to; s++) {
         t->balance = 0;
         params_aim(&t->params, t->parts.team, t->slab[level]);
@@ -244,6 +274,7 @@ int trainer_step(struct trainer *t, const struct data_batch *b, const struct tra
         if (rc)
             return rc;
         stat[s][TRAIN_STATS] = t->balance;
+        model_lora_back(t->parts.model, &t->ops);
         params_fold(&t->params, t->slab[level]);
         /* As carries of a binary counter: subtrees of the same size are added, left to right. */
         for (size_t k = s - from + 1; k % 2 == 0; k /= 2, level--)

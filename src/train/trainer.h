@@ -27,13 +27,15 @@
 struct trainer;
 
 struct trainer_opts {
-    struct engine *engine; /* opened with `train`; outlives the trainer */
+    struct engine *engine; /* opened with `train` or `adapt`; outlives the trainer */
     struct comm *comm;
     size_t pass_tokens;    /* of one pass, at most (a sequence may be longer); 0: 4096 */
     size_t longest;        /* tokens of a sequence, at most */
     bool recompute;        /* gradient checkpointing: less memory, a third more work */
     bool mtp;              /* the prediction layer takes part (it has to be there) */
     float balance;         /* factor of the sequence-wise balance loss; 0: none */
+    float dropout;         /* of adapters' inputs, in steps; 0: none */
+    uint64_t seed;         /* of dropout */
     params_choose *choose; /* which weights are trained; NULL: all */
     void *choose_arg;
     const struct model_param *extra; /* a vector beside the model that is trained too, or NULL */

@@ -149,7 +149,7 @@ static void loss_ce(void *arg, size_t row, float *logits, size_t n)
 
 struct ways {
     bool recompute, cut, mtp, back;
-    float balance;
+    float balance, dropout;
     double mtp_weight;
 };
 
@@ -159,6 +159,7 @@ struct rows {
     struct batch_run run[SEQS];
     int32_t ids[ROWS];
     uint32_t pos[ROWS], want[ROWS], from[ROWS];
+    uint64_t key[ROWS];
 };
 
 /* Each sequence's tokens but the last `less`, beginning with token `first`. */
@@ -176,6 +177,7 @@ static void rows_of(struct fixture *f, const struct data *d, size_t s0, size_t s
             r->ids[n] = d->ids[s][t + first];
             r->pos[n] = (uint32_t)t;
             r->want[n] = (uint32_t)n;
+            r->key[n] = (uint64_t)s << 32 | t;
             r->from[n] = (uint32_t)(at + t);
             label[n] = t + ahead < d->len[s] ? d->label[s][t + ahead - 1] : -1;
             skip[n] = label[n] < 0;
@@ -212,6 +214,8 @@ static double pass(struct fixture *f, struct tape *tape, const struct data *d, s
     rows_of(f, d, s0, s1, 0, &main, l.label, l.skip, 1);
     /* What a dry run says has to be enough. */
     struct op_tape shape = {.keep = true, .recompute = w->recompute};
+    struct op_dropout dropout = {.p = w->dropout, .seed = 5, .row = main.key, .rows = main.b.n};
+    f->ops.dropout = w->dropout > 0 ? &dropout : NULL;
     for (int dry = 1; dry >= 0; dry--) {
         f->ops.dry = dry;
         f->ops.used = 0;
@@ -244,6 +248,7 @@ static double pass(struct fixture *f, struct tape *tape, const struct data *d, s
             die(tape_backward(tape, &e), &e);
         else
             tape_stop(tape);
+        f->ops.dropout = NULL;
         f->ops.used = 0;
         return loss + tape_balance(tape);
     }
@@ -535,6 +540,8 @@ static void differences(const char *model, const struct model_adapt *adapt)
     data_make(&d, model_config(f.model)->n_vocab);
     struct ways w = {
         .back = true, .mtp = model_config(f.model)->n_mtp, .balance = 0.7f, .mtp_weight = 0.6};
+    if (adapt && !w.mtp)
+        w.dropout = 0.25f;
     double loss = run(&f, &d, &w);
     float **grad = calloc(f.n_param, sizeof *grad);
     assert_non_null(grad);
@@ -592,6 +599,55 @@ static void test_adapter_differences(void **state)
     differences(*state, &a);
 }
 
+/* What dropout leaves out is the same whatever is computed together, again, or by how many threads;
+ * with it the loss is another one. */
+static void test_adapter_dropout(void **state)
+{
+    const struct ways ways[] = {{.back = true, .dropout = 0.25f},
+                                {.back = true, .dropout = 0.25f, .recompute = true},
+                                {.back = true, .dropout = 0.25f, .cut = true}};
+    struct model_adapt a = {.rank = 3, .alpha = 6, .seed = 4};
+    float **grad = NULL;
+    double first = 0;
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (size_t i = 0; i < NUM_COUNT(ways); i++) {
+            struct fixture f;
+            struct data d;
+            char path[512];
+            model_path(path, *state);
+            fixture_load_with(&f, path, threads, &a, NULL, false);
+            for (size_t p = 0; p < f.n_param; p++)
+                for (size_t k = 0; k < f.param[p].values.n; k++)
+                    f.param[p].values.value[k] += (float)(0.05 * sin((double)(p * 31 + k)));
+            model_lora_merge(f.model, &f.ops);
+            data_make(&d, model_config(f.model)->n_vocab);
+            double loss = run(&f, &d, &ways[i]), plain;
+            if (!grad) {
+                first = loss;
+                grad = calloc(f.n_param, sizeof *grad);
+                assert_non_null(grad);
+            }
+            for (size_t p = 0; p < f.n_param; p++) {
+                size_t bytes = f.param[p].values.n * sizeof(float);
+                if (grad[p]) {
+                    assert_memory_equal(grad[p], f.param[p].values.grad, bytes);
+                    continue;
+                }
+                grad[p] = malloc(bytes);
+                assert_non_null(grad[p]);
+                memcpy(grad[p], f.param[p].values.grad, bytes);
+            }
+            plain = run(&f, &d, &(struct ways){.dropout = 0});
+            assert_true(fabs(loss - first) <= 1e-12 * loss); /* the rows' sum is cut otherwise */
+            assert_true(fabs(loss - plain) > 1e-4);
+            bool last = threads == 3 && i + 1 == NUM_COUNT(ways);
+            for (size_t p = 0; last && p < f.n_param; p++)
+                free(grad[p]);
+            fixture_release(&f);
+        }
+    free(grad);
+}
+
 /* A new adapter changes nothing; what is asked in vain is said. */
 static void test_adapter_new(void **state)
 {
@@ -647,6 +703,8 @@ int main(int argc, char **argv)
         MODEL(test_adapter, "dsv3"),
         MODEL(test_adapter_new, "train/llama"),
         MODEL(test_adapter_new, "models/dsv3_qlora_yarn_mtp"),
+        MODEL(test_adapter_dropout, "train/llama"),
+        MODEL(test_adapter_dropout, "models/dsv2_lite_greedy"),
         MODEL(test_adapter_differences, "train/llama"),
         MODEL(test_adapter_differences, "models/dsv2_lite_greedy"),
         MODEL(test_bits, "train/llama"),
