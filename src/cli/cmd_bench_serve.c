@@ -4,6 +4,8 @@
  *   first token   from the request (or from when it was due) to the first piece of text
  *   gap           between pieces of text of one answer
  *   per token     from the first piece to the last, by tokens after the first
+ *   steady        answer tokens a second while all clients are being answered: what the server
+ *                 decodes, without its waiting for prompts and for the last answers
  *
  * A table row for each concurrency or rate. Percentiles are of all requests that succeeded, gaps of
  * all pieces of all of them.
@@ -153,6 +155,12 @@ static int row_make(struct row *w, struct err *e)
     return 0;
 }
 
+/* NAN when there was no such time, or too little. */
+static double row_steady(const struct row *w)
+{
+    return w->r.full_seconds > 0.05 ? w->r.full_tokens / w->r.full_seconds : NAN;
+}
+
 /* ---- printing ------------------------------------------------------------------------------- */
 
 static json_t *json_series(const struct series *s)
@@ -178,6 +186,8 @@ static json_t *json_row(const struct row *w)
                           (json_int_t)w->r.failed, "seconds", w->r.seconds, "answer_tokens",
                           w->answer_tokens, "prompt_tokens", w->prompt_tokens, "cached_tokens",
                           w->cached, "answer_tokens_per_second", w->answer_tokens / w->r.seconds);
+    if (!isnan(row_steady(w)))
+        json_object_set_new(o, "steady_tokens_per_second", json_real(row_steady(w)));
     if (w->first.n)
         json_object_set_new(o, "first_token_seconds", json_series(&w->first));
     if (w->gap.n)
@@ -192,9 +202,9 @@ static json_t *json_row(const struct row *w)
 
 static void print_head(bool markdown)
 {
-    static const char *const names[] = {"load",     "requests",  "failed",   "req/s", "answer/s",
-                                        "prompt/s", "first p50", "p90",      "p99",   "gap p50",
-                                        "p99",      "token p50", "whole p50"};
+    static const char *const names[] = {"load",     "requests", "failed",    "req/s",    "answer/s",
+                                        "steady/s", "prompt/s", "first p50", "p90",      "p99",
+                                        "gap p50",  "p99",      "token p50", "whole p50"};
     for (size_t i = 0; i < NUM_COUNT(names); i++)
         printf(markdown ? "| %s " : i ? " %9s" : "%-9s", names[i]);
     printf(markdown ? "|\n" : "\n");
@@ -227,11 +237,17 @@ static void print_row(const struct row *w, bool markdown)
     else
         snprintf(load, sizeof load, "%g", w->concurrency);
     printf(markdown ? "| %s " : "%-9s", load);
-    const double numbers[] = {(double)w->r.n, (double)w->r.failed,
-                              (double)w->whole.n / w->r.seconds, w->answer_tokens / w->r.seconds,
+    const double numbers[] = {(double)w->r.n,
+                              (double)w->r.failed,
+                              (double)w->whole.n / w->r.seconds,
+                              w->answer_tokens / w->r.seconds,
+                              row_steady(w),
                               (w->prompt_tokens - w->cached) / w->r.seconds};
     for (size_t i = 0; i < NUM_COUNT(numbers); i++)
-        printf(markdown ? "| %.*f " : " %9.*f", i == 2 ? 2 : i > 2 ? 1 : 0, numbers[i]);
+        if (isnan(numbers[i]))
+            printf(markdown ? "| %s " : " %9s", "-");
+        else
+            printf(markdown ? "| %.*f " : " %9.*f", i == 2 ? 2 : i > 2 ? 1 : 0, numbers[i]);
     const double times[] = {percentile(&w->first, 50), percentile(&w->first, 90),
                             percentile(&w->first, 99), percentile(&w->gap, 50),
                             percentile(&w->gap, 99),   percentile(&w->token, 50),

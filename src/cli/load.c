@@ -1,4 +1,10 @@
-/* Load on a server, driven by libcurl's multi interface: see load.h. */
+/*
+ * Load on a server, driven by libcurl's multi interface: see load.h.
+ *
+ * The server often runs on the same cores, so what the clients take it lacks. An epoll set says
+ * which connections have something to read, and only these are looked at (libcurl's own poll loop
+ * looks at all of them each time).
+ */
 #include "cli/load.h"
 
 #ifdef PONDER_CURL
@@ -7,12 +13,15 @@
 #include "base/clock.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
-enum { GAPS_MAX = 1 << 22, EVENT_MAX = 8 << 20 };
+enum { GAPS_MAX = 1 << 22, EVENT_MAX = 8 << 20, LOAD_EVENTS = 64 };
 
 struct load;
 
@@ -34,10 +43,16 @@ struct load {
     const struct load_opts *o;
     struct load_result *r;
     CURLM *multi;
+    int poll_fd;     /* epoll: what libcurl waits for */
+    double deadline; /* when libcurl wants to be called without an event; < 0: never */
     struct curl_slist *headers;
     char url[1024], model[256];
     double begin;
     size_t begun, running, cap_gap;
+    size_t writing;        /* clients between their first piece and the end */
+    double full;           /* since when all of `concurrency` are; < 0: they are not */
+    size_t full_pieces;    /* that came meanwhile */
+    size_t pieces, tokens; /* of answers that are complete */
     struct client *idle, *all;
     struct rng arrivals;
     double due; /* of the next request, in the open loop */
@@ -50,11 +65,23 @@ static bool has_text(const json_t *o, const char *key)
     return json_string_length(json_object_get(o, key)) > 0;
 }
 
+/* One client more, or less, is being answered: is everybody? */
+static void writes(struct load *l, bool more, double now)
+{
+    l->writing += more ? 1 : (size_t)-1;
+    bool full = l->o->concurrency && l->writing == l->o->concurrency;
+    if (!full && l->full >= 0)
+        l->r->full_seconds += now - l->full;
+    l->full = full ? now : -1;
+}
+
 static void came(struct client *c, double now)
 {
     struct load_result *r = c->l->r;
+    c->l->full_pieces += c->l->full >= 0;
     if (!c->pieces++) {
         c->s.first = now;
+        writes(c->l, true, now);
     } else if (r->n_gap < c->l->cap_gap) {
         r->gap[r->n_gap++] = (float)(now - c->last);
     }
@@ -252,6 +279,8 @@ static void client_end(struct load *l, struct client *c, CURLcode code)
     struct load_result *r = l->r;
     long status = 0;
     c->s.end = clock_seconds() - l->begin;
+    if (c->pieces)
+        writes(l, false, c->s.end);
     curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
     c->s.status = (int)status;
     c->s.ok = code == CURLE_OK && status == 200 && c->ended && !c->refused;
@@ -264,11 +293,60 @@ static void client_end(struct load *l, struct client *c, CURLcode code)
                      c->body.len ? ": " : ", the answer is not complete",
                      c->body.len ? c->body.data : "");
     }
+    if (c->s.ok) {
+        l->pieces += c->pieces;
+        l->tokens += c->s.answer_tokens;
+    }
     r->sample[r->n++] = c->s;
     curl_multi_remove_handle(l->multi, c->curl);
     l->running--;
     c->next = l->idle;
     l->idle = c;
+}
+
+/* ---- waiting -------------------------------------------------------------------------------- */
+
+static int on_socket(CURL *curl, curl_socket_t fd, int what, void *arg, void *known)
+{
+    struct load *l = arg;
+    struct epoll_event ev = {.data.fd = fd};
+    ev.events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+    if (what == CURL_POLL_REMOVE) {
+        epoll_ctl(l->poll_fd, EPOLL_CTL_DEL, fd, NULL);
+    } else if (epoll_ctl(l->poll_fd, EPOLL_CTL_MOD, fd, &ev) && errno == ENOENT &&
+               epoll_ctl(l->poll_fd, EPOLL_CTL_ADD, fd, &ev)) {
+        return -1;
+    }
+    return 0;
+}
+
+static int on_timer(CURLM *multi, long ms, void *arg)
+{
+    struct load *l = arg;
+    l->deadline = ms < 0 ? -1 : clock_seconds() + (double)ms * 1e-3;
+    return 0;
+}
+
+/* Lets libcurl go on with what has come within `ms` milliseconds. */
+static void load_wait(struct load *l, int ms)
+{
+    struct epoll_event ev[LOAD_EVENTS];
+    int active;
+    if (l->deadline >= 0) {
+        double left = l->deadline - clock_seconds();
+        ms = left <= 0 ? 0 : (int)fmin(ms, left * 1e3 + 1);
+    }
+    int n = epoll_wait(l->poll_fd, ev, LOAD_EVENTS, ms);
+    for (int i = 0; i < n; i++) {
+        int mask = (ev[i].events & EPOLLIN ? CURL_CSELECT_IN : 0) |
+                   (ev[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+                   (ev[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
+        curl_multi_socket_action(l->multi, ev[i].data.fd, mask, &active);
+    }
+    if (l->deadline >= 0 && clock_seconds() >= l->deadline) {
+        l->deadline = -1;
+        curl_multi_socket_action(l->multi, CURL_SOCKET_TIMEOUT, 0, &active);
+    }
 }
 
 /* ---- the run -------------------------------------------------------------------------------- */
@@ -313,23 +391,23 @@ static void reap(struct load *l)
 static int run(struct load *l, struct err *e)
 {
     const struct load_opts *o = l->o;
-    int rc = 0, active, wait;
+    int rc = 0, wait;
     l->begin = clock_seconds();
     for (;;) {
         double now = clock_seconds() - l->begin;
         if ((rc = begin_due(l, now, &wait, e)))
             return rc;
-        curl_multi_perform(l->multi, &active);
         reap(l);
         bool more = l->begun < o->requests && !(o->seconds > 0 && now >= o->seconds);
         if (!l->running && !more)
             break;
         if (o->going && !o->going(o->arg, l->r->n, l->r->failed, l->running))
             return err_set(e, ERR_CANCELLED, "stopped");
-        if (l->running || o->rate > 0)
-            curl_multi_poll(l->multi, NULL, 0, wait, NULL);
+        load_wait(l, wait);
     }
     l->r->seconds = clock_seconds() - l->begin;
+    if (l->pieces) /* a piece is a token, or a few */
+        l->r->full_tokens = (double)l->full_pieces * (double)l->tokens / (double)l->pieces;
     return 0;
 }
 
@@ -389,9 +467,18 @@ static int prepare(struct load *l, struct err *e)
         l->headers = curl_slist_append(l->headers, line);
     }
     l->multi = curl_multi_init();
+    l->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (l->multi && l->poll_fd >= 0) {
+        curl_multi_setopt(l->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+        curl_multi_setopt(l->multi, CURLMOPT_SOCKETDATA, l);
+        curl_multi_setopt(l->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+        curl_multi_setopt(l->multi, CURLMOPT_TIMERDATA, l);
+    }
     l->cap_gap = GAPS_MAX;
     l->r->gap = malloc(l->cap_gap * sizeof *l->r->gap);
     l->r->sample = calloc(o->requests ? o->requests : 1, sizeof *l->r->sample);
+    if (l->poll_fd < 0)
+        return err_errno(e, "cannot watch connections");
     if (!l->headers || !l->multi || !l->r->gap || !l->r->sample)
         return err_nomem(e, l->cap_gap * sizeof *l->r->gap, "samples");
     rng_init(&l->arrivals, o->seed, 1);
@@ -400,7 +487,7 @@ static int prepare(struct load *l, struct err *e)
 
 int load_run(struct load_result *out, const struct load_opts *o, struct err *e)
 {
-    struct load l = {.o = o, .r = out};
+    struct load l = {.o = o, .r = out, .poll_fd = -1, .deadline = -1, .full = -1};
     memset(out, 0, sizeof *out);
     if (curl_global_init(CURL_GLOBAL_DEFAULT))
         return err_nomem(e, 0, "clients");
@@ -415,6 +502,8 @@ int load_run(struct load_result *out, const struct load_opts *o, struct err *e)
     curl_slist_free_all(l.headers);
     if (l.multi)
         curl_multi_cleanup(l.multi);
+    if (l.poll_fd >= 0)
+        close(l.poll_fd);
     curl_global_cleanup();
     return rc;
 }

@@ -83,6 +83,9 @@ struct load_result {
     float *gap; /* (n_gap) between pieces of text of one answer */
     size_t n_gap;
     double seconds;
+    double full_seconds; /* while all of `concurrency` clients were being answered, and the tokens
+                            that came then (from pieces, by what pieces have on average) */
+    double full_tokens;
     char model[256];
     char error[256]; /* the first */
 };
