@@ -69,11 +69,13 @@ void engine_keep_logits(struct engine *g)
 }
 
 /* Pages for all parts, or for none. */
-static int step_reserve(const struct session_part *part, size_t n, struct err *e)
+static int step_reserve(struct engine *g, const struct session_part *part, size_t n, struct err *e)
 {
     int rc = 0;
+    kv_pool_later(g->kv);
     for (size_t k = 0; k < n && !rc; k++)
         rc = session_reserve(part[k].s, part[k].n, e);
+    kv_pool_ready(g->kv, g->team);
     for (size_t k = 0; k < n && rc; k++) {
         kv_seq_truncate(&part[k].s->seq, part[k].s->n);
         part[k].s->ahead = false; /* its guess may have lost its page */
@@ -157,7 +159,7 @@ int engine_forward(struct engine *g, struct session_part *part, size_t n, struct
 {
     bool show;
     int rc = step_states(g, part, n, &show, e);
-    rc = rc ? rc : step_reserve(part, n, e);
+    rc = rc ? rc : step_reserve(g, part, n, e);
     if (rc)
         return rc;
     struct batch b = step_gather(g, part, n);

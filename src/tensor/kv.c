@@ -1,14 +1,27 @@
-/* Paged KV cache: see kv.h. The free list is a stack of page numbers; holders are counted. */
+/*
+ * Paged KV cache: see kv.h. The free list is a stack of page numbers; holders are counted.
+ *
+ * Memory is the system's until it is written for the first time. That takes long (a huge page is
+ * cleared, on a virtual machine the host has to find it too: 2 ms were seen), and sequences that
+ * began together need their next pages in the same step: so a step gathers them, and all threads
+ * make them ready (kv_pool_later).
+ */
 #include "tensor/kv.h"
 
 #include "base/num.h"
+#include "base/team.h"
 #include "tensor/kv_int8.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { KV_HUGE = 2 << 20 };
+enum { KV_HUGE = 2 << 20, KV_SMALL = 4 << 10 };
+
+struct kv_blank {
+    uint32_t page;
+    bool fresh; /* zero already, but perhaps not there yet */
+};
 
 struct kv_pool {
     struct kv_shape shape;
@@ -19,10 +32,13 @@ struct kv_pool {
     size_t n_pages;
     uint32_t *unused; /* stack of page numbers */
     size_t n_unused;
-    uint32_t *holders; /* (n_pages) */
-    bool *kept;        /* (n_pages) one of the holders only keeps it */
-    size_t n_idle;     /* pages whose one holder does */
-    size_t fresh;      /* pages from here on were never used: still zero */
+    uint32_t *holders;      /* (n_pages) */
+    bool *kept;             /* (n_pages) one of the holders only keeps it */
+    size_t n_idle;          /* pages whose one holder does */
+    size_t fresh;           /* pages from here on were never used: still zero */
+    struct kv_blank *blank; /* (n_pages) taken and not zeros yet, while `later` */
+    size_t n_blank;
+    bool later;
 };
 
 /* Bytes of one head's share of a page. */
@@ -81,7 +97,8 @@ int kv_pool_new(struct kv_pool **out, const struct kv_shape *s, size_t pages, st
     p->unused = malloc(pages * sizeof *p->unused);
     p->holders = calloc(pages, sizeof *p->holders);
     p->kept = calloc(pages, sizeof *p->kept);
-    if (!p->unused || !p->holders || !p->kept) {
+    p->blank = malloc(pages * sizeof *p->blank);
+    if (!p->unused || !p->holders || !p->kept || !p->blank) {
         kv_pool_free(p);
         return err_nomem(e, pages * sizeof *p->unused, "the KV cache");
     }
@@ -114,6 +131,7 @@ void kv_pool_free(struct kv_pool *p)
     free(p->unused);
     free(p->holders);
     free(p->kept);
+    free(p->blank);
     free(p);
 }
 
@@ -192,16 +210,47 @@ uint8_t *kv_page_data(const struct kv_pool *p, uint32_t page)
     return p->mem + page * p->page_bytes;
 }
 
-/* An unused page of zeros. Attention multiplies masked positions by zero, so they must be finite: a
-   page that another sequence used could hold its NaN. Pages leave the stack in ascending order at
-   first. */
+/* An unused page of zeros, now or by kv_pool_ready. Attention multiplies masked positions by zero,
+   so they must be finite: a page that another sequence used could hold its NaN. Pages leave the
+   stack in ascending order at first. */
 static uint32_t kv_page_clean(struct kv_pool *p)
 {
     size_t fresh = p->fresh;
     uint32_t page = kv_page_next(p);
-    if (page < fresh)
+    if (p->later)
+        p->blank[p->n_blank++] = (struct kv_blank){page, page >= fresh};
+    else if (page < fresh)
         memset(kv_page_data(p, page), 0, p->page_bytes);
     return page;
+}
+
+/* A huge page's worth of a blank page. */
+static void blank_chunk(void *arg, size_t chunk, int worker)
+{
+    const struct kv_pool *p = arg;
+    size_t parts = (p->page_bytes + KV_HUGE - 1) / KV_HUGE, at = chunk % parts * KV_HUGE;
+    const struct kv_blank *b = &p->blank[chunk / parts];
+    uint8_t *to = kv_page_data(p, b->page) + at;
+    size_t n = num_min(p->page_bytes - at, KV_HUGE);
+    (void)worker;
+    if (!b->fresh)
+        memset(to, 0, n);
+    for (size_t i = 0; b->fresh && i < n; i += KV_SMALL)
+        *(volatile uint8_t *)(to + i) = 0;
+}
+
+void kv_pool_later(struct kv_pool *p)
+{
+    p->later = true;
+}
+
+void kv_pool_ready(struct kv_pool *p, struct team *team)
+{
+    /* near: two that touch the same huge page at the same time would both clear one */
+    if (p->n_blank)
+        team_run_near(team, blank_chunk, p, p->n_blank * ((p->page_bytes + KV_HUGE - 1) / KV_HUGE));
+    p->n_blank = 0;
+    p->later = false;
 }
 
 /* Makes the positions from `at` on zeros. `units` columns of 64 positions side by side … */

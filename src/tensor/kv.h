@@ -74,6 +74,12 @@ void kv_page_forget(struct kv_pool *p, uint32_t page);
 size_t kv_pool_idle(const struct kv_pool *p);                  /* pages that nobody else holds */
 uint8_t *kv_page_data(const struct kv_pool *p, uint32_t page); /* kv_page_bytes of the shape */
 
+/* Between the two, pages that kv_seq_reserve takes are not zeros yet: all threads make them so
+   together. At most as many as the pool has. */
+struct team;
+void kv_pool_later(struct kv_pool *p);
+void kv_pool_ready(struct kv_pool *p, struct team *team);
+
 int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, size_t max_tokens, struct err *e);
 void kv_seq_release(struct kv_seq *s); /* gives the pages back */
 /* Makes sure that positions below `to` have pages, and that those from `from` on may be written:
