@@ -6,7 +6,7 @@
  * then a quick route's handler runs right here, others in the pool. While there is no answer the
  * connection is suspended. What wakes it (http_answer.c) leaves the answer in the exchange, and the
  * network thread picks it up: a complete one is handed over, one in pieces is read by a callback
- * that suspends again when there is nothing.
+ * that suspends when there is nothing; from then on http_answer.c writes pieces to the socket.
  *
  * libmicrohttpd's own answers to what it cannot parse (400, 413, 414, 431, 505) are short HTML, not
  * JSON: it has no hook for them. They close the connection.
@@ -18,6 +18,8 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -29,7 +31,6 @@ enum {
     CONNECTIONS = 4096,
     FILES_SPARE = 256, /* descriptors for everything else: models, caches, epoll */
     PEM_MAX = 1 << 20,
-    BLOCK = 32 << 10, /* of an answer in pieces to HTTP/1.0 */
     ANSWER_MAX = 1 << 30,
     FIELDS_MAX = 16 << 10,
     START_TEXT = 400,
@@ -118,6 +119,7 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *c)
     pthread_cond_init(&x->told, NULL);
     buf_init(&x->body, 0);
     buf_init(&x->out, ANSWER_MAX);
+    buf_init(&x->piece, ANSWER_MAX);
     buf_init(&x->fields, FIELDS_MAX);
     x->h = h;
     x->c = c;
@@ -272,6 +274,11 @@ static ssize_t on_piece(void *cls, uint64_t pos, char *to, size_t max)
     } else {
         x->suspended = true;
         MHD_suspend_connection(x->c);
+        if (!x->direct && !x->h->tls) {
+            int on = 1; /* a piece does not wait for the next one; no use for Unix sockets */
+            (void)setsockopt(x->conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+            x->direct = true;
+        }
     }
     pthread_mutex_unlock(&x->lock);
     return rc;
@@ -310,7 +317,7 @@ static enum MHD_Result proceed(struct http_exchange *x, struct MHD_Connection *c
         if (r && own)
             buf_init(&x->out, ANSWER_MAX);
     } else if (x->begun) {
-        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, on_piece, x, NULL);
+        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_BLOCK, on_piece, x, NULL);
     } else {
         x->suspended = true;
         MHD_suspend_connection(c);

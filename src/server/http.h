@@ -4,10 +4,11 @@
  *
  * Threads. Network threads (libmicrohttpd's, with epoll) never compute and never wait: a quick
  * route is answered right there; others go to a small pool of workers (parsing, templates,
- * tokenizing). While an answer is awaited its connection is suspended; writing to it wakes it. A
- * watcher sees clients that leave, also while nothing is being sent, and calls `gone`. A ticker
- * keeps silent connections alive (spaces before JSON and between lines of NDJSON, comments in event
- * streams). A client that closes its sending side while it waits has left, as for nginx and Go.
+ * tokenizing). While an answer is awaited its connection is suspended; pieces of a stream go to the
+ * socket from the thread that writes them. A watcher sees clients that leave, also while nothing is
+ * being sent, and calls `gone`; it keeps silent connections alive (spaces before JSON and between
+ * lines of NDJSON, comments in event streams) and goes on where a socket was full. A client that
+ * closes its sending side while it waits has left, as for nginx and Go.
  *
  * An exchange is counted: the server holds it while the connection lives, a handler by http_keep.
  */

@@ -1,15 +1,23 @@
 /*
- * Answers: what handlers call, from whatever thread. They only fill the exchange; the network
- * thread takes it from there when http_wake has let it go on.
+ * Answers: what handlers call, from whatever thread.
+ *
+ * They fill the exchange, and http_wake lets the network thread take it from there. Only the pieces
+ * of a stream would make too many wake-ups (one for each token of each client; the cores have
+ * better things to do): once the head is sent and the network thread finds nothing more, it leaves
+ * the connection suspended, and who writes a piece puts it into the socket at once, as a chunk of
+ * its own. What the socket does not take waits in `out` until the watcher sees room. The end is the
+ * network thread's again. TLS has no such way: its records are the library's.
  */
 #include "server/http_private.h"
 
 #include "base/clock.h"
 #include "base/utf8.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* ---- references ------------------------------------------------------------------------------ */
 
@@ -26,6 +34,7 @@ static void exchange_free(struct http_exchange *x)
     buf_release(&x->body);
     buf_release(&x->fields);
     buf_release(&x->out);
+    buf_release(&x->piece);
     free(x->field);
     free(x->text);
     free(x->target_text);
@@ -56,12 +65,35 @@ void http_orphan(struct http_exchange *x)
         http_error(x, 500, NULL, NULL, NULL, "the request was dropped without an answer");
 }
 
+/* Sends what waits; false when some of it still does. */
+static bool push(struct http_exchange *x)
+{
+    while (x->sent < x->out.len) {
+        ssize_t n = send(x->conn->fd, x->out.data + x->sent, x->out.len - x->sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0) {
+            x->sent += (size_t)n;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            http_watch_room(x->h, x->conn);
+            return false;
+        } else if (errno != EINTR) {
+            shutdown(x->conn->fd, SHUT_RDWR); /* the watcher will see that the client has left */
+            return false;
+        }
+    }
+    x->sent = 0;
+    buf_clear(&x->out);
+    return true;
+}
+
 void http_wake(struct http_exchange *x)
 {
-    if (x->suspended && x->c) {
-        x->suspended = false;
-        MHD_resume_connection(x->c);
-    }
+    if (!x->suspended || !x->c)
+        return;
+    if (x->direct && !x->gone && (!push(x) || !x->ended))
+        return;
+    x->suspended = false;
+    MHD_resume_connection(x->c);
 }
 
 /* Calls the handler's function; the lock is held before and after, not meanwhile. */
@@ -436,6 +468,56 @@ int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
     return 0;
 }
 
+/* A piece in the stream's form. */
+static int put_form(struct buf *out, enum http_stream kind, const char *data, size_t n,
+                    struct err *e)
+{
+    static const char event[] = "event: ", mark[] = "data: ";
+    bool events = kind == HTTP_EVENTS || kind == HTTP_NAMED;
+    const char *line = kind == HTTP_NAMED ? memchr(data, '\n', n) : NULL;
+    size_t head = line ? (size_t)(line + 1 - data) : 0;
+    int rc = line ? buf_append(out, event, sizeof event - 1, e) : 0;
+    if (!rc)
+        rc = buf_append(out, data, head, e);
+    if (!rc && events)
+        rc = buf_append(out, mark, sizeof mark - 1, e);
+    if (!rc)
+        rc = buf_append(out, data + head, n - head, e);
+    if (!rc && kind != HTTP_WHOLE)
+        rc = buf_puts(out, events ? "\n\n" : "\n", e);
+    return rc;
+}
+
+static int put_chunk(struct buf *out, const char *data, size_t n, struct err *e)
+{
+    char head[24];
+    size_t h = (size_t)snprintf(head, sizeof head, "%zx\r\n", n);
+    int rc = buf_reserve(out, h + n + 2, e);
+    if (!rc)
+        rc = buf_append(out, head, h, e);
+    if (!rc)
+        rc = buf_append(out, data, n, e);
+    return rc ? rc : buf_append(out, "\r\n", 2, e);
+}
+
+/* Appends a piece; as chunks where nobody else will make them: of a long one several, since some
+   clients take a chunk for a text. */
+static int put_piece(struct http_exchange *x, const char *data, size_t n, struct err *e)
+{
+    if (!x->direct || !x->chunked)
+        return put_form(&x->out, x->kind, data, n, e);
+    buf_clear(&x->piece);
+    int rc = put_form(&x->piece, x->kind, data, n, e);
+    for (size_t at = 0; at < x->piece.len && !rc;) {
+        const char *from = x->piece.data + at;
+        size_t left = x->piece.len - at;
+        size_t take = left > HTTP_BLOCK ? http_cut(from, left, HTTP_BLOCK) : left;
+        rc = put_chunk(&x->out, from, take, e);
+        at += take;
+    }
+    return rc;
+}
+
 int http_write(struct http_exchange *x, const char *data, size_t n, struct err *e)
 {
     int rc = stream_open(x, e);
@@ -449,16 +531,8 @@ int http_write(struct http_exchange *x, const char *data, size_t n, struct err *
         x->sent = 0;
         buf_clear(&x->out);
     }
-    const char *line = x->kind == HTTP_NAMED ? memchr(data, '\n', n) : NULL;
-    size_t head = line ? (size_t)(line + 1 - data) : 0;
-    if (!rc && line)
-        rc = buf_printf(&x->out, e, "event: %.*s", (int)head, data);
-    if (!rc && (x->kind == HTTP_EVENTS || x->kind == HTTP_NAMED))
-        rc = buf_puts(&x->out, "data: ", e);
     if (!rc)
-        rc = buf_append(&x->out, data + head, n - head, e);
-    if (!rc && x->kind != HTTP_WHOLE)
-        rc = buf_puts(&x->out, x->kind == HTTP_LINES ? "\n" : "\n\n", e);
+        rc = put_piece(x, data, n, e);
     if (rc) { /* a piece that is not whole must not go out; the caller knows, so nobody is told */
         x->gone = x->cut = true;
         buf_release(&x->out);
@@ -496,7 +570,10 @@ void http_alive(struct http_exchange *x, double now)
     if (waits && now - x->silent >= x->h->o.alive_seconds && x->sent == x->out.len) {
         buf_clear(&x->out);
         x->sent = 0;
-        buf_puts(&x->out, signs[x->kind], NULL);
+        if (x->direct && x->chunked)
+            (void)put_chunk(&x->out, signs[x->kind], strlen(signs[x->kind]), NULL);
+        else
+            buf_puts(&x->out, signs[x->kind], NULL);
         x->begun = true;
         x->silent = now;
         http_wake(x);

@@ -363,6 +363,7 @@ void http_head(struct http_exchange *x, const char *method, const char *version)
             x->method = methods[i];
     x->path = "?";
     x->head = !strcmp(method, "HEAD");
+    x->chunked = strcmp(version, "HTTP/1.0") != 0;
     bool fields = head_fields(x, method, version);
     head_id(x);
     if (!fields) {

@@ -32,6 +32,7 @@ enum {
     HTTP_PENDING_MAX = 8 << 20,   /* of an answer that waits for a slow client */
     HTTP_BODIES_MAX = 1 << 30,    /* of all bodies together */
     HTTP_RATE_MIN = 1 << 10,      /* bytes a second of a body, after the first idle_seconds */
+    HTTP_BLOCK = 32 << 10,        /* of an answer in pieces that goes out as one */
     HTTP_LINGER_MAX = 64,
     HTTP_COUNTS_MAX = 4096,
 };
@@ -147,11 +148,14 @@ struct http_exchange {
     int status;               /* 0: no answer yet */
     bool whole;               /* complete in `out` */
     bool stream, begun, ended, gone, cut, suspended, close;
+    bool chunked; /* pieces are chunks of HTTP/1.1; else the end of the connection ends them */
+    bool direct;  /* the connection is suspended in the middle of the body, with nothing of its own
+                     to send: pieces go to the socket from here, `out` is what it did not take */
     enum http_stream kind;
     char type[64];
-    struct buf fields; /* of the answer: name NUL value NUL … */
-    struct buf out;
-    size_t sent; /* bytes of `out` */
+    struct buf fields;     /* of the answer: name NUL value NUL … */
+    struct buf out, piece; /* piece: before it is cut into chunks */
+    size_t sent;           /* bytes of `out` */
     double silent;
     void (*gone_fn)(void *arg);
     void *gone_arg;
@@ -175,7 +179,8 @@ void http_head(struct http_exchange *x, const char *method, const char *version)
 /* http_answer.c */
 /* Tells the handler that the client has left, once. */
 void http_gone(struct http_exchange *x);
-/* Continues the connection when it is suspended; with the lock held. */
+/* Sends what there is, or lets the network thread do so, when the connection is suspended; with the
+   lock held. */
 void http_wake(struct http_exchange *x);
 /* Gives a sign of life when there was none for a while. */
 void http_alive(struct http_exchange *x, double now);
@@ -191,6 +196,8 @@ void http_watch_add(struct http *h, struct http_conn *k);
 void http_watch_idle(struct http_conn *k);
 void http_watch_kick(struct http *h);
 void http_watch_linger(struct http *h, int fd); /* takes a duplicate; with http.lock held */
+/* http_wake will be called when the socket takes more; with the exchange's lock held. */
+void http_watch_room(struct http *h, const struct http_conn *k);
 
 /* http_listen.c */
 int http_listen(struct http *h, struct err *e);

@@ -5,6 +5,7 @@
  *     connections
  *   - a head that takes too long, a body that trickles (each byte would reset an idle timer)
  *   - signs of life on silent answers
+ *   - sockets that are full: a stream goes on when its client has read
  *   - lingering: closing a socket with unread bytes resets the connection, and the client loses the
  *     answer that says why; so a duplicate stays open for a moment and swallows them
  *
@@ -41,15 +42,25 @@ static uint64_t received(int fd)
     return t.tcpi_bytes_received;
 }
 
+static void watch_conn(struct http *h, const struct http_conn *k, int op, uint32_t events)
+{
+    struct epoll_event ev = {.events = events | EPOLLRDHUP | EPOLLET};
+    ev.data.u64 = (uint64_t)k->turn << 32 | (uint64_t)(k - h->conn);
+    epoll_ctl(h->watch_fd, op, k->fd, &ev);
+}
+
 void http_watch_add(struct http *h, struct http_conn *k)
 {
-    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET};
     k->bytes = 0;
     k->turn = (k->turn + 1) & 0x7fffffff;
-    ev.data.u64 = (uint64_t)k->turn << 32 | (uint64_t)(k - h->conn);
-    epoll_ctl(h->watch_fd, EPOLL_CTL_ADD, k->fd, &ev);
+    watch_conn(h, k, EPOLL_CTL_ADD, 0);
     if (h->asleep)
         http_watch_kick(h);
+}
+
+void http_watch_room(struct http *h, const struct http_conn *k)
+{
+    watch_conn(h, k, EPOLL_CTL_MOD, EPOLLOUT); /* also when there is room already */
 }
 
 void http_watch_idle(struct http_conn *k)
@@ -105,6 +116,7 @@ static void linger_read(struct http_linger *l)
 static void watch_event(struct http *h, const struct epoll_event *ev)
 {
     uint64_t id = ev->data.u64;
+    bool left = ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
     struct http_exchange *x = NULL;
     pthread_mutex_lock(&h->lock);
     if (id == watch_kick) {
@@ -118,22 +130,28 @@ static void watch_event(struct http *h, const struct epoll_event *ev)
     } else if ((id & 0xffffffff) < h->n_conn) {
         struct http_conn *k = &h->conn[id & 0xffffffff];
         if (k->state != HTTP_FREE && k->turn == id >> 32) {
-            k->left = true;
+            k->left |= left;
             if (k->state == HTTP_BUSY) {
                 x = k->x->awaited ? k->x : NULL;
                 if (x)
                     http_keep(x);
-            } else {
+            } else if (left) {
                 /* An end that came together with data is no new edge for the network thread. */
                 shutdown(k->fd, SHUT_RD);
             }
         }
     }
     pthread_mutex_unlock(&h->lock);
-    if (x) {
+    if (!x)
+        return;
+    if (left) {
         http_gone(x);
-        http_drop(x);
+    } else {
+        pthread_mutex_lock(&x->lock);
+        http_wake(x);
+        pthread_mutex_unlock(&x->lock);
     }
+    http_drop(x);
 }
 
 static void tick_idle(struct http *h)

@@ -654,6 +654,40 @@ static void readers_that_are_too_slow_are_cut_off(void **state)
     close(fd);
 }
 
+/* A client that rests is not cut off before 8 MiB wait for it, and misses nothing. */
+static void who_reads_late_misses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    for (int k = 0; k < 2; k++) {
+        static char text[1 << 16];
+        enum { PIECES = 120 };
+        struct reply r;
+        int fd = client_open(f->port);
+        client_puts(fd, k ? "POST /v1/job HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"
+                          : "POST /v1/job HTTP/1.1\r\n" HOST "Content-Length: 2\r\n\r\n{}");
+        struct http_exchange *x = job_take(f);
+        assert_int_equal(http_stream(x, HTTP_EVENTS, NULL), 0);
+        put(x, "first");
+        nap(0.1); /* from here on the socket is filled, and overflows */
+        for (int i = 0; i < PIECES; i++) {
+            memset(text, 'a' + i % 26, sizeof text - 1);
+            put(x, text);
+        }
+        http_end(x);
+        http_drop(x);
+        nap(0.1);
+        client_read(fd, &r, false);
+        size_t each = 6 + sizeof text - 1 + 2, head = strlen("data: first\n\n");
+        assert_int_equal(r.n, head + PIECES * each);
+        for (int i = 0; i < PIECES; i++)
+            for (size_t c = 0; c < sizeof text - 1; c += 997)
+                assert_int_equal(r.body[head + (size_t)i * each + 6 + c], 'a' + i % 26);
+        reply_free(&r);
+        close(fd);
+        assert_true(active_is(f, 0));
+    }
+}
+
 /* ---- keys ------------------------------------------------------------------------------------ */
 
 static void write_key_file(char path[64], const char *key)
@@ -1087,6 +1121,7 @@ int main(void)
         T(being_gone_is_told_late_comers_at_once),
         T(complete_answers_are_not_gone),
         T(readers_that_are_too_slow_are_cut_off),
+        T(who_reads_late_misses_nothing),
         cmocka_unit_test(keys_guard_everything_but_health),
         T(without_keys_any_bearer_will_do),
         T(foreign_names_of_a_local_server_are_refused),
