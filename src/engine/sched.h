@@ -26,6 +26,13 @@
 struct sched;
 struct request;
 
+/* What one step did, in tokens. */
+struct sched_work {
+    size_t computed; /* of prompts and answers */
+    size_t prompt;   /* of prompts that it completed, cached beginnings too */
+    size_t answer;   /* that were added to answers */
+};
+
 struct sched_opts {
     size_t seqs;         /* sequences that compute at the same time, at most; 0 = 32. Not more than
                             the engine gives logits for in a step (engine_opts.want) */
@@ -38,6 +45,9 @@ struct sched_opts {
     /* Called, from whatever thread, when sched_step has something to do again. */
     void (*wake)(void *arg);
     void *wake_arg;
+    /* Called by sched_step when a step has computed something. Or NULL. */
+    void (*step)(void *arg, const struct sched_work *w);
+    void *step_arg;
     const struct log *log;
 };
 

@@ -57,6 +57,7 @@ struct sample {
     const float *logits; /* of the last one; for samples HELD those of the first sample */
     struct token_row row;
     size_t upto; /* ids before it may be delivered */
+    size_t grew; /* tokens that its answer got */
     struct err err;
 
     double *sum; /* (d_model) of states: embeddings */
@@ -126,6 +127,7 @@ struct sched {
     struct sample **draw;      /* (room_draw) those whose next token the step decides */
     size_t n_draw, room_draw;
     struct sched_stats tally;
+    struct sched_work work; /* of this step */
     struct pace {
         double busy, alone;    /* tokens of prompts in a step, beside others that decode or not */
         double decode_seconds; /* of steps that only decode */

@@ -124,6 +124,7 @@ static void prompt_done(struct sched *s, struct sample *x)
     struct request_event ev = {.kind = REQUEST_PROMPT, .done = x->n, .total = r->p.n_prompt};
     struct token_info *info = NULL;
     ev.done = ev.total;
+    s->work.prompt += r->p.n_prompt;
     r->prompted = true;
     if (r->rows && r->p.n_prompt > 1) {
         info = calloc(r->p.n_prompt - 1, sizeof *info);
@@ -287,6 +288,7 @@ static void draw_run(void *arg, size_t chunk, int worker)
     size_t before = answer_tokens(x->answer);
     bool kept;
     int32_t id;
+    x->grew = 0;
     /* Without memory, or when the prompt fills the context, there is nothing to choose. */
     if (x->err.code || x->n >= x->cap)
         return;
@@ -299,7 +301,8 @@ static void draw_run(void *arg, size_t chunk, int worker)
     x->ids[x->n] = id;
     x->upto = x->n + 1;
     answer_accept(x->answer, id, sample_emit, x, &kept, &x->err);
-    if (answer_tokens(x->answer) > before)
+    x->grew = answer_tokens(x->answer) - before;
+    if (x->grew)
         x->n++;
     x->told = num_min(x->told, x->n);
     x->upto = x->n;
@@ -385,19 +388,31 @@ static void prefix_share(struct sched *s)
     }
 }
 
+static void work_tell(struct sched *s)
+{
+    for (size_t i = 0; i < s->n_part; i++)
+        s->work.computed += s->part[i].n;
+    for (size_t i = 0; i < s->n_draw; i++)
+        s->work.answer += s->draw[i]->grew;
+    if (s->o.step)
+        s->o.step(s->o.step_arg, &s->work);
+    s->work = (struct sched_work){0};
+}
+
 void sched_deliver(struct sched *s)
 {
     prefix_share(s);
     for (size_t i = 0; i < s->n_part; i++)
         prompt_progress(s, s->of[i], &s->part[i]);
+    draw_prepare(s);
+    if (s->n_draw)
+        team_run(s->g->team, draw_run, s, s->n_draw);
+    work_tell(s); /* before anybody who sees an end can ask */
     for (size_t i = 0; i < s->n_part; i++)
         if (!s->of[i]->answer) {
             embed_add(s, s->of[i], &s->part[i]);
             if (session_len(s->of[i]->session) == s->of[i]->n)
                 embed_finish(s, s->of[i]);
         }
-    draw_prepare(s);
-    if (s->n_draw)
-        team_run(s->g->team, draw_run, s, s->n_draw);
     draw_settle(s);
 }

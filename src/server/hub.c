@@ -49,6 +49,14 @@ static void hub_wake(void *arg)
     pthread_mutex_unlock(&h->beat);
 }
 
+static void hub_step(void *arg, const struct sched_work *w)
+{
+    struct hub_model *m = arg;
+    const struct hub_opts *o = &m->hub->o;
+    if (o->step)
+        o->step(o->step_arg, m->info.name, w);
+}
+
 /* Its engine can no longer compute: the loading thread ends its requests. */
 static void hub_break(struct hub_model *m, const struct err *why)
 {
@@ -195,6 +203,8 @@ static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct s
         o.ctx = ctx;
     so.wake = hub_wake;
     so.wake_arg = m;
+    so.step = hub_step;
+    so.step_arg = m;
     int rc = engine_open(g, m->path, &o, e);
     if (!rc && !engine_chat(*g))
         rc = err_set(e, ERR_UNSUPPORTED,

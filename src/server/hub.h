@@ -22,6 +22,9 @@ struct hub_opts {
     size_t n_served;
     struct engine_opts engine;
     struct sched_opts sched;
+    /* Called by the computing thread after a step of a model. Or NULL. */
+    void (*step)(void *arg, const char *model, const struct sched_work *w);
+    void *step_arg;
     double keep_alive; /* seconds after the last use; negative: for ever */
     uint64_t memory; /* budget of all loaded models together; 0 = three quarters of what is free */
     size_t loaded;   /* models at the same time, at most; 0 = no bound */

@@ -1,7 +1,7 @@
 /*
  * See metrics.h. Names, labels and buckets are vLLM's, so that dashboards made for it show this
- * server. Tokens are counted when their request ends, as vLLM's request histograms are; a scrape in
- * between sees running requests in the gauges.
+ * server. Tokens of prompts and answers count with the step that completed or made them; what is
+ * said of whole requests, when they end.
  *
  * A model has a row with all its numbers; there are METRICS_MODELS rows, and models beyond share
  * the last one.
@@ -42,6 +42,8 @@ static const struct bounds bounds_whole = BOUNDS(.3, .5, .8, 1, 1.5, 2, 2.5, 5, 
 static const struct bounds bounds_tokens =
     BOUNDS(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000,
            200000, 500000, 1000000);
+static const struct bounds bounds_step =
+    BOUNDS(1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384);
 static const struct bounds bounds_n = BOUNDS(1, 2, 5, 10, 20);
 
 enum series {
@@ -59,6 +61,7 @@ enum series {
     ANSWER_MAX,
     SAMPLES,
     TOKENS_MAX,
+    STEP,
     SERIES,
 };
 
@@ -82,6 +85,7 @@ static const struct {
                     &bounds_tokens},
     [SAMPLES] = {"request_params_n", "Samples asked for", &bounds_n},
     [TOKENS_MAX] = {"request_params_max_tokens", "max_tokens of requests", &bounds_tokens},
+    [STEP] = {"iteration_tokens_total", "Tokens of a step", &bounds_step},
 };
 
 struct histogram {
@@ -104,7 +108,7 @@ static const char *const reasons[] = {"stop", "length", "abort", "error"};
 
 struct row {
     char model[METRICS_NAME];
-    uint64_t prompt, cached, answer, preemptions, ended[NUM_COUNT(reasons)];
+    uint64_t prompt, asked, cached, answer, preemptions, ended[NUM_COUNT(reasons)];
     struct histogram h[SERIES];
 };
 
@@ -163,9 +167,8 @@ void metrics_request(struct metrics *m, const struct metrics_request *q)
     if (q->first_seconds >= 0)
         row_add(r, FIRST, q->first_seconds);
     if (s) {
-        r->prompt += s->prompt_tokens;
+        r->asked += s->prompt_tokens;
         r->cached += s->cached_tokens;
-        r->answer += s->answer_tokens;
         r->preemptions += s->preemptions;
         row_add(r, QUEUE, s->queue_seconds);
         row_add(r, PREFILL, s->prompt_seconds);
@@ -180,6 +183,17 @@ void metrics_request(struct metrics *m, const struct metrics_request *q)
         if (s->answer_tokens > 1)
             row_add(r, PER_TOKEN, s->answer_seconds / (double)(s->answer_tokens - 1));
     }
+    pthread_mutex_unlock(&m->lock);
+}
+
+void metrics_step(void *arg, const char *model, const struct sched_work *w)
+{
+    struct metrics *m = arg;
+    pthread_mutex_lock(&m->lock);
+    struct row *r = row_of(m, model);
+    r->prompt += w->prompt;
+    r->answer += w->answer;
+    row_add(r, STEP, (double)w->computed);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -282,7 +296,7 @@ static void put_rows(struct writer *w, struct metrics *m)
     put_counter(w, m, "num_preemptions_total", "Requests that had to give their memory back",
                 offsetof(struct row, preemptions));
     put_counter(w, m, "prefix_cache_queries_total", "Tokens looked up in the prefix cache",
-                offsetof(struct row, prompt));
+                offsetof(struct row, asked));
     put_counter(w, m, "prefix_cache_hits_total", "Tokens found in the prefix cache",
                 offsetof(struct row, cached));
     put_head(w, "vllm:", "request_success_total", "counter", "Requests by how they ended");

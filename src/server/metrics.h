@@ -22,6 +22,8 @@ struct metrics_request {
     size_t n, max_tokens;
 };
 void metrics_request(struct metrics *m, const struct metrics_request *r);
+/* A step of `model` was computed; `m` a struct metrics. */
+void metrics_step(void *m, const char *model, const struct sched_work *w);
 /* A token came `seconds` after the one before it. */
 void metrics_gap(struct metrics *m, const char *model, double seconds);
 

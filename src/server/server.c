@@ -35,6 +35,8 @@ int server_new(struct server **out, const struct server_opts *o, struct err *e)
     s->o.http.route = route_all(&s->o.http.n_route);
     s->o.http.arg = s;
     int rc = metrics_new(&s->metrics, e);
+    s->o.hub.step = metrics_step;
+    s->o.hub.step_arg = s->metrics;
     if (!rc)
         rc = job_desk_new(&s->desk, e);
     if (!rc)

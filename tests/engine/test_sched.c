@@ -330,6 +330,52 @@ static void test_alone(void **state)
     engine_free(g);
 }
 
+/* What steps are said to have done is there while requests run, and sums up to what they were. */
+struct work_sum {
+    struct client *c;
+    struct sched_work all;
+    size_t steps, early; /* early: answer tokens told before the request ended */
+};
+
+static void work_add(void *arg, const struct sched_work *w)
+{
+    struct work_sum *t = arg;
+    t->steps++;
+    t->all.computed += w->computed;
+    t->all.prompt += w->prompt;
+    t->all.answer += w->answer;
+    assert_true(w->answer <= 2); /* of two samples */
+    t->early += t->c->done ? 0 : w->answer;
+}
+
+static void test_work(void **state)
+{
+    struct engine *g = open_llama(16);
+    struct work_sum t = {0};
+    struct sched_opts o;
+    sched_opts_init(&o);
+    o.step = work_add;
+    o.step_arg = &t;
+    struct sched *s = new_sched(g, &o);
+    struct client *c = t.c = client_new(40, 5);
+    c->p.n = 2;
+    c->p.answer.max_tokens = 12;
+    c->p.answer.ignore_end = true;
+    submit(s, c);
+    run(s);
+    assert_int_equal(c->stats.answer_tokens, 24);
+    assert_int_equal(t.all.prompt, 40);
+    assert_int_equal(t.all.answer, 24);
+    assert_int_equal(t.early, 24);
+    /* the last token of each is chosen and not computed */
+    assert_int_equal(t.all.computed, 40 + 2 * 11);
+    assert_true(t.steps >= 12);
+    client_free(c);
+    assert_all_free(s);
+    sched_free(s);
+    engine_free(g);
+}
+
 /* Requests of all kinds arrive while others run; the cache has room for a few of them. */
 static void crowd(struct sched *s, size_t n, uint64_t seed, size_t longest)
 {
@@ -1074,15 +1120,25 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),      cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_tiny_cache), cmocka_unit_test(test_narrow_steps),
-        cmocka_unit_test(test_samples),    cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_priority),
-        cmocka_unit_test(test_fairness),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_logprobs),   cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_prefix),     cmocka_unit_test(test_disk),
-        cmocka_unit_test(test_drafts),     cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_embedding_preempted),
+        cmocka_unit_test(test_work),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_tiny_cache),
+        cmocka_unit_test(test_narrow_steps),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_disk),
+        cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_embedding_preempted),
     };
     return cmocka_run_group_tests(tests, open_alone, close_alone);
 }

@@ -122,6 +122,8 @@ static void requests_appear_in_metrics_and_log(void **state)
     assert_true(metric(&b, "\nvllm:request_success_total" M ",finished_reason=\"length\"} ") >= 1);
     assert_true(metric(&b, "\nvllm:generation_tokens_total" M "} ") >= 4);
     assert_true(metric(&b, "\nvllm:prompt_tokens_total" M "} ") >= 2);
+    assert_true(metric(&b, "\nvllm:iteration_tokens_total_count" M "} ") >= 5);
+    assert_true(metric(&b, "\nvllm:iteration_tokens_total_bucket" M ",le=\"8.0\"} ") >= 3);
     assert_true(metric(&b, "\nvllm:time_to_first_token_seconds_count" M "} ") == 2);
     assert_true(metric(&b, "\nvllm:e2e_request_latency_seconds_bucket" M ",le=\"+Inf\"} ") == 2);
     assert_true(metric(&b, "\nvllm:inter_token_latency_seconds_count" M "} ") >= 1);
