@@ -381,12 +381,30 @@ static int http_write_error(struct http_exchange *x, const char *body, struct er
     return rc;
 }
 
+/* The reason into the log's line, behind what was noted before; on one line whatever it quotes. */
+static void note_reason(struct http_exchange *x, const char *text)
+{
+    pthread_mutex_lock(&x->lock);
+    size_t n = strlen(x->note), cap = sizeof x->note;
+    snprintf(x->note + n, cap - n, "%s%s", n ? "  " : "", text);
+    n = strlen(x->note);
+    n -= utf8_incomplete(x->note, n);
+    x->note[n] = 0;
+    for (unsigned char *s = (unsigned char *)x->note; *s; s++)
+        if (*s < ' ' || *s == 0x7f)
+            *s = ' ';
+        else if (*s == 0xc2 && s[1] < 0xa0) /* U+0080 to U+009F control terminals too */
+            s[0] = s[1] = ' ';
+    pthread_mutex_unlock(&x->lock);
+}
+
 void http_error(struct http_exchange *x, int status, const char *type, const char *code,
                 const char *param, const char *text)
 {
     char clean[2 * ERR_TEXT_MAX];
     struct err e;
     text_clean(clean, sizeof clean, text);
+    note_reason(x, clean);
     error_words(status, &type, &code);
     json_t *v = error_json(x, type, code, param, clean);
     char *s = v ? json_dumps(v, JSON_COMPACT) : NULL;

@@ -162,7 +162,7 @@ struct http_exchange {
     bool telling; /* gone_fn runs, in this thread */
     pthread_t teller;
     pthread_cond_t told;
-    char about[128], note[256];
+    char about[128], note[512];
     bool heard, log_later; /* all of the answer was sent; the line of the log comes at the end */
 };
 

@@ -1070,7 +1070,16 @@ static void requests_are_counted_and_logged(void **state)
     ask(f->port, "GET /b%1b%5b31m HTTP/1.1\r\n" HOST "\r\n");
     ask(f->port, "GET /c HTTP/1.1\r\n" HOST "\r\n");
     ask(f->port, "GET /health HTTP/1.1\r\n" HOST "\r\n");
+    ask(f->port, "POST /v1/echo HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
     int fd = job_open(f, "/v1/job", &x);
+    http_about(x, "deepseek-r1:1.5b");
+    http_error(x, 400, NULL, NULL, NULL, "no such \x1b[31m\r\nrole \xc2\x9b");
+    http_drop(x);
+    client_read(fd, &r, false);
+    reply_free(&r);
+    close(fd);
+    assert_true(active_is(f, 0));
+    fd = job_open(f, "/v1/job", &x);
     http_about(x, "deepseek-r1:1.5b");
     http_note(x, "prompt %d  answer %d", 7, 9);
     http_send(x, 200, "text/plain", "hi", 2);
@@ -1087,6 +1096,9 @@ static void requests_are_counted_and_logged(void **state)
     assert_non_null(strstr(f->log_text, " GET /quick 200\n"));
     assert_non_null(
         strstr(f->log_text, " POST /v1/job deepseek-r1:1.5b 200  prompt 7  answer 9\n"));
+    assert_non_null(strstr(f->log_text, " POST /v1/echo 400  the body is empty: it must be "));
+    assert_non_null(
+        strstr(f->log_text, " POST /v1/job deepseek-r1:1.5b 400  no such  [31m  role   \n"));
     assert_null(strstr(f->log_text, "secret"));
     assert_null(strstr(f->log_text, "/health"));
     assert_null(strstr(f->log_text, "\x1b"));
