@@ -234,16 +234,10 @@ static void answer(struct server *s, struct http_exchange *x, bool count)
 {
     const char *param = NULL;
     struct err e = {0};
-    json_t *body = http_json(x);
-    if (!body)
+    json_t *body;
+    struct anthropic_request *r = reply_begin(x, sizeof *r, &body);
+    if (!r)
         return;
-    struct anthropic_request *r = calloc(1, sizeof *r);
-    if (!r) {
-        json_decref(body);
-        http_error(x, 503, NULL, NULL, NULL, "no memory for a request");
-        return;
-    }
-    http_keep(x);
     r->x = x;
     r->body = body;
     r->count = count;

@@ -313,17 +313,11 @@ void ollama_run(struct server *s, struct ollama_request *r)
 
 static void answer(struct server *s, struct http_exchange *x, bool chat)
 {
-    json_t *body = http_json(x);
-    if (!body)
-        return;
     struct err e = {0};
-    struct ollama_request *r = calloc(1, sizeof *r);
-    if (!r) {
-        json_decref(body);
-        http_error(x, 503, NULL, NULL, NULL, "no memory for a request");
+    json_t *body;
+    struct ollama_request *r = reply_begin(x, sizeof *r, &body);
+    if (!r)
         return;
-    }
-    http_keep(x);
     r->x = x;
     r->body = body;
     r->chat = chat;

@@ -132,16 +132,10 @@ static void embed_nothing(struct embed *m)
 static void embed(struct server *s, struct http_exchange *x, bool old)
 {
     struct err e = {0};
-    json_t *body = http_json(x);
-    if (!body)
+    json_t *body;
+    struct embed *m = reply_begin(x, sizeof *m, &body);
+    if (!m)
         return;
-    struct embed *m = calloc(1, sizeof *m);
-    if (!m) {
-        json_decref(body);
-        http_error(x, 503, NULL, NULL, NULL, "no memory for a request");
-        return;
-    }
-    http_keep(x);
     m->x = x;
     m->body = body;
     m->old = old;

@@ -114,16 +114,10 @@ void openai_embeddings(void *arg, struct http_exchange *x)
 {
     const char *param = NULL;
     struct err e = {0};
-    json_t *body = http_json(x);
-    if (!body)
+    json_t *body;
+    struct openai_request *r = reply_begin(x, sizeof *r, &body);
+    if (!r)
         return;
-    struct openai_request *r = calloc(1, sizeof *r);
-    if (!r) {
-        json_decref(body);
-        http_error(x, 503, NULL, NULL, NULL, "no memory for a request");
-        return;
-    }
-    http_keep(x);
     r->server = arg;
     r->x = x;
     r->body = body;

@@ -7,6 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+void *reply_begin(struct http_exchange *x, size_t size, json_t **body)
+{
+    *body = http_json(x);
+    if (!*body)
+        return NULL;
+    void *r = calloc(1, size);
+    if (!r) {
+        json_decref(*body);
+        http_error(x, 503, NULL, NULL, NULL, "no memory for a request");
+        return NULL;
+    }
+    http_keep(x);
+    return r;
+}
+
 void reply_id(char out[REPLY_ID], const char *prefix)
 {
     uint32_t w[4];

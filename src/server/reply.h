@@ -5,6 +5,10 @@
 
 #include "server/job.h"
 
+/* How a handler begins that takes JSON: the body, a hold on the exchange, and `size` bytes of zeros
+   for what it knows of the request; all are the caller's. NULL: an error has been sent. */
+void *reply_begin(struct http_exchange *x, size_t size, json_t **body);
+
 /* PREFIX and 24 random digits: no two answers share one. */
 enum { REPLY_ID = 40 };
 void reply_id(char out[REPLY_ID], const char *prefix);
