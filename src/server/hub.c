@@ -163,13 +163,30 @@ static size_t hub_asked(const struct hub_model *m)
     return ctx;
 }
 
+/* Whether somebody asks for more than the engine takes by itself, where that is not fixed. */
+static bool hub_more(const struct hub_model *m, size_t ctx)
+{
+    const struct engine_opts *o = &m->hub->o.engine;
+    return !o->ctx && ctx > num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
+}
+
 /* The context to load for; 0: what the engine takes by itself is enough. */
 static size_t hub_wanted(const struct hub_model *m)
 {
-    const struct engine_opts *o = &m->hub->o.engine;
-    size_t own = num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
     size_t ctx = hub_asked(m);
-    return o->ctx || ctx <= own ? 0 : ctx;
+    return hub_more(m, ctx) ? ctx : 0;
+}
+
+/* Refuses a context that can't be had, before anything is unloaded for it. */
+static int hub_ctx_fits(const struct hub_model *m, size_t ctx, struct err *e)
+{
+    uint64_t token = m->head.kv_token_bytes, have = m->hub->memory;
+    if (!hub_more(m, ctx) || !token || ctx <= have / token)
+        return 0;
+    return err_set(e, ERR_LIMIT,
+                   "a context of %zu tokens needs %.1f GB of KV cache, the server's models may "
+                   "take %.1f GB: ask for a shorter one",
+                   ctx, (double)ctx * (double)token / 1e9, (double)have / 1e9);
 }
 
 /* Tokens that all sequences of a model may hold: as said; else of all sequences that compute at the
@@ -272,6 +289,31 @@ static struct hub_wait *hub_serve(struct hub_model *m, struct hub_wait *w)
     return served;
 }
 
+/* There was no memory for a context that somebody asks for: says so to those of the list who ask
+   for more than the engine takes by itself, and returns them. The others wait for another try. */
+static struct hub_wait *hub_too_long(struct hub_model *m, struct hub_wait *w, size_t ctx,
+                                     struct err *e)
+{
+    struct hub_wait *refused = NULL, **end = &refused;
+    for (struct hub_wait *next; w; w = next) {
+        next = w->next;
+        w->next = NULL;
+        if (hub_more(m, w->ctx)) {
+            *end = w;
+            end = &w->next;
+        } else {
+            *m->last = w;
+            m->last = &w->next;
+            m->n_wait++;
+            m->turn = m->hub->turns++;
+        }
+    }
+    struct err why = *e;
+    err_set(e, ERR_LIMIT, "no memory for a context of %zu tokens: ask for a shorter one (%.300s)",
+            ctx, why.text);
+    return refused;
+}
+
 /* Called with `lock` held, which is released meanwhile. */
 static void hub_load(struct hub_model *m)
 {
@@ -314,6 +356,8 @@ static void hub_load(struct hub_model *m)
     struct hub_wait *w = hub_take_waits(m);
     if (!rc)
         w = hub_serve(m, w);
+    else if (rc == ERR_NOMEM && ctx)
+        w = hub_too_long(m, w, ctx, &e);
     pthread_mutex_unlock(&h->lock);
     hub_answer(w, m, g, rc ? &e : NULL);
     pthread_mutex_lock(&h->lock);
@@ -442,6 +486,8 @@ void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
         m->uses++;
         m->used = clock_seconds();
         u.engine = m->engine;
+    } else if (hub_ctx_fits(m, ctx, &e)) {
+        rc = e.code;
     } else if (m->n_wait >= (h->o.sched.queue ? h->o.sched.queue : HUB_WAITS)) {
         rc = err_set(&e, ERR_BUSY, "%zu requests are waiting for the model already", m->n_wait);
     } else {

@@ -331,6 +331,41 @@ static void more_context_is_a_new_load(void **state)
     hub_free(h);
 }
 
+/* A context that no memory suffices for is refused at once; who uses the model goes on. */
+static void context_beyond_memory_is_refused(void **state)
+{
+    (void)state;
+    struct hub_opts o;
+    struct hub *h;
+    struct err e;
+    struct got g, k;
+    hub_opts_init(&o);
+    o.dir = folder;
+    o.engine.threads = 1;
+    o.engine.ctx_max = 256;
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    get(h, "alpha", &g);
+    o.memory = engine_info(g.use.engine)->kv_token_bytes * 600;
+    hub_put(&g.use, NAN);
+    hub_free(h);
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    get(h, "alpha", &g);
+    got_init(&k);
+    hub_get(h, g.use.model, 700, ready, &k);
+    await(&k);
+    assert_false(k.has_use);
+    assert_int_equal(k.err.code, ERR_LIMIT);
+    assert_non_null(strstr(k.err.text, "700 tokens"));
+    got_init(&k);
+    hub_get(h, g.use.model, 500, ready, &k);
+    hub_put(&g.use, NAN);
+    await(&k);
+    assert_true(k.has_use);
+    assert_int_equal(engine_info(k.use.engine)->ctx, 500);
+    hub_put(&k.use, NAN);
+    hub_free(h);
+}
+
 /* Whoever comes while it is loaded gets what they asked for, too. */
 static void all_who_wait_get_their_context(void **state)
 {
@@ -559,6 +594,7 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_makes_room),
         cmocka_unit_test(a_busy_model_cannot_keep_another_out),
         cmocka_unit_test(more_context_is_a_new_load),
+        cmocka_unit_test(context_beyond_memory_is_refused),
         cmocka_unit_test(all_who_wait_get_their_context),
         cmocka_unit_test(a_model_that_fails_may_be_tried_again),
         cmocka_unit_test(a_model_is_waited_for_by_so_many),
