@@ -194,9 +194,9 @@ void http_log(struct http_exchange *x)
     localtime_r(&now, &t);
     int status = x->status ? x->status : 499;
     pthread_mutex_lock(&x->lock);
-    const char *end = x->cut     ? "  cut off: it read too slowly"
-                      : x->heard ? ""
-                                 : "  the client left";
+    const char *end = x->cut || x->stuck ? "  cut off: it read too slowly"
+                      : x->heard         ? ""
+                                         : "  the client left";
     log_bare(x->h->o.log, "%02d:%02d:%02d %s %.200s%s%s %d%s%s%s", t.tm_hour, t.tm_min, t.tm_sec,
              x->head ? "HEAD" : x->method, x->path, *x->about ? " " : "", x->about, status,
              *x->note ? "  " : "", x->note, end);
@@ -278,6 +278,7 @@ static ssize_t on_piece(void *cls, uint64_t pos, char *to, size_t max)
             int on = 1; /* a piece does not wait for the next one; no use for Unix sockets */
             (void)setsockopt(x->conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
             x->direct = true;
+            x->moved = clock_seconds();
         }
     }
     pthread_mutex_unlock(&x->lock);

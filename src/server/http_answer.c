@@ -73,6 +73,7 @@ static bool push(struct http_exchange *x)
                          MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n >= 0) {
             x->sent += (size_t)n;
+            x->passed += (size_t)n;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             http_watch_room(x->h, x->conn);
             return false;
@@ -116,12 +117,15 @@ static void gone_tell(struct http_exchange *x)
 void http_gone(struct http_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    if (!x->gone && !x->whole && !x->ended) {
+    /* After the end nobody is told; but what waits for room in the socket will find none. */
+    bool ended = x->ended;
+    if (!x->gone && !x->whole && (!ended || (x->direct && x->suspended))) {
         x->gone = true;
         buf_release(&x->out);
         x->sent = 0;
         http_wake(x);
-        gone_tell(x);
+        if (!ended)
+            gone_tell(x);
     }
     pthread_mutex_unlock(&x->lock);
 }
@@ -536,6 +540,18 @@ static int put_piece(struct http_exchange *x, const char *data, size_t n, struct
     return rc;
 }
 
+/* Gives back the room of what was sent, when that is at least as much as what is moved for it: else
+   a client that always has something to read would let `out` grow without end. */
+static void out_compact(struct http_exchange *x)
+{
+    size_t left = x->out.len - x->sent;
+    if (!x->sent || x->sent < left)
+        return;
+    memmove(x->out.data, x->out.data + x->sent, left);
+    x->out.len = left;
+    x->sent = 0;
+}
+
 int http_write(struct http_exchange *x, const char *data, size_t n, struct err *e)
 {
     int rc = stream_open(x, e);
@@ -545,10 +561,7 @@ int http_write(struct http_exchange *x, const char *data, size_t n, struct err *
         rc = err_set(e, ERR_LIMIT, "the client reads too slowly: more than %d MiB wait for it",
                      HTTP_PENDING_MAX >> 20);
     }
-    if (x->sent && x->sent == x->out.len) {
-        x->sent = 0;
-        buf_clear(&x->out);
-    }
+    out_compact(x);
     if (!rc)
         rc = put_piece(x, data, n, e);
     if (rc) { /* a piece that is not whole must not go out; the caller knows, so nobody is told */
@@ -575,6 +588,19 @@ void http_end(struct http_exchange *x)
     pthread_mutex_unlock(&x->lock);
 }
 
+/* A client that takes nothing for as long as it may be silent is cut off, as the library does it
+   where it sends itself. */
+static void stuck_check(struct http_exchange *x, double now)
+{
+    if (x->sent == x->out.len || x->passed != x->passed_then) {
+        x->passed_then = x->passed;
+        x->moved = now;
+    } else if (!x->gone && !x->stuck && now - x->moved > x->h->o.idle_seconds) {
+        x->stuck = true;
+        shutdown(x->conn->fd, SHUT_RDWR); /* the watcher will see it */
+    }
+}
+
 void http_alive(struct http_exchange *x, double now)
 {
     static const char *const signs[] = {
@@ -584,6 +610,8 @@ void http_alive(struct http_exchange *x, double now)
         [HTTP_WHOLE] = " ",
     };
     pthread_mutex_lock(&x->lock);
+    if (x->direct && x->suspended)
+        stuck_check(x, now);
     bool waits = x->stream && !x->whole && !x->ended && !x->gone;
     if (waits && now - x->silent >= x->h->o.alive_seconds && x->sent == x->out.len) {
         buf_clear(&x->out);

@@ -156,6 +156,10 @@ struct http_exchange {
     struct buf fields;     /* of the answer: name NUL value NUL … */
     struct buf out, piece; /* piece: before it is cut into chunks */
     size_t sent;           /* bytes of `out` */
+    uint64_t passed;       /* bytes that went to the socket from here, */
+    uint64_t passed_then;  /* and how many had when that was looked at */
+    double moved;          /* when there were more, or nothing waited */
+    bool stuck;            /* cut off: it took nothing */
     double silent;
     void (*gone_fn)(void *arg);
     void *gone_arg;
@@ -182,7 +186,7 @@ void http_gone(struct http_exchange *x);
 /* Sends what there is, or lets the network thread do so, when the connection is suspended; with the
    lock held. */
 void http_wake(struct http_exchange *x);
-/* Gives a sign of life when there was none for a while. */
+/* Gives a sign of life when there was none for a while; cuts off who takes nothing. */
 void http_alive(struct http_exchange *x, double now);
 /* Nobody is left who could answer: says so. */
 void http_orphan(struct http_exchange *x);

@@ -688,6 +688,88 @@ static void who_reads_late_misses_nothing(void **state)
     }
 }
 
+/* Writes more than sockets hold to a client that reads nothing, and ends. */
+static int job_unread(struct fixture *f)
+{
+    static char text[1 << 20];
+    struct http_exchange *x;
+    int fd = job_open(f, "/v1/job", &x);
+    assert_int_equal(http_stream(x, HTTP_EVENTS, NULL), 0);
+    put(x, "first");
+    nap(0.1);
+    memset(text, 'x', sizeof text - 1);
+    for (int i = 0; i < 7; i++)
+        put(x, text);
+    http_end(x);
+    http_drop(x);
+    return fd;
+}
+
+/* What waits in the end ends with its client, although no handler is there to be told. */
+static void leaving_before_the_last_bytes_is_seen(void **state)
+{
+    struct fixture *f = *state;
+    int fd = job_unread(f);
+    assert_int_equal(http_active(f->http), 1);
+    close(fd);
+    assert_true(active_is(f, 0));
+    assert_int_equal(f->gone, 0);
+}
+
+static void who_takes_nothing_is_cut_off(void **state)
+{
+    struct fixture f;
+    struct http_opts o = fixture_opts;
+    o.idle_seconds = 1;
+    o.access_log = true;
+    fixture_start(&f, &o);
+    int fd = job_unread(&f);
+    assert_true(active_is(&f, 0));
+    close(fd);
+    struct http *h = f.http;
+    f.http = NULL;
+    http_free(h);
+    assert_non_null(strstr(f.log_text, "it read too slowly"));
+    fixture_stop(&f);
+}
+
+/* A client that always has something to read is served from a buffer that does not grow. */
+static void who_is_always_behind_misses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    static char text[1 << 20], got[1 << 20];
+    struct http_exchange *x;
+    size_t sum = 0;
+    int fd = job_open(f, "/v1/job", &x);
+    assert_int_equal(http_stream(x, HTTP_EVENTS, NULL), 0);
+    put(x, "first");
+    nap(0.1);
+    memset(text, 'Z', sizeof text - 1);
+    for (int i = 0; i < 6; i++)
+        put(x, text);
+    for (int i = 0; i < 40; i++) {
+        for (size_t n = 0; n < sizeof text;) {
+            ssize_t k = recv(fd, got, sizeof got - n, 0);
+            assert_true(k > 0);
+            for (ssize_t c = 0; c < k; c++)
+                sum += got[c] == 'Z';
+            n += (size_t)k;
+        }
+        put(x, text);
+    }
+    http_end(x);
+    http_drop(x);
+    while (sum < 46 * (sizeof text - 1)) {
+        ssize_t k = recv(fd, got, sizeof got, 0);
+        assert_true(k > 0);
+        for (ssize_t c = 0; c < k; c++)
+            sum += got[c] == 'Z';
+    }
+    assert_int_equal(sum, 46 * (sizeof text - 1));
+    close(fd);
+    assert_true(active_is(f, 0));
+}
+
 /* ---- keys ------------------------------------------------------------------------------------ */
 
 static void write_key_file(char path[64], const char *key)
@@ -983,6 +1065,7 @@ static void stopping_tells_what_still_runs(void **state)
     int a = job_open(&f, "/v1/job", &x), b = job_open(&f, "/v1/job", &y);
     assert_int_equal(http_stream(y, HTTP_EVENTS, NULL), 0);
     put(y, "1");
+    int c = job_unread(&f);
     struct http *h = f.http;
     f.http = NULL;
     http_free(h);
@@ -994,6 +1077,7 @@ static void stopping_tells_what_still_runs(void **state)
     http_drop(y);
     close(a);
     close(b);
+    close(c);
     fixture_stop(&f);
 }
 
@@ -1091,8 +1175,9 @@ static void requests_are_counted_and_logged(void **state)
     http_counts(f->http, count, &s);
     assert_int_equal(s.quick, 3);
     assert_int_equal(s.missing, 2);
-    http_drain(f->http);
-    fflush(f->log.out);
+    struct http *h = f->http;
+    f->http = NULL;
+    http_free(h); /* the log is complete */
     assert_non_null(strstr(f->log_text, " GET /quick 200\n"));
     assert_non_null(
         strstr(f->log_text, " POST /v1/job deepseek-r1:1.5b 200  prompt 7  answer 9\n"));
@@ -1134,6 +1219,9 @@ int main(void)
         T(complete_answers_are_not_gone),
         T(readers_that_are_too_slow_are_cut_off),
         T(who_reads_late_misses_nothing),
+        T(leaving_before_the_last_bytes_is_seen),
+        cmocka_unit_test(who_takes_nothing_is_cut_off),
+        T(who_is_always_behind_misses_nothing),
         cmocka_unit_test(keys_guard_everything_but_health),
         T(without_keys_any_bearer_will_do),
         T(foreign_names_of_a_local_server_are_refused),
