@@ -34,6 +34,7 @@ enum {
     ANSWER_MAX = 1 << 30,
     FIELDS_MAX = 16 << 10,
     START_TEXT = 400,
+    LOG_SECONDS = 2, /* for a log that is not read, at the end */
 };
 
 /* ---- connections ----------------------------------------------------------------------------- */
@@ -189,6 +190,7 @@ void http_counts(struct http *h,
 
 void http_log(struct http_exchange *x)
 {
+    char line[1200];
     struct tm t;
     time_t now = time(NULL);
     localtime_r(&now, &t);
@@ -197,10 +199,11 @@ void http_log(struct http_exchange *x)
     const char *end = x->cut || x->stuck ? "  cut off: it read too slowly"
                       : x->heard         ? ""
                                          : "  the client left";
-    log_bare(x->h->o.log, "%02d:%02d:%02d %s %.200s%s%s %d%s%s%s", t.tm_hour, t.tm_min, t.tm_sec,
-             x->head ? "HEAD" : x->method, x->path, *x->about ? " " : "", x->about, status,
-             *x->note ? "  " : "", x->note, end);
+    snprintf(line, sizeof line, "%02d:%02d:%02d %s %.200s%s%s %d%s%s%s", t.tm_hour, t.tm_min,
+             t.tm_sec, x->head ? "HEAD" : x->method, x->path, *x->about ? " " : "", x->about,
+             status, *x->note ? "  " : "", x->note, end);
     pthread_mutex_unlock(&x->lock);
+    http_lines_put(x->h, line);
 }
 
 /* The exchange is over, whether well or not. */
@@ -613,6 +616,8 @@ int http_new(struct http **out, const struct http_opts *o, struct err *e)
     if (!rc)
         rc = http_listen(h, e);
     if (!rc)
+        rc = http_lines_start(h, e);
+    if (!rc)
         rc = http_watch_start(h, e);
     if (!rc)
         rc = workers_start(h, e);
@@ -713,6 +718,7 @@ void http_free(struct http *h)
         MHD_stop_daemon(h->daemon);
     h->daemon = NULL;
     http_watch_stop(h);
+    http_lines_stop(h, LOG_SECONDS);
     if (h->listen_fd >= 0)
         close(h->listen_fd);
     if (h->unix_path)

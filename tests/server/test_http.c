@@ -1189,6 +1189,47 @@ static void requests_are_counted_and_logged(void **state)
     assert_null(strstr(f->log_text, "\x1b"));
 }
 
+/* A log that nobody reads holds nobody up, and says later what it lacks. */
+static void a_log_that_is_not_read_loses_lines(void **state)
+{
+    (void)state;
+    enum { ASKS = 8000 };
+    struct http *h;
+    struct http_opts o = fixture_opts;
+    struct err e;
+    int ends[2];
+    char ask[400], reply[4096], *line = NULL;
+    size_t lines = 0, cap = 0;
+    bool told = false;
+    assert_int_equal(pipe(ends), 0);
+    struct log log = {fdopen(ends[1], "w"), LOG_WARN};
+    o.log = &log;
+    assert_int_equal(http_new(&h, &o, &e), 0);
+    snprintf(ask, sizeof ask, "GET /%0200d HTTP/1.1\r\n" HOST "\r\n", 0);
+    int fd = client_open(http_port(h));
+    for (int i = 0; i < ASKS; i++) {
+        assert_true(client_puts(fd, ask));
+        for (size_t n = 0; !memchr(reply, '}', n);) {
+            ssize_t k = recv(fd, reply + n, sizeof reply - n, 0);
+            assert_true(k > 0);
+            n += (size_t)k;
+        }
+    }
+    assert_true(http_wait(h, 10)); /* the last one has its line, too */
+    close(fd);
+    FILE *in = fdopen(ends[0], "r");
+    while (!told && getline(&line, &cap, in) > 0) {
+        lines++;
+        told = strstr(line, "lines of this log were dropped");
+    }
+    assert_true(told);
+    assert_int_equal(lines - 1 + strtoul(line, NULL, 10), ASKS);
+    http_free(h);
+    fclose(in);
+    fclose(log.out);
+    free(line);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1234,6 +1275,7 @@ int main(void)
         cmocka_unit_test(unix_sockets_and_handed_over_ones_work),
         T(a_port_in_use_is_named),
         T(requests_are_counted_and_logged),
+        cmocka_unit_test(a_log_that_is_not_read_loses_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
