@@ -197,6 +197,18 @@ const struct opt train_rows_rewards[TRAIN_N_REWARDS] = {
      .help = "a number for each"},
     {.name = "soft-punish-cache", .kind = OPT_SIZE, .arg = "N", .min = 0, .max = 1 << 24, .value = "0", .offset = AT(soft_cache),
      .help = "tokens before --max-completion-length in which soft_overlong grows"},
+    {.name = "reward-model", .kind = OPT_LIST, .arg = "DIR[:WEIGHT[:answer|whole]]", .offset = AT(reward_models),
+     .help = "of ponder train reward; it sees the answer behind the thought, or the whole output"},
+    {.name = "reward-model-after", .kind = OPT_INT, .arg = "STEP", .min = 0, .max = 1e9, .value = "0", .offset = AT(reward_model_after),
+     .help = "steps without reward models (R1: only the last 400 of 1,700 had them)"},
+    {.name = "reward-command", .kind = OPT_STRING, .arg = "CMD", .offset = AT(reward_command),
+     .help = "a program that reads completions and writes rewards as JSON lines; no shell. Needs --allow-commands"},
+    {.name = "reward-command-weight", .kind = OPT_FLOAT, .arg = "X", .min = -1e6, .max = 1e6, .value = "1", .offset = AT(command_weight),
+     .help = "of what it says"},
+    {.name = "reward-command-timeout", .kind = OPT_FLOAT, .arg = "SECONDS", .min = 0.1, .max = 86400, .value = "60", .offset = AT(command_seconds),
+     .help = "for the completions of a prompt"},
+    {.name = "allow-commands", .kind = OPT_FLAG, .offset = AT(allow_commands),
+     .help = "programs may be started"},
 };
 
 const struct opt train_rows_grpo[TRAIN_N_GRPO] = {

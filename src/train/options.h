@@ -45,8 +45,11 @@ struct train_options {
     double temperature, top_p, min_p;
     int ignore_end;
     /* rewards */
-    const char *rewards, *reward_weights;
-    int64_t soft_cache;
+    const char *rewards, *reward_weights, *reward_command;
+    struct opt_list reward_models;
+    int64_t soft_cache, reward_model_after;
+    double command_weight, command_seconds;
+    int allow_commands;
     /* rejection */
     const char *thresholds, *keep_rule;
     int64_t keep_each;
@@ -78,7 +81,7 @@ enum {
     TRAIN_N_DPO = 3,
     TRAIN_N_REWARD_MODEL = 2,
     TRAIN_N_SAMPLING = 8,
-    TRAIN_N_REWARDS = 3,
+    TRAIN_N_REWARDS = 9,
     TRAIN_N_REJECTION = 7,
     TRAIN_N_GRPO = 19,
 };

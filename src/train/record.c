@@ -410,6 +410,27 @@ void record_release(struct record *r)
     *r = (struct record){0};
 }
 
+json_t *record_text(const char *s, size_t n)
+{
+    struct buf out;
+    json_t *v = json_stringn(s, n);
+    if (v)
+        return v;
+    buf_init(&out, n * 3 + 4);
+    int rc = 0;
+    while (!rc && n) {
+        uint32_t cp;
+        char c[4];
+        size_t k = utf8_next(s, n, &cp, NULL);
+        s += k;
+        n -= k;
+        rc = buf_append(&out, c, utf8_put(c, cp), NULL);
+    }
+    v = rc ? NULL : json_stringn(out.data, out.len);
+    buf_release(&out);
+    return v;
+}
+
 /* ---- what is asked ----------------------------------------------------------------------------
  */
 

@@ -36,6 +36,9 @@ void record_release(struct record *r);
    new reference; NULL when there is no text (then it is "" if content is null). */
 json_t *record_content(const json_t *message);
 
+/* Any bytes as a JSON text: what is no UTF-8 becomes U+FFFD. A new reference; NULL: no memory. */
+json_t *record_text(const char *s, size_t n);
+
 /* What a record asks, for the split and for decontamination: lower case, single blanks. */
 int record_asks(const json_t *row, const char *text, struct buf *out, struct err *e);
 /* Any text in that form, appended to `out`. */

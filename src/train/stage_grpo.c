@@ -279,7 +279,7 @@ static int grpo_generate(struct grpo *g, struct err *e)
     grpo_forget(g);
     g->ended = g->tokens = g->longest = g->dead = g->sampled = 0;
     g->shortest = INFINITY;
-    g->at = g->l.step;
+    g->at = g->rewards.step = g->l.step;
     for (int64_t i = 0; !rc && i < rounds && g->n < g->groups * gs; i++) {
         rc = data_batch(g->data, g->cursor, &g->prompts, e);
         rc = rc ? rc
@@ -461,7 +461,7 @@ static int grpo_memory(struct grpo *g, struct err *e)
 {
     size_t n = g->groups * (size_t)g->o->generations, rules = g->rewards.n;
     for (size_t k = 0; k < rules; k++)
-        snprintf(g->key[k], sizeof g->key[k], "rewards/%s/mean", reward_name(g->rewards.rule[k]));
+        snprintf(g->key[k], sizeof g->key[k], "rewards/%s/mean", g->rewards.part[k].name);
     g->sample = calloc(n, sizeof *g->sample);
     g->reward = calloc(n, sizeof *g->reward);
     g->advantage = calloc(n, sizeof *g->advantage);
@@ -486,6 +486,7 @@ static int grpo_show(struct grpo *g, struct err *e)
     int rc = total && part && why ? data_batch(g->data, 0, &g->prompts, e)
                                   : err_nomem(e, gs * rules * sizeof *why, "rewards");
     size_t n = num_min(g->prompts.n, 4);
+    g->rewards.step = INT64_MAX; /* all of them */
     rc = rc ? rc : rollout_run(g->rollout, g->prompts.seq, n, 0, NULL, NULL, &group, e);
     for (size_t i = 0; !rc && i < n; i++) {
         char where[128];
@@ -498,8 +499,8 @@ static int grpo_show(struct grpo *g, struct err *e)
                            s->ended ? "" : ", cut", total[k], (int)num_min(s->n_text, 400),
                            s->text);
             for (size_t r = 0; r < rules; r++)
-                loop_plan_line(&g->l, "", "  %s %.3f × %.2f: %s", reward_name(g->rewards.rule[r]),
-                               (double)part[k * rules + r], g->rewards.weight[r],
+                loop_plan_line(&g->l, "", "  %s %.3f × %.2f: %s", g->rewards.part[r].name,
+                               (double)part[k * rules + r], g->rewards.part[r].weight,
                                why[k * rules + r].text);
         }
     }
@@ -541,9 +542,7 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
     uint64_t batches = 0;
     data_batch_init(&g.prompts);
     int rc = grpo_sizes(&g, e);
-    rc = rc ? rc : rewards_parse(&g.rewards, o->rewards, o->reward_weights, e);
-    g.rewards.opts.max_completion_len = (size_t)o->max_completion;
-    g.rewards.opts.soft_punish_cache = (size_t)o->soft_cache;
+    rc = rc ? rc : rewards_open(&g.rewards, o, env->comm, env->log, e);
     rc = rc ? rc : grpo_open(&g, env, e);
     rc = rc ? rc : data_steps(g.data, 1, &batches, e);
     int64_t each = o->steps_per_generation * o->iterations;
@@ -563,6 +562,7 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
         rc = rc ? rc : loop_finish(&g.l, e);
     }
     grpo_forget(&g);
+    rewards_release(&g.rewards);
     rollout_free(g.rollout);
     data_batch_release(&g.prompts);
     data_free(g.data);

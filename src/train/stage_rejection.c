@@ -88,7 +88,7 @@ static int rejection_open(struct rejection *x, const struct train_env *env, stru
     if (!rc && (!x->total || !x->part || !x->good))
         rc = err_nomem(e, g * sizeof *x->total, "rewards");
     for (size_t k = 0; k < x->rewards.n; k++)
-        snprintf(x->key[k], sizeof x->key[k], "fell/%s", reward_name(x->rewards.rule[k]));
+        snprintf(x->key[k], sizeof x->key[k], "fell/%s", x->rewards.part[k].name);
     return rc;
 }
 
@@ -242,7 +242,7 @@ static int rejection_run(const struct train_env *env, const struct train_options
     struct rejection x = {.o = o, .l = {.env = env, .o = o, .stage = &train_stage_rejection}};
     uint64_t batches = 0;
     data_batch_init(&x.prompts);
-    int rc = rewards_parse(&x.rewards, o->rewards, o->reward_weights, e);
+    int rc = rewards_open(&x.rewards, o, env->comm, env->log, e);
     rc = rc ? rc : rejection_thresholds(&x, e);
     rc = rc ? rc : rejection_open(&x, env, e);
     rc = rc ? rc : data_steps(x.data, 1, &batches, e);
@@ -250,6 +250,7 @@ static int rejection_run(const struct train_env *env, const struct train_options
     rc = rc ? rc : loop_folder_plain(&x.l, e);
     while (!rc && x.l.step < x.l.steps)
         rc = rejection_batch(&x, e);
+    rewards_release(&x.rewards);
     rollout_free(x.rollout);
     data_batch_release(&x.prompts);
     data_free(x.data);
