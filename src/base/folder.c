@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,4 +62,34 @@ int folder_remove(const char *dir, struct err *e)
     if (!rc && rmdir(dir) != 0 && errno != ENOENT)
         rc = err_errno(e, "%s: cannot be removed", dir);
     return rc;
+}
+
+/* In two steps, where the file system cannot do it in one. */
+static int folder_swap(const char *part, const char *final, struct err *e)
+{
+    size_t n = strlen(part) + sizeof ".old";
+    char *old = malloc(n);
+    if (!old)
+        return err_nomem(e, n, "the name of a folder");
+    snprintf(old, n, "%s.old", part);
+    int rc = folder_remove(old, e);
+    if (!rc && rename(final, old) != 0)
+        rc = err_errno(e, "%s: cannot be replaced", final);
+    if (!rc && rename(part, final) != 0)
+        rc = err_errno(e, "%s: cannot be given its name", final);
+    rc = rc ? rc : folder_remove(old, e);
+    free(old);
+    return rc;
+}
+
+int folder_replace(const char *part, const char *final, struct err *e)
+{
+    if (file_kind(final) == FILE_DIR) {
+        if (renameat2(AT_FDCWD, part, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
+            return folder_remove(part, e);
+        if (errno != EINVAL && errno != ENOSYS)
+            return err_errno(e, "%s: cannot be replaced", final);
+        return folder_swap(part, final, e);
+    }
+    return rename(part, final) == 0 ? 0 : err_errno(e, "%s: cannot be given its name", final);
 }

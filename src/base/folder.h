@@ -15,4 +15,9 @@ int folder_sync(const char *dir, struct err *e);
    stays. */
 int folder_remove(const char *dir, struct err *e);
 
+/* Gives the folder `part` the name `final`, where `final` may be a folder with files: they change
+   places in one instant where the file system can, and the old one is removed (elsewhere it is
+   called PART.old meanwhile). */
+int folder_replace(const char *part, const char *final, struct err *e);
+
 #endif

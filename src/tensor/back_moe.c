@@ -20,6 +20,7 @@
 
 #include "base/num.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- experts --------------------------------------------------------------------------------- */
@@ -195,6 +196,23 @@ static void route_shares(const void *arg, size_t r0, size_t r1, int worker)
     }
 }
 
+/* A balance loss for each of n sequences. */
+static bool route_room(struct tape *t, size_t n)
+{
+    if (t->n_balance >= n)
+        return true;
+    if (t->cap_balance < n) {
+        double *p = realloc(t->balance, n * sizeof *p);
+        if (!p)
+            return false;
+        t->balance = p;
+        t->cap_balance = n;
+    }
+    memset(t->balance + t->n_balance, 0, (n - t->n_balance) * sizeof *t->balance);
+    t->n_balance = n;
+    return true;
+}
+
 /* The balance losses of all sequences, and their gradients by the shares of a token. */
 static bool route_balance(struct tape *t, struct route_back *j)
 {
@@ -206,6 +224,10 @@ static bool route_balance(struct tape *t, struct route_back *j)
     uint32_t *seq = tape_alloc(t, r->in[0].rows * sizeof *seq);
     if (!seq)
         return false;
+    if (!route_room(t, b->n_runs)) {
+        t->failed = true;
+        return false;
+    }
     memset(seq, 0xff, r->in[0].rows * sizeof *seq);
     memset(pull, 0, b->n_runs * n * sizeof *pull);
     j->share = share;
@@ -225,7 +247,7 @@ static bool route_balance(struct tape *t, struct route_back *j)
         }
         for (size_t s = run->row; s < run->row + run->n; s++)
             seq[s] = (uint32_t)i;
-        t->balance += (double)t->o.balance * loss;
+        t->balance[i] += (double)t->o.balance * loss;
     }
     j->pull = pull;
     j->seq = seq;

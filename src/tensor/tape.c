@@ -259,6 +259,7 @@ void tape_free(struct tape *t)
     free(t->record);
     free(t->grad);
     free(t->slot);
+    free(t->balance);
     free(t);
 }
 
@@ -266,7 +267,7 @@ void tape_start(struct tape *t)
 {
     t->n = 0;
     t->failed = false;
-    t->balance = 0;
+    t->n_balance = 0;
     t->n_spare = 0;
     tape_back_to(t, (struct tape_mark){0});
     t->c->used = t->used0;
@@ -279,9 +280,11 @@ void tape_stop(struct tape *t)
     t->c->tape = NULL;
 }
 
-double tape_balance(const struct tape *t)
+double tape_balance(const struct tape *t, double sum)
 {
-    return t->balance;
+    for (size_t i = 0; i < t->n_balance; i++)
+        sum += t->balance[i];
+    return sum;
 }
 
 /* ---- what backward passes share -------------------------------------------------------------- */

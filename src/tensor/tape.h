@@ -57,7 +57,8 @@ int tape_backward(struct tape *t, struct err *e);
 /* Detaches without walking back. */
 void tape_stop(struct tape *t);
 
-/* Sum of the balance losses of the pass, times the factor; after tape_backward. */
-double tape_balance(const struct tape *t);
+/* After tape_backward: the balance losses of the pass, times the factor, added to `sum` sequence by
+   sequence, so that its bits do not depend on which sequences share a pass. */
+double tape_balance(const struct tape *t, double sum);
 
 #endif

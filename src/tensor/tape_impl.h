@@ -50,7 +50,8 @@ struct tape {
     struct tape_spare spare[TAPE_SPARES];
     size_t n_spare;
 
-    double balance;
+    double *balance; /* (n_balance) balance loss of each sequence of the pass, all its layers */
+    size_t n_balance, cap_balance;
 };
 
 /* A state to come back to: what was taken since is free again. */

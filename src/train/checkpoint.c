@@ -195,25 +195,6 @@ static int remove_step(const char *folder, int64_t step, struct err *e)
     return rc ? rc : folder_remove(to, e);
 }
 
-/* Gives the new folder its name. One that has it already changes places with it in one instant,
-   where the file system can. */
-static int give_name(const char *part, const char *final, const char *folder, int64_t step,
-                     struct err *e)
-{
-    int rc = 0;
-    if (file_kind(final) != FILE_NONE) {
-        if (renameat2(AT_FDCWD, part, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
-            rc = folder_remove(part, e);
-        else if (errno != EINVAL && errno != ENOSYS)
-            return err_errno(e, "%s: cannot be replaced", final);
-        else if (!(rc = remove_step(folder, step, e)) && rename(part, final) != 0)
-            return err_errno(e, "%s: cannot be given its name", final);
-    } else if (rename(part, final) != 0) {
-        return err_errno(e, "%s: cannot be given its name", final);
-    }
-    return rc ? rc : folder_sync(folder, e);
-}
-
 /* A full disk is better told before than in the middle. */
 static int check_space(const char *folder, const struct checkpoint *c, struct err *e)
 {
@@ -326,7 +307,9 @@ int checkpoint_save(const char *run, const struct checkpoint *c, const struct ch
     if (!rc)
         rc = write_all(part, c, e);
     if (!rc)
-        rc = give_name(part, final, folder, c->step, e);
+        rc = folder_replace(part, final, e);
+    if (!rc)
+        rc = folder_sync(folder, e);
     if (!rc && keep && keep->last)
         rc = let_go(run, folder, keep, e);
     if (rc && made) {

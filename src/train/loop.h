@@ -47,6 +47,7 @@ struct loop {
     float *more;         /* a further slab of checkpoints, called "reference", or NULL */
     bool hold;           /* no checkpoint now: it comes with the next step that does not say so */
     bool owed, stopping; /* what waits for that */
+    int64_t saved;       /* step of the newest checkpoint; 0: none */
     json_t *resumed;     /* holds the keys of values that came from a checkpoint */
     json_t *extra;       /* what a stage adds to a checkpoint's state; owned, or NULL */
 };

@@ -5,12 +5,15 @@
  * have in parts; and as JSON the counters, the tokens seen and the sums of the log's next line.
  * Nothing else is needed: data, schedule and random numbers are functions of the step.
  */
+#include "base/file.h"
+#include "base/folder.h"
 #include "base/num.h"
 #include "convert/convert.h"
 #include "train/loop_impl.h"
 #include "train/lora.h"
 #include "train/steplog.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -111,6 +114,7 @@ int loop_save(struct loop *l, struct err *e)
     size_t n = o->params->total;
     int rc = comm_gather(l->env->comm, o->m, n, PARAMS_UNIT, e);
     rc = rc ? rc : comm_gather(l->env->comm, o->v, n, PARAMS_UNIT, e);
+    l->saved = l->step;
     if (rc || !l->run)
         return rc;
     float *values = params_slab(o->params, e);
@@ -189,6 +193,7 @@ static int loop_share(struct loop *l, float *values, struct err *e)
     rc = rc ? rc : comm_tell(c, &l->tokens, sizeof l->tokens, e);
     if (rc || !l->step)
         return rc;
+    l->saved = l->step;
     rc = comm_tell(c, values, bytes, e);
     rc = rc ? rc : comm_tell(c, o->m, bytes, e);
     rc = rc ? rc : comm_tell(c, o->v, bytes, e);
@@ -326,6 +331,25 @@ static int export_one(struct export *x, const struct param *p)
     return 0;
 }
 
+/* What a killed process left of its result. */
+static int export_tidy(const char *run, struct err *e)
+{
+    static const char part[] = ".model";
+    char path[RUN_PATH_MAX];
+    DIR *d = opendir(run);
+    int rc = 0;
+    if (!d)
+        return err_errno(e, "%s", run);
+    for (struct dirent *x; !rc && (x = readdir(d));)
+        if (!strncmp(x->d_name, part, sizeof part - 1))
+            rc = file_join(path, sizeof path, run, x->d_name)
+                     ? folder_remove(path, e)
+                     : err_set(e, ERR_LIMIT, "%.100s: the path is too long", run);
+    closedir(d);
+    return rc;
+}
+
+/* To a folder of another name first: RUN/model is whole or not there. */
 static int loop_export(struct loop *l, struct err *e)
 {
     struct convert_options o = {.format = CONVERT_HF,
@@ -334,13 +358,15 @@ static int loop_export(struct loop *l, struct err *e)
                                 .classifier = l->score != NULL};
     struct engine_parts parts;
     struct export x = {.params = trainer_params(l->trainer), .e = e};
-    char path[RUN_PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/model", l->o->output) >= (int)sizeof path)
+    char path[RUN_PATH_MAX], part[RUN_PATH_MAX];
+    if (!file_join(path, sizeof path, l->o->output, "model") ||
+        !file_join(part, sizeof part, l->o->output, ".model"))
         return err_set(e, ERR_LIMIT, "%.100s: the path is too long", l->o->output);
     if (l->o->use_peft)
         return lora_write(path, x.params, l->o, e);
     engine_parts(l->engine, &parts);
-    int rc = convert_plan_new(&x.plan, engine_source(l->engine), &o, e);
+    int rc = export_tidy(l->o->output, e);
+    rc = rc ? rc : convert_plan_new(&x.plan, engine_source(l->engine), &o, e);
     if (rc)
         return rc;
     x.n = convert_plan_count(x.plan);
@@ -353,7 +379,9 @@ static int loop_export(struct loop *l, struct err *e)
     for (size_t i = 0; !rc && i < x.params->n; i++)
         rc = export_one(&x, &x.params->p[i]);
     if (!rc)
-        rc = convert_write(x.plan, path, parts.team, NULL, NULL, e);
+        rc = convert_write(x.plan, part, parts.team, NULL, NULL, e);
+    if (!rc && !(rc = folder_replace(part, path, e)))
+        rc = folder_sync(l->o->output, e);
     for (size_t i = 0; x.rows && i < x.n; i++)
         free(x.rows[i]);
     free(x.rows);
@@ -384,13 +412,13 @@ static int loop_best(struct loop *l, struct err *e)
 
 int loop_finish(struct loop *l, struct err *e)
 {
-    int rc = loop_save(l, e);
+    int rc = l->saved == l->step ? 0 : loop_save(l, e);
     if (rc || !l->run)
         return rc;
     if (l->o->save_best)
         rc = loop_best(l, e);
     rc = rc ? rc : loop_export(l, e);
-    return rc ? err_ctx(e, "%s/model", l->o->output) : 0;
+    return rc ? err_ctx(e, "the result") : 0;
 }
 
 /* ---- a dry run ------------------------------------------------------------------------------- */

@@ -78,13 +78,13 @@ static int pg_check(const struct loss_policy *l, const struct train_pass *p, dou
 static void pg_sum(const struct loss_policy *l, const struct train_pass *p,
                    const struct policy_stats *s, double stat[TRAIN_STATS])
 {
-    stat[PG_LOSS] += s->loss;
-    stat[PG_TOKENS] += s->tokens;
-    stat[PG_ROWS] += s->rows;
-    stat[PG_KL] += s->kl;
-    stat[PG_CLIP_LOW] += s->clip_low;
-    stat[PG_CLIP_HIGH] += s->clip_high;
-    stat[PG_RATIO] += s->ratio;
+    stat[PG_LOSS] = s->loss;
+    stat[PG_TOKENS] = s->tokens;
+    stat[PG_ROWS] = s->rows;
+    stat[PG_KL] = s->kl;
+    stat[PG_CLIP_LOW] = s->clip_low;
+    stat[PG_CLIP_HIGH] = s->clip_high;
+    stat[PG_RATIO] = s->ratio;
     for (size_t k = 0; k < p->n; k++) {
         const struct loss_policy_row *r = &l->row[p->first + k];
         const struct logp_row *row = logp_rows(&l->logp, p, k);
@@ -102,7 +102,14 @@ int loss_policy_pass(void *arg, struct train_pass *p, double stat[TRAIN_STATS], 
         return rc;
     if ((rc = logp_begin(&l->logp, p, e)))
         return rc;
-    struct policy_stats sum = {0};
+    /* Sums go on from the passes before: their bits do not depend on where a shard was cut. */
+    struct policy_stats sum = {.loss = stat[PG_LOSS],
+                               .tokens = stat[PG_TOKENS],
+                               .rows = stat[PG_ROWS],
+                               .kl = stat[PG_KL],
+                               .clip_low = stat[PG_CLIP_LOW],
+                               .clip_high = stat[PG_CLIP_HIGH],
+                               .ratio = stat[PG_RATIO]};
     if (!l->on_policy)
         logp_head(&l->logp, p, false);
     pg_losses(l, p, &sum);

@@ -94,6 +94,8 @@ static int clear(const char *dir, struct err *e)
         if (!(rc = inside(path, dir, file_names[i], e)) && unlink(path) != 0 && errno != ENOENT)
             rc = err_errno(e, "%s: cannot be removed", path);
     run_db_remove(dir);
+    if (!rc && !(rc = inside(path, dir, "model", e)))
+        rc = folder_remove(path, e);
     if (!rc && !(rc = inside(path, dir, "config.json", e)) && unlink(path) != 0 && errno != ENOENT)
         rc = err_errno(e, "%s: cannot be removed", path);
     return rc;

@@ -131,7 +131,8 @@ static int grpo_note(struct grpo *g, const struct rollout_group *group, const do
         json_t *line =
             json_pack("{s:O?,s:o,s:f,s:I}", "prompt", json_object_get(record, "prompt"),
                       "completion", text, "reward", reward[k], "tokens", (json_int_t)s->n);
-        rc = line ? run_sample(l->run, l->step, line, e) : err_nomem(e, 256, "a sample");
+        /* Of the step that learns from it first: a resumed run samples it again. */
+        rc = line ? run_sample(l->run, l->step + 1, line, e) : err_nomem(e, 256, "a sample");
         json_decref(line);
     }
     json_decref(record);

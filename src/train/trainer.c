@@ -185,7 +185,7 @@ static int trainer_pass(struct trainer *t, struct train_pass *p, const struct tr
     rc = loss->pass(loss->arg, p, stat, e);
     if (!rc && grads) {
         rc = tape_backward(t->tape, e);
-        t->balance += tape_balance(t->tape);
+        t->balance = tape_balance(t->tape, t->balance);
     }
 out:
     if (grads)

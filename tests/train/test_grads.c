@@ -250,7 +250,7 @@ static double pass(struct fixture *f, struct tape *tape, const struct data *d, s
             tape_stop(tape);
         f->ops.dropout = NULL;
         f->ops.used = 0;
-        return loss + tape_balance(tape);
+        return tape_balance(tape, loss);
     }
     return 0;
 }
