@@ -117,4 +117,7 @@ typedef bool convert_progress(void *arg, uint64_t done, uint64_t total, size_t t
 int convert_write(struct convert_plan *p, const char *path, struct team *team,
                   convert_progress *progress, void *arg, struct err *e);
 
+/* Removes what convert_write wrote to `path`: a file, or a folder of files. */
+void convert_remove(const char *path);
+
 #endif

@@ -171,18 +171,20 @@ static int hf_check(const char *path, struct err *e)
              : 0;
 }
 
-static void hf_remove(const char *dir)
+void convert_remove(const char *path)
 {
-    char path[HF_PATH];
-    DIR *d = opendir(dir);
-    if (!d)
+    char file[HF_PATH];
+    DIR *d = file_kind(path) == FILE_DIR ? opendir(path) : NULL;
+    if (!d) {
+        unlink(path);
         return;
+    }
     for (struct dirent *x; (x = readdir(d));)
         if (strcmp(x->d_name, ".") != 0 && strcmp(x->d_name, "..") != 0 &&
-            file_join(path, sizeof path, dir, x->d_name))
-            unlink(path);
+            file_join(file, sizeof file, path, x->d_name))
+            unlink(file);
     closedir(d);
-    rmdir(dir);
+    rmdir(path);
 }
 
 static int hf_data(void *state, const struct convert_tensor *t, const void *p, size_t n,
@@ -250,6 +252,6 @@ int convert_write_hf(struct convert_plan *p, const char *path, struct team *team
     if (!rc && rename(part, final) != 0)
         rc = err_errno(e, "%.300s: cannot be given its name", final);
     if (rc)
-        hf_remove(part);
+        convert_remove(part);
     return rc;
 }

@@ -499,6 +499,31 @@ run quantize "$gguf" --type F16 --dry-run --imatrix "$tmp/none.gguf"
 exits 1 && oneline && holds [ "$(cut -c 1-$((8 + ${#tmp})) "$tmp/err")" = "ponder: $tmp" ]
 is 'other files: quantize and convert'
 
+# A merged adapter: how far logits are from those of base and adapter is told, and decides.
+base=$golden/lora/llama
+run merge "$base" "$base/adapter" --output "$tmp/merged"
+exits 0 && says 'original weights in F32' && says 'the same first choice for 512 of 512 tokens' && says "wrote $tmp/merged"
+run logits "$tmp/merged" --ids 5,6,7 --out "$tmp/merged.f32"
+exits 0
+run logits "$base" --ids 5,6,7 --out "$tmp/base.f32"
+exits 0 && holds test "$(cmp -s "$tmp/base.f32" "$tmp/merged.f32"; echo $?)" = 1
+run merge "$base" "$base/adapter" --output "$tmp/merged"
+exits 2 && oneline && tells 'is there already'
+run merge "$base" "$base/adapter" --output "$base"
+exits 2 && oneline && tells 'is the base itself'
+run merge "$base" "$base/adapter" --type Q8_0 --tolerance 1e-6 --output "$tmp/few.gguf" --json
+exits 1 && says '"kept": false' && says '"base_weights": "original"' && says '"output_type": "Q8_0"'
+holds test ! -e "$tmp/few.gguf" && holds test -z "$(ls "$tmp" | grep unchecked)"
+run merge "$base" "$base/adapter" --type Q8_0 --tolerance 1e-6 --output "$tmp/few.gguf" --json --force
+exits 0 && says '"kept": true' && holds test -s "$tmp/few.gguf"
+run merge "$tmp/few.gguf" "$base/adapter" --type f16 --output "$tmp/few.gguf" --force
+exits 2 && tells 'is the base itself'
+run merge "$tmp/few.gguf" "$base/adapter" --type f16 --output "$tmp/again.gguf"
+exits 0 && says 'dequantized from Q8_0'
+run merge "$base" "$golden/models/qwen2_tied" --output "$tmp/x"
+exits 1 && oneline && holds test ! -e "$tmp/x"
+is 'adapters are merged, and the difference is told'
+
 run init --config "$model" --tokenizer "$model" --seed 3 "$tmp/new"
 exits 0 && says 'seed 3' && quiet
 run run "$tmp/new" x -n 3
