@@ -2,18 +2,20 @@
 # Same seed, same bits: test_bits.sh PONDER GOLDEN_FOLDER. Prints TAP.
 # Every stage runs once; then with other numbers of threads, other instruction sets, other sizes of passes, on
 # several ranks, and killed again and again. What people keep of a run has to have the same bytes each time.
-# PONDER_BITS_KILLS says how often each stage is killed (3); PONDER_BITS_KEEP=DIR keeps the folders there.
+# PONDER_BITS_KILLS says how often each stage is killed (3), PONDER_BITS_SEED at which instants; PONDER_BITS_KEEP=DIR keeps
+# the folders there.
 set -u
 ponder=$1
 golden=$2
 kills=${PONDER_BITS_KILLS:-3}
+seed=${PONDER_BITS_SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
+copy=${PONDER_BITS_KEEP:-}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/ponder-bits.XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 for v in $(env | sed -n 's/^\(PONDER_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
 export HOME="$tmp" LC_ALL=C.UTF-8 PONDER_THREADS=2
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-seed=${PONDER_BITS_SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
 
 # ---- a model, and records to learn from --------------------------------------------------------------
 
@@ -32,7 +34,9 @@ END
         "$ponder" data r1-gym --form sft --count 4 --output "$tmp/pairs.jsonl" &&
         "$ponder" data r1-gym --form prompt --count 4 --output "$tmp/prompts.jsonl" &&
         "$ponder" data tokenizer "$tmp/texts.jsonl" --vocab-size 300 --output "$tmp/tokenizer" &&
-        "$ponder" init "$tmp/init" --config "$tmp/config.json" --tokenizer "$tmp/tokenizer" --type f32 --seed 1
+        "$ponder" init "$tmp/init" --config "$tmp/config.json" --tokenizer "$tmp/tokenizer" --type f32 --seed 1 &&
+        "$ponder" train pretrain -m "$tmp/init" -d "$tmp/texts.jsonl" -o "$tmp/base" --max-steps 60 -b 16 --max-length 64 \
+            --learning-rate 1e-2 --save-steps 0
 } >"$tmp/out" 2>&1 || {
     cat "$tmp/out"
     echo 'Bail out! the model and its data could not be made'
@@ -52,11 +56,11 @@ train() {
         --load-best-model-at-end --logging-steps 2 "$@" ;;
     sft) set -- -m "$golden/models/llama_rope_llama3" -d "$tmp/pairs.jsonl:0.7" --max-steps 6 -b 19 --max-length 64 \
         --packing bfd --learning-rate 1e-3 --logging-steps 1 "$@" ;;
-    grpo) set -- -m "$tmp/pretrain/model" -d "$tmp/prompts.jsonl" --max-steps 6 -b 20 -G 4 --max-completion-length 12 \
+    grpo) set -- -m "$tmp/base/model" -d "$tmp/prompts.jsonl" --max-steps 6 -b 20 -G 4 --max-completion-length 12 \
         --max-prompt-length 96 --learning-rate 1e-3 --beta 0.04 --sync-ref-model --ref-model-sync-steps 2 \
         --dynamic-sampling --steps-per-generation 2 --reward-funcs language,tag_count,repetition --log-completions \
         --logging-steps 1 "$@" ;;
-    rejection) set -- -m "$tmp/pretrain/model" -d "$tmp/prompts.jsonl" --max-steps 6 -b 6 -G 4 \
+    rejection) set -- -m "$tmp/base/model" -d "$tmp/prompts.jsonl" --max-steps 6 -b 6 -G 4 \
         --max-completion-length 12 --max-prompt-length 96 --reward-funcs repetition --reward-thresholds=-1 \
         --keep 2 --keep-rule random --temperature 1.3 "$@" ;;
     esac
@@ -87,7 +91,6 @@ is() {
         echo "ok $1"
     else
         echo "not ok $1:$2"
-        keep=1
     fi
 }
 
@@ -231,5 +234,5 @@ stages='pretrain sft grpo rejection'
     wait
     for s in $stages; do cat "$tmp/$s.tap"; done
 } | awk '/^(not )?ok / { sub(/ok /, "ok " ++n " - ") } { print } END { print "1.." n }' | tee "$tmp/tap"
-if [ -n "${PONDER_BITS_KEEP:-}" ]; then cp -r "$tmp" "$PONDER_BITS_KEEP"; fi
+if [ -n "$copy" ]; then cp -r "$tmp" "$copy"; fi
 ! grep -q '^not ok' "$tmp/tap"
