@@ -2,7 +2,7 @@
  * run: one answer, or a chat.
  *
  * Which of the arguments is the model: with --model none of them; else the first one when it names
- * a model; else, when PONDER_MODEL is set, none.
+ * a model; else, when PONDER_MODEL is set or the first one is several words, none.
  */
 #include "base/file.h"
 #include "base/num.h"
@@ -73,7 +73,7 @@ static int run_model(const struct cli *c, const struct run_options *o, char path
         return locate_model(o->model, path, e);
     if (!c->n_args)
         return locate_default(path, e);
-    if (env && *env && !locate_is_model(c->args[0]))
+    if (((env && *env) || locate_is_words(c->args[0])) && !locate_is_model(c->args[0]))
         return locate_default(path, e);
     *first = 1;
     return locate_model(c->args[0], path, e);
@@ -176,8 +176,9 @@ static int run_once(struct talk *t, const struct buf *prompt, bool json, struct 
     return rc;
 }
 
-static int run_engine(struct cli *c, const struct run_options *o, struct engine *g,
-                      struct grammar *grammar, const struct buf *prompt, bool chat, struct err *e)
+static int run_engine(struct cli *c, const struct run_options *o, const char *path,
+                      struct engine *g, struct grammar *grammar, const struct buf *prompt,
+                      bool chat, struct err *e)
 {
     struct talk t;
     int rc = talk_init(&t, c, g, e);
@@ -185,6 +186,7 @@ static int run_engine(struct cli *c, const struct run_options *o, struct engine 
     t.think_budget = o->think_budget;
     t.hide_thinking = o->hide_thinking;
     t.wrap = o->word_wrap != 0;
+    t.bundled = locate_is_bundled(path);
     t.verbose = o->verbose;
     t.sampling = o->sampling;
     t.grammar = grammar;
@@ -228,7 +230,7 @@ static int run_run(struct cli *c, const void *opts, struct err *e)
                      "the weights",
                      path);
     if (!rc)
-        rc = run_engine(c, o, g, grammar, &prompt, chat, e);
+        rc = run_engine(c, o, path, g, grammar, &prompt, chat, e);
     grammar_unref(grammar);
     engine_free(g);
     buf_release(&r.template_text);
@@ -245,10 +247,11 @@ const struct command cmd_run = {
         "prompt when there is no other. Without a prompt on a terminal: a chat; /? helps there.\n\n"
         "MODEL is a .gguf file, a folder with config.json, tokenizer.json and safetensors files, "
         "or "
-        "the name of one of these in $PONDER_MODELS (default: ~/.cache/ponder/weights). With "
-        "--model, "
-        "or when PONDER_MODEL is set and the first argument names no model, all arguments are the "
-        "prompt.",
+        "the name of one of these in $PONDER_MODELS (default: ~/.cache/ponder/weights), or "
+        "`bundled`: ponder-r1-mini, the small model that ponder comes with. With --model, or when "
+        "PONDER_MODEL is set or the first argument is several words, and it names no model, all "
+        "arguments are the prompt.\n\n"
+        "Without a model: PONDER_MODEL, else the only one in $PONDER_MODELS, else the bundled one.",
     .examples = "# one answer\n"
                 "ponder run model.gguf \"Why is the sky blue?\"\n"
                 "# a chat\n"

@@ -139,7 +139,8 @@ const struct command cmd_serve = {
              "address. "
              "Many requests are computed together; models are loaded when they are asked for.\n\n"
              "MODEL is what `ponder run` takes. Without one: PONDER_MODEL, and all models in "
-             "$PONDER_MODELS (default: ~/.cache/ponder/weights).\n\n"
+             "$PONDER_MODELS (default: ~/.cache/ponder/weights); where there are none, the bundled "
+             "one, ponder-r1-mini.\n\n"
              "Ctrl-C or SIGTERM lets requests end; a second one stops at once. docs/serving.md has "
              "clients, security, metrics and systemd.",
     .examples = "# one model, for this machine\n"

@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/progress.h"
 #include "cli/command.h"
+#include "cli/locate.h"
 #include "train/stage.h"
 
 #include <math.h>
@@ -87,7 +88,10 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
     struct train_view view = {.cli = c, .log = {stderr, LOG_WARN}, .tty = c->term.err_tty};
     struct train_env env = {
         .log = &view.log, .report = view_report, .plan = view_plan, .arg = &view};
+    char model[LOCATE_MAX];
     int rc = train_stage_fill(stage, &o, e);
+    if (!rc && o.model && !(rc = locate_model(o.model, model, e)))
+        o.model = model;
     if (rc)
         return rc;
     interrupt_watch(c->interrupt);

@@ -38,7 +38,7 @@ const struct opt convert_files_rows[CONVERT_FILES_N] = {
      .help = "write one GGUF file, or a Hugging Face folder"},
     {.name = "split-size", .kind = OPT_STRING, .arg = "SIZE", .offset = AT(split),
      .help = "write several files of at most this much, like 5G or 500M"},
-    {.name = "name", .kind = OPT_STRING, .arg = "TEXT", .shown = "what the source says", .offset = AT(name),
+    {.name = "name", .alias = "model-name", .kind = OPT_STRING, .arg = "TEXT", .shown = "what the source says", .offset = AT(name),
      .help = "name of the model in its metadata"},
     {.name = "dry-run", .kind = OPT_FLAG, .offset = AT(dry_run),
      .help = "only print what would be written, with sizes"},

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "cli/paths.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static bool locate_ends(const char *s, const char *end)
 {
@@ -54,9 +56,50 @@ static bool locate_stored(const char *name, char out[LOCATE_MAX])
             (file_kind(out) == FILE_DIR && locate_folder_is_model(out)));
 }
 
+/* ---- the bundled model ----------------------------------------------------------------------- */
+
+bool locate_bundled(char out[LOCATE_MAX])
+{
+    static const char *const beside[] = {".", "../share/ponder/models"};
+    char exe[LOCATE_MAX], dir[LOCATE_MAX];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    char *slash = n > 0 ? memrchr(exe, '/', (size_t)n) : NULL;
+    size_t root = strlen(PONDER_BUILD_ROOT);
+    if (slash) {
+        *slash = 0;
+        for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
+            if (file_join(dir, sizeof dir, exe, beside[i]) &&
+                file_join(out, LOCATE_MAX, dir, LOCATE_BUNDLED ".gguf") &&
+                file_kind(out) == FILE_REGULAR)
+                return true;
+        /* A program that was not installed: the tree that it was built from. */
+        if (!strncmp(exe, PONDER_BUILD_ROOT, root) && (exe[root] == '/' || !exe[root]) &&
+            file_join(out, LOCATE_MAX, PONDER_SOURCE_ROOT "/models", LOCATE_BUNDLED ".gguf") &&
+            file_kind(out) == FILE_REGULAR)
+            return true;
+    }
+    return file_join(out, LOCATE_MAX, PONDER_DATA "/ponder/models", LOCATE_BUNDLED ".gguf") &&
+           file_kind(out) == FILE_REGULAR;
+}
+
+static bool locate_means_bundled(const char *name)
+{
+    return !strcmp(name, "bundled") || !strcmp(name, LOCATE_BUNDLED);
+}
+
+bool locate_is_bundled(const char *path)
+{
+    char own[LOCATE_MAX];
+    struct stat a, b;
+    return locate_bundled(own) && !stat(own, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 bool locate_is_model(const char *name)
 {
     char path[LOCATE_MAX];
+    if (!strcmp(name, "bundled"))
+        return true;
     switch (file_kind(name)) {
     case FILE_REGULAR:
         return locate_ends(name, ".gguf") || locate_ends(name, ".safetensors") ||
@@ -64,8 +107,14 @@ bool locate_is_model(const char *name)
     case FILE_DIR:
         return locate_folder_is_model(name);
     default:
-        return locate_stored(name, path);
+        return locate_stored(name, path) || (locate_means_bundled(name) && locate_bundled(path));
     }
+}
+
+bool locate_is_words(const char *name)
+{
+    return strpbrk(name, " \t\n") && file_kind(name) == FILE_NONE && !locate_ends(name, ".gguf") &&
+           !locate_ends(name, ".safetensors") && !locate_ends(name, ".json");
 }
 
 /* "a, b, c" of the models in the folder; *n counts them, `last` is the last one's name. */
@@ -94,12 +143,17 @@ static void locate_list(const char *dir, struct buf *out, size_t *n, char last[L
 int locate_model(const char *name, char out[LOCATE_MAX], struct err *e)
 {
     char dir[LOCATE_MAX], last[LOCATE_MAX];
+    if (!strcmp(name, "bundled"))
+        return locate_bundled(out)
+                   ? 0
+                   : err_set(e, ERR_IO, "this ponder came without its bundled model (%s.gguf)",
+                             LOCATE_BUNDLED);
     if (file_kind(name) != FILE_NONE) {
         if (snprintf(out, LOCATE_MAX, "%s", name) < LOCATE_MAX)
             return 0;
         return err_set(e, ERR_USAGE, "%.60s…: the path is too long", name);
     }
-    if (locate_stored(name, out))
+    if (locate_stored(name, out) || (locate_means_bundled(name) && locate_bundled(out)))
         return 0;
     if (strchr(name, '/') || locate_ends(name, ".gguf") || locate_ends(name, ".safetensors"))
         return err_set(e, ERR_IO, "%.200s: no such file or folder", name);
@@ -127,6 +181,18 @@ bool locate_models(char out[LOCATE_MAX])
     return locate_folder(out) && file_kind(out) == FILE_DIR;
 }
 
+bool locate_has_models(void)
+{
+    char dir[LOCATE_MAX], last[LOCATE_MAX];
+    struct buf have;
+    size_t n = 0;
+    buf_init(&have, 400);
+    if (locate_folder(dir))
+        locate_list(dir, &have, &n, last);
+    buf_release(&have);
+    return n > 0;
+}
+
 int locate_default(char out[LOCATE_MAX], struct err *e)
 {
     const char *env = getenv("PONDER_MODEL");
@@ -143,10 +209,12 @@ int locate_default(char out[LOCATE_MAX], struct err *e)
     if (n > 1)
         err_set(e, ERR_USAGE, "which model? There are %.200s%s in %.120s", have.data,
                 n > 8 ? ", …" : "", dir);
-    else if (!n)
+    else if (!n && !locate_bundled(out))
         err_set(e, ERR_USAGE,
                 "no model given: ponder run MODEL, with the path of a .gguf file or of a Hugging "
                 "Face folder");
+    else
+        n = 1;
     buf_release(&have);
     return n == 1 ? 0 : ERR_USAGE;
 }

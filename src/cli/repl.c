@@ -518,9 +518,17 @@ static void repl_banner(const struct talk *t)
         snprintf(params, sizeof params, "%.0f million", p / 1e6);
     else
         snprintf(params, sizeof params, "%.0f thousand", p / 1e3);
-    printf("%s%s%s · %s parameters · %s · context of %s tokens\n%s/? for help, Ctrl-D to leave%s\n",
-           term_bold(&t->cli->term), name.data, term_plain(&t->cli->term), params, i->file_type,
-           term_group(ctx, sizeof ctx, i->ctx), term_dim(&t->cli->term), term_plain(&t->cli->term));
+    printf("%s%s%s · %s parameters · %s · context of %s tokens\n", term_bold(&t->cli->term),
+           name.data, term_plain(&t->cli->term), params, i->file_type,
+           term_group(ctx, sizeof ctx, i->ctx));
+    if (t->bundled)
+        printf(
+            "Trained from nothing by ponder itself: arithmetic, dates, countdown, word problems, "
+            "English and Chinese.\n"
+            "For more: ./start --larger (SmolLM2, 98 MB), or ponder run FILE.gguf with a model "
+            "that you have.\n");
+    printf("%s/? for help, Ctrl-D to leave%s\n", term_dim(&t->cli->term),
+           term_plain(&t->cli->term));
     buf_release(&name);
 }
 

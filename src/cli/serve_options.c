@@ -236,6 +236,9 @@ static int serve_http(struct serve_setup *s, const struct serve_options *o, stru
 
 /* ---- models ---------------------------------------------------------------------------------- */
 
+/* The bundled model's names, when it is the first. */
+static const char *const serve_bundled[] = {LOCATE_BUNDLED, "bundled"};
+
 static int serve_models(struct serve_setup *s, const struct cli *c, const struct serve_options *o,
                         struct err *e)
 {
@@ -258,13 +261,19 @@ static int serve_models(struct serve_setup *s, const struct cli *c, const struct
         if (rc)
             err_ctx(e, "PONDER_MODEL");
     }
+    s->o.hub.dir = o->models_dir ? o->models_dir : none && locate_models(s->dir) ? s->dir : NULL;
+    if (!rc && none && !s->n_path && !locate_has_models() && locate_bundled(s->path[0]))
+        s->n_path = 1;
     for (size_t i = 0; i < s->n_path; i++)
         s->paths[i] = s->path[i];
     s->o.hub.path = s->paths;
     s->o.hub.n_path = s->n_path;
-    s->o.hub.dir = o->models_dir ? o->models_dir : none && locate_models(s->dir) ? s->dir : NULL;
     s->o.hub.served = o->served.v;
     s->o.hub.n_served = o->served.n;
+    if (!rc && s->n_path && !o->served.n && locate_is_bundled(s->path[0])) {
+        s->o.hub.served = serve_bundled;
+        s->o.hub.n_served = NUM_COUNT(serve_bundled);
+    }
     return rc;
 }
 

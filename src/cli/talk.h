@@ -23,6 +23,7 @@ struct talk {
     struct sampling_options sampling;
     struct grammar *grammar; /* of answers, or NULL; not owned */
     bool verbose, hide_thinking, wrap, interactive;
+    bool bundled;     /* the model is the one that ponder comes with */
     double bandwidth; /* bytes a second that the machine reads; 0 = not measured yet */
 };
 

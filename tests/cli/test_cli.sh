@@ -147,10 +147,50 @@ run run "$tmp/alien" x
 exits 1 && tells 'martian' && oneline
 is 'an unknown architecture'
 
-run
-run run
+# A copy outside of the build folder, so that the source tree's models are not its own.
+mkdir -p "$tmp/bin" && cp "$ponder" "$tmp/bin/ponder"
+away() {
+    "$tmp/bin/ponder" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    status=$?
+}
+away run
 exits 2 && tells 'no model given' && oneline
+away run bundled x
+exits 1 && tells 'without its bundled model' && oneline
 is 'no model at all'
+
+mkdir -p "$tmp/share/ponder/models" "$tmp/weights"
+"$ponder" convert "$model" "$tmp/share/ponder/models/ponder-r1-mini.gguf" --type F32 >/dev/null 2>&1
+"$ponder" convert "$llama" "$tmp/weights/other.gguf" --type F32 >/dev/null 2>&1
+for name in bundled ponder-r1-mini; do
+    away run "$name" 'Hello there' --seed 7 --max-tokens 12
+    exits 0 && quiet
+    cp "$tmp/out" "$tmp/$name"
+    away inspect "$name" --json
+    exits 0 && says '"qwen2'
+done
+away run --seed 7 --max-tokens 12 --model "$model" 'Hello there'
+same "$tmp/out" "$tmp/bundled"
+same "$tmp/out" "$tmp/ponder-r1-mini"
+echo 'Hello there' | "$tmp/bin/ponder" run --seed 7 --max-tokens 12 >"$tmp/out" 2>"$tmp/err"
+same "$tmp/out" "$tmp/bundled"
+away run 'Hello there' --seed 7 --max-tokens 12
+same "$tmp/out" "$tmp/bundled"
+away run 'no such file.gguf'
+exits 1 && tells 'no such file or folder' && oneline
+is 'the bundled model by its names, and where no other is known'
+
+# PONDER_MODEL goes before the folder of models, that before the bundled one.
+away run "$tmp/weights/other.gguf" 'Hello there' --seed 7 --max-tokens 12 && cp "$tmp/out" "$tmp/other"
+echo 'Hello there' | PONDER_MODELS=$tmp/weights "$tmp/bin/ponder" run --seed 7 --max-tokens 12 >"$tmp/out" 2>"$tmp/err"
+same "$tmp/out" "$tmp/other"
+echo 'Hello there' | PONDER_MODELS=$tmp/weights PONDER_MODEL=bundled "$tmp/bin/ponder" run --seed 7 --max-tokens 12 >"$tmp/out" 2>"$tmp/err"
+same "$tmp/out" "$tmp/bundled"
+cp "$tmp/weights/other.gguf" "$tmp/weights/two.gguf"
+PONDER_MODELS=$tmp/weights "$tmp/bin/ponder" run >"$tmp/out" 2>"$tmp/err" </dev/null
+status=$?
+exits 2 && tells 'which model?' && oneline
+is 'which model it is when none was named'
 
 # ---- answers ---------------------------------------------------------------------------------------
 

@@ -131,8 +131,15 @@ ok "a model that is not there is an error" $?
 "$ponder" serve --keep-alive soon >"$tmp/out" 2>&1
 [ $? = 2 ] && grep -q -- '--keep-alive soon: must be a time like' "$tmp/out"
 ok "a bad time is wrong use" $?
-start "$ponder" serve --port 0
+# A copy outside of the build folder, so that the source tree's models are not its own.
+mkdir -p "$tmp/bin" "$tmp/share/ponder/models" && cp "$ponder" "$tmp/bin/ponder"
+start "$tmp/bin/ponder" serve --port 0
 grep -q '^no models: ' "$tmp/err"
 ok "without any model it says so" $?
+stop TERM
+"$ponder" convert "$golden/models/qwen2_tied" "$tmp/share/ponder/models/ponder-r1-mini.gguf" >/dev/null 2>&1
+start "$tmp/bin/ponder" serve --port 0
+grep -q '^1 model: ponder-r1-mini$' "$tmp/err" && get /v1/models/bundled && grep -q '"bundled"' "$tmp/out"
+ok "without any other model it serves the bundled one under both of its names" $?
 stop TERM
 echo "1..$count"
