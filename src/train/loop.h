@@ -93,7 +93,7 @@ int loop_finish(struct loop *l, struct err *e);
 
 struct loop_loss {
     struct train_loss loss;
-    int (*aim)(void *arg, const struct data *d, const struct data_batch *b,
+    int (*aim)(void *arg, const struct data *d, struct data_batch *b,
                struct err *e); /* before each batch, or NULL */
     void (*add)(void *arg, struct loop *l, const struct train_result *r); /* to the log */
     /* values of an evaluation, of summed results; returns how many. v[0] is what "best" goes by,

@@ -175,6 +175,21 @@ const struct opt train_rows_reward_model[TRAIN_N_REWARD_MODEL] = {
      .help = "X times the square of a pair's sum is added to its loss (0.01 keeps scores around 0)"},
 };
 
+const struct opt train_rows_distill[TRAIN_N_DISTILL] = {
+    {.name = "teacher-model", .alias = "teacher-model-name-or-path teacher", .kind = OPT_STRING, .arg = "MODEL", .offset = AT(teacher),
+     .help = "whose distributions are learned: a folder or a .gguf file of any types, with the same tokens"},
+    {.name = "beta", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1, .value = "0.5", .offset = AT(distill_beta),
+     .help = "0: forward KL; 1: reverse KL; between: the generalised Jensen-Shannon divergence"},
+    {.name = "lmbda", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1, .value = "0.5", .offset = AT(lmbda),
+     .help = "share of the steps in which the student answers the prompts itself"},
+    {.name = "temperature", .kind = OPT_FLOAT, .arg = "X", .min = 0.01, .max = 10, .value = "0.9", .offset = AT(distill_temperature),
+     .help = "of both distributions, and of the student's samples"},
+    {.name = "max-new-tokens", .kind = OPT_SIZE, .arg = "N", .min = 1, .max = 1 << 24, .value = "128", .offset = AT(max_new_tokens),
+     .help = "of the student's samples"},
+    {.name = "max-num-seqs", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .value = "256", .offset = AT(max_seqs),
+     .help = "samples that are drawn at the same time: memory, not results, depends on it"},
+};
+
 const struct opt train_rows_sampling[TRAIN_N_SAMPLING] = {
     {.name = "num-generations", .brief = 'G', .kind = OPT_INT, .arg = "N", .min = 2, .max = 128, .value = "8", .offset = AT(generations),
      .help = "completions of a prompt"},

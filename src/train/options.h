@@ -59,6 +59,10 @@ struct train_options {
     /* reward */
     const char *reward_loss;
     double center;
+    /* distill */
+    const char *teacher;
+    double distill_beta, lmbda, distill_temperature;
+    int64_t max_new_tokens;
     /* grpo */
     const char *loss_type, *scale_rewards, *importance;
     double kl_beta, epsilon_low, epsilon_high, delta, entropy_coef, top_entropy, ref_alpha;
@@ -80,6 +84,7 @@ enum {
     TRAIN_N_PAIRS = 7,
     TRAIN_N_DPO = 3,
     TRAIN_N_REWARD_MODEL = 2,
+    TRAIN_N_DISTILL = 6,
     TRAIN_N_SAMPLING = 8,
     TRAIN_N_REWARDS = 9,
     TRAIN_N_REJECTION = 7,
@@ -96,6 +101,7 @@ extern const struct opt train_rows_prompts[TRAIN_N_PROMPTS];
 extern const struct opt train_rows_pairs[TRAIN_N_PAIRS];
 extern const struct opt train_rows_dpo[TRAIN_N_DPO];
 extern const struct opt train_rows_reward_model[TRAIN_N_REWARD_MODEL];
+extern const struct opt train_rows_distill[TRAIN_N_DISTILL];
 extern const struct opt train_rows_sampling[TRAIN_N_SAMPLING];
 extern const struct opt train_rows_rewards[TRAIN_N_REWARDS];
 extern const struct opt train_rows_grpo[TRAIN_N_GRPO];
@@ -145,6 +151,10 @@ extern const struct opt train_rows_rejection[TRAIN_N_REJECTION];
 #define TRAIN_GROUP_REWARD_MODEL                                         \
     {                                                                    \
         "Reward model", train_rows_reward_model, TRAIN_N_REWARD_MODEL, 0 \
+    }
+#define TRAIN_GROUP_DISTILL                               \
+    {                                                     \
+        "Teacher", train_rows_distill, TRAIN_N_DISTILL, 0 \
     }
 #define TRAIN_GROUP_SAMPLING                                 \
     {                                                        \

@@ -43,7 +43,7 @@ static int dpo_room(struct dpo *d, const struct data_batch *b, struct err *e)
     return 0;
 }
 
-static int dpo_aim(void *arg, const struct data *data, const struct data_batch *b, struct err *e)
+static int dpo_aim(void *arg, const struct data *data, struct data_batch *b, struct err *e)
 {
     struct dpo *d = arg;
     (void)data;

@@ -25,7 +25,7 @@ static bool reward_choose(void *arg, const struct model_param *p)
     return strcmp(p->name, "lm_head.weight") != 0;
 }
 
-static int reward_aim(void *arg, const struct data *data, const struct data_batch *b, struct err *e)
+static int reward_aim(void *arg, const struct data *data, struct data_batch *b, struct err *e)
 {
     struct reward_stage *r = arg;
     r->loss.count = (double)b->n / (r->loss.pairwise ? 2 : 1);

@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-static int ce_aim(void *arg, const struct data *data, const struct data_batch *b, struct err *e)
+static int ce_aim(void *arg, const struct data *data, struct data_batch *b, struct err *e)
 {
     (void)data, (void)e;
     loss_ce_aim(arg, b);
