@@ -5,6 +5,7 @@
  */
 #include "cli/serve_options.h"
 
+#include "base/file.h"
 #include "base/num.h"
 #include "server/fields.h"
 
@@ -29,6 +30,8 @@ static const struct opt serve_rows[] = {
      .help = "serve all models in this folder"},
     {.name = "served-model-name", .kind = OPT_LIST, .arg = "NAME", .offset = AT(served),
      .help = "what the first model is called instead of its file's name; may be repeated"},
+    {.name = "lora-modules", .alias = "lora", .kind = OPT_LIST, .arg = "NAME=PATH", .offset = AT(adapter),
+     .help = "the first model with a LoRA adapter, as a model called NAME that shares its weights; may be repeated. (--lora PATH: every model with it)"},
     {.name = "tls-cert", .alias = "ssl-certfile", .kind = OPT_STRING, .arg = "FILE", .offset = AT(cert),
      .help = "certificate chain in PEM: HTTPS instead of HTTP"},
     {.name = "tls-key", .alias = "ssl-keyfile", .kind = OPT_STRING, .arg = "FILE", .offset = AT(key),
@@ -239,12 +242,54 @@ static int serve_http(struct serve_setup *s, const struct serve_options *o, stru
 /* The bundled model's names, when it is the first. */
 static const char *const serve_bundled[] = {LOCATE_BUNDLED, "bundled"};
 
+/* NAME=PATH, and no file of that name. */
+static const char *serve_equals(const char *s)
+{
+    const char *eq = strchr(s, '=');
+    return eq && eq > s && !memchr(s, '/', (size_t)(eq - s)) && file_kind(s) == FILE_NONE ? eq
+                                                                                          : NULL;
+}
+
+static int serve_adapter(struct serve_setup *s, const char *text, struct err *e)
+{
+    const char *eq = serve_equals(text);
+    if (s->n_adapter == OPT_LIST_MAX)
+        return err_set(e, ERR_USAGE, "--lora-modules: at most %d adapters", OPT_LIST_MAX);
+    char *name = strndup(text, (size_t)(eq - text));
+    if (!name)
+        return err_nomem(e, strlen(text), "an adapter's name");
+    s->adapter[s->n_adapter++] = (struct hub_adapter){name, eq + 1};
+    return 0;
+}
+
+/* --lora NAME=PATH as often as one likes, or --lora PATH once. */
+static int serve_adapters(struct serve_setup *s, const struct serve_options *o, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; !rc && i < o->adapter.n; i++)
+        if (serve_equals(o->adapter.v[i]))
+            rc = serve_adapter(s, o->adapter.v[i], e);
+        else
+            s->chosen.lora = o->adapter.v[i];
+    if (!rc && s->n_adapter && s->chosen.lora)
+        rc = err_set(e, ERR_USAGE,
+                     "--lora %.200s is for every model, so no other adapter goes with it: write "
+                     "NAME=PATH",
+                     s->chosen.lora);
+    return rc;
+}
+
 static int serve_models(struct serve_setup *s, const struct cli *c, const struct serve_options *o,
                         struct err *e)
 {
     const char *env = getenv("PONDER_MODEL");
     int rc = 0;
     size_t n = (size_t)c->n_args + o->model.n;
+    /* vLLM takes several behind one --lora-modules. */
+    while (!rc && o->adapter.n && n > o->model.n && serve_equals(c->args[n - o->model.n - 1]))
+        rc = serve_adapter(s, c->args[--n - o->model.n], e);
+    if (rc)
+        return rc;
     if (n > OPT_LIST_MAX)
         return err_set(e, ERR_USAGE,
                        "more than %d models: put them into a folder and give "
@@ -268,6 +313,8 @@ static int serve_models(struct serve_setup *s, const struct cli *c, const struct
         s->paths[i] = s->path[i];
     s->o.hub.path = s->paths;
     s->o.hub.n_path = s->n_path;
+    s->o.hub.adapter = s->adapter;
+    s->o.hub.n_adapter = s->n_adapter;
     s->o.hub.served = o->served.v;
     s->o.hub.n_served = o->served.n;
     if (!rc && s->n_path && !o->served.n && locate_is_bundled(s->path[0])) {
@@ -331,6 +378,7 @@ static int serve_engine(struct serve_setup *s, const struct serve_options *o, st
     s->chosen = o->engine;
     s->engine = (struct engine_request){.o = &s->chosen, .log = log, .kv_type = ENGINE_KV_AUTO};
     int rc = serve_ollama(&s->chosen, e);
+    rc = rc ? rc : serve_adapters(s, o, e);
     if (rc)
         return rc;
     rc = options_engine_opts(&h->engine, &s->engine, e);
@@ -420,4 +468,6 @@ void serve_setup_release(struct serve_setup *s)
 {
     buf_release(&s->engine.template_text);
     free(s->origins);
+    for (size_t i = 0; i < s->n_adapter; i++)
+        free((char *)(uintptr_t)s->adapter[i].name);
 }

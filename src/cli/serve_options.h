@@ -23,7 +23,7 @@ struct serve_options {
         n_max;
     int64_t max_tokens, seed, think_budget;
     double memory, request_seconds, disk_gb;
-    struct opt_list served, api_key, origin;
+    struct opt_list served, adapter, api_key, origin;
     int access_log, think_loops, prefix, no_disk, quiet;
     struct opt_list model; /* MODEL in vLLM's and SGLang's words */
     struct serve_moot moot;
@@ -40,6 +40,8 @@ struct serve_setup {
     struct engine_options chosen; /* with Ollama's environment */
     char host[SERVE_HOST_MAX], dir[LOCATE_MAX], disk[LOCATE_MAX], path[OPT_LIST_MAX][LOCATE_MAX];
     const char *paths[OPT_LIST_MAX];
+    struct hub_adapter adapter[OPT_LIST_MAX]; /* names are owned */
+    size_t n_adapter;
     char *origins; /* of OLLAMA_ORIGINS, cut up; owned */
     const char *origin[2 * OPT_LIST_MAX];
     size_t n_path;

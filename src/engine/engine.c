@@ -201,6 +201,7 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     load.merge = o->adapter_merge;
     load.mla_expanded = o->mla_expanded;
     load.adapt = o->adapt;
+    load.base = o->base ? o->base->model : NULL;
     load.train = o->train;
     load.mtp = o->mtp || (o->train && cfg->n_mtp);
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
@@ -261,6 +262,11 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     struct engine *g = calloc(1, sizeof *g);
     if (!g)
         return err_nomem(e, sizeof *g, "the engine");
+    atomic_init(&g->holders, 1);
+    if (o->base) {
+        g->base = o->base;
+        atomic_fetch_add(&g->base->holders, 1);
+    }
     g->batch = o->batch ? o->batch : ENGINE_BATCH;
     g->want = o->want ? o->want : ENGINE_WANT;
     g->mtp = o->mtp;
@@ -322,7 +328,7 @@ int engine_settle(struct engine *g, struct err *e)
 
 void engine_free(struct engine *g)
 {
-    if (!g)
+    if (!g || atomic_fetch_sub(&g->holders, 1) > 1)
         return;
     op_ctx_release(&g->ops);
     engine_step_release(g);
@@ -336,6 +342,7 @@ void engine_free(struct engine *g)
     team_free(g->team);
     topology_free(g->topology);
     free(g->adapter);
+    engine_free(g->base);
     free(g);
 }
 

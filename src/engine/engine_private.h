@@ -5,6 +5,8 @@
 #include "engine/engine.h"
 #include "model/model.h"
 
+#include <stdatomic.h>
+
 enum { ENGINE_WANT = 16 }; /* rows of logits in one forward pass, when nobody says */
 
 /* Memory of a step: what its batch points to (step.c). */
@@ -31,7 +33,9 @@ struct engine {
     struct model *model;
     struct kv_pool *kv;
     enum engine_act act;
-    char *adapter; /* its path, or NULL */
+    char *adapter;         /* its path, or NULL */
+    struct engine *base;   /* whose weights most are, or NULL */
+    atomic_size_t holders; /* who has it or its weights: the last one frees */
     bool adapter_merge;
     size_t batch; /* tokens of a prefill chunk */
     bool mtp;     /* the prediction layer is loaded */

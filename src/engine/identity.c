@@ -8,6 +8,7 @@
  * them.
  */
 #include "engine/engine_private.h"
+#include "engine/head.h"
 
 #include "base/hash.h"
 #include "base/num.h"
@@ -115,6 +116,11 @@ static uint64_t identity(const struct engine *g, uint64_t h)
     for (size_t i = 0; i < source_file_count(g->src); i++)
         h = mix_file(h, source_file_path(g->src, i));
     return g->adapter ? mix_path(h, g->adapter) : h;
+}
+
+uint64_t engine_path_identity(const char *path)
+{
+    return mix_path(mix(0, path, strlen(path)), path);
 }
 
 void engine_identity(const struct engine *g, uint64_t out[2])

@@ -140,6 +140,7 @@ enum { MODEL_TOP_EMBED, MODEL_TOP_NORM, MODEL_TOP_HEAD }; /* rows of model_top_g
 struct model {
     struct model_config cfg;
     const struct source *src;
+    struct model *base; /* whose weights most of these are, or NULL */
     struct model_top top;
     struct model_block *block; /* n_layer, and the MTP layer behind them when it is loaded */
     size_t n_block;

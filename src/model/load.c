@@ -289,6 +289,25 @@ static int load_adapter_check(const struct load *l, struct err *e)
     return 0;
 }
 
+/* The same weight of the model that others are taken from; NULL: it has none, or it is made anew
+ * because it holds the sum with the adapter's product. */
+static const struct weight *load_shared(const struct load *l, const struct model_tensor *row,
+                                        size_t layer, size_t index)
+{
+    const struct model *b = l->m->base;
+    if (!b || (row->rows != DIM_ONE && load_merges(l, row) &&
+               model_lora_rank(l->o->adapter, row, layer, index)))
+        return NULL;
+    const uint8_t *base =
+        layer == SIZE_MAX ? (const uint8_t *)&b->top : (const uint8_t *)&b->block[layer];
+    const void *at = base + row->offset;
+    if (!(row->flags & (TENSOR_EXPERTS | TENSOR_HEADS)))
+        return at;
+    const struct weight *array;
+    memcpy(&array, at, sizeof array);
+    return array + index;
+}
+
 /* ---- the two walks ----------------------------------------------------------------------------
  */
 
@@ -301,10 +320,12 @@ static int load_size(void *arg, const struct model_tensor *row, size_t layer, si
     size_t matrix = row->rows == DIM_ONE
                         ? 0
                         : weight_matrix_bytes(l->c->kern, view_type(l, row, v), v->rows, v->cols);
-    size_t n = row->rows == DIM_ONE               ? weight_vector_bytes(v->cols)
+    bool shared = load_shared(l, row, layer, index) != NULL;
+    size_t n = shared                             ? 0
+               : row->rows == DIM_ONE             ? weight_vector_bytes(v->cols)
                : panels || load_looked_up(l, row) ? 0
                                                   : matrix;
-    l->panel_bytes += panels ? matrix : 0;
+    l->panel_bytes += panels && !shared ? matrix : 0;
     if (load_adapter(l) && row->rows != DIM_ONE) {
         size_t rank = model_lora_rank(l->o->adapter, row, layer, index);
         const struct quant_type *t = quant_by_id(QUANT_F32);
@@ -438,6 +459,20 @@ static int load_later(struct load *l, struct weight *w, const struct quant_type 
                         (struct weight_done){load_drop, r}, e);
 }
 
+/* A weight of the base, with the adapter's product beside it if there is one. */
+static int load_from_base(struct load *l, struct weight *w, const struct weight *shared,
+                          const struct model_tensor *row, size_t layer, size_t index,
+                          const struct model_view *v, struct err *e)
+{
+    struct weight_rows from = {.at = NULL};
+    const struct quant_type *type = shared->type;
+    *w = *shared;
+    w->lora = NULL;
+    load_count(l, row, layer, w);
+    return row->rows == DIM_ONE ? 0
+                                : load_adapt(l, row, layer, index, v, &from, &type, &w->lora, e);
+}
+
 static int load_one(void *arg, const struct model_tensor *row, size_t layer, size_t index,
                     const struct model_view *v, struct err *e)
 {
@@ -448,6 +483,9 @@ static int load_one(void *arg, const struct model_tensor *row, size_t layer, siz
     load_turn_to(l, row, layer, index);
     if (!w)
         return ERR_NOMEM;
+    const struct weight *shared = load_shared(l, row, layer, index);
+    if (shared)
+        return load_from_base(l, w, shared, row, layer, index, v, e);
     int rc = view_rows(&from, &m->arena, v, e);
     if (rc)
         return rc;
@@ -524,6 +562,7 @@ int model_load(struct model **out, const struct source *src, const struct model_
     struct load l = {.m = m, .c = c, .o = o};
     bool mtp = o && o->mtp;
     m->src = src;
+    m->base = o ? o->base : NULL;
     /* What an adapter brings is bounded by its file, times the heads of kv_b_proj at most. */
     arena_init(&m->arena, o && o->adapter ? SIZE_MAX / 2 : LOAD_ARENA_MAX);
     arena_init(&l.pairs, SIZE_MAX / 2);
@@ -534,6 +573,10 @@ int model_load(struct model **out, const struct source *src, const struct model_
         rc = err_set(e, ERR_UNSUPPORTED,
                      "no multi-token prediction layer in this model: --draft mtp and --mtp need "
                      "DeepSeek-V3 or R1 with theirs");
+        goto out;
+    }
+    if (m->base && (!o->adapter || o->merge || o->adapt || load_trains(&l))) {
+        rc = err_set(e, ERR_USAGE, "weights are shared by models with adapters beside them only");
         goto out;
     }
     if (load_trains(&l) && o->adapt) {
@@ -566,6 +609,8 @@ int model_load(struct model **out, const struct source *src, const struct model_
         m->top.head = m->top.embed;
     if (load_trains(&l))
         model_share(m);
+    if (m->base)
+        m->mapped_bytes = m->base->mapped_bytes;
     *out = m;
     m = NULL;
 out:
@@ -577,17 +622,18 @@ out:
 
 void model_pass(struct model *m, size_t tokens)
 {
-    weight_store_pass(&m->store, tokens);
+    weight_store_pass(m->base ? &m->base->store : &m->store, tokens);
 }
 
 int model_sound(const struct model *m, struct err *e)
 {
-    return weight_store_check(&m->store, e);
+    return weight_store_check(m->base ? &m->base->store : &m->store, e);
 }
 
 int model_settle(struct model *m, const struct op_ctx *c, struct err *e)
 {
-    return weight_store_settle(&m->store, c->kern, c->team, NULL, NULL, e);
+    return weight_store_settle(m->base ? &m->base->store : &m->store, c->kern, c->team, NULL, NULL,
+                               e);
 }
 
 void model_free(struct model *m)

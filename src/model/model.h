@@ -106,6 +106,12 @@ struct model_load_opts {
     bool merge;
     const struct model_adapt *adapt; /* train an adapter: `adapter` if there is one, else a new one;
                                         NULL: none. Not with `train` */
+    /*
+     * A loaded model of the same files, not trained, which outlives this one: its weights are
+     * taken, only what `adapter` changes is this model's own. Both are computed by one thread at a
+     * time.
+     */
+    struct model *base;
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *arg;
 };

@@ -127,11 +127,21 @@ static void hub_close_sched(struct hub_model *m)
     sched_free(s);
 }
 
+/* An adapter has its weights no longer. Called with `lock` held. */
+static void hub_release(struct hub_model *m)
+{
+    double keep = m->hub->o.keep_alive;
+    m->uses--;
+    m->used = clock_seconds();
+    m->expires = keep < 0 ? INFINITY : m->used + keep;
+}
+
 /* Called with `lock` held, which is released meanwhile. */
 static void hub_unload_now(struct hub_model *m)
 {
     struct hub *h = m->hub;
     struct engine *g = m->engine;
+    bool holds = m->base != NULL;
     m->state = HUB_CLOSING;
     m->engine = NULL;
     pthread_mutex_unlock(&h->lock);
@@ -143,6 +153,8 @@ static void hub_unload_now(struct hub_model *m)
     m->leaving = false;
     m->bytes = 0;
     m->asked = 0;
+    if (holds)
+        hub_release(m->base);
 }
 
 /* A context that somebody asks for, within bounds. */
@@ -207,7 +219,8 @@ static size_t hub_cache(const struct hub_model *m, size_t ctx)
 /* About what a model will take. */
 static uint64_t hub_estimate(const struct hub_model *m, size_t ctx)
 {
-    return m->info.bytes + m->info.bytes / 20 + m->head.kv_token_bytes * hub_cache(m, ctx);
+    uint64_t weights = m->base ? 0 : m->info.bytes + m->info.bytes / 20;
+    return weights + m->head.kv_token_bytes * hub_cache(m, ctx);
 }
 
 static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct sched **s,
@@ -218,6 +231,10 @@ static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct s
     o.cache = hub_cache(m, ctx);
     if (ctx)
         o.ctx = ctx;
+    if (m->base) {
+        o.adapter = m->adapter;
+        o.base = m->base->engine; /* it has a use of that */
+    }
     so.wake = hub_wake;
     so.wake_arg = m;
     so.step = hub_step;
@@ -314,22 +331,23 @@ static struct hub_wait *hub_too_long(struct hub_model *m, struct hub_wait *w, si
     return refused;
 }
 
-/* Called with `lock` held, which is released meanwhile. */
-static void hub_load(struct hub_model *m)
+/* Called with `lock` held, which is released meanwhile. *e: why not. */
+static int hub_load(struct hub_model *m, struct err *e)
 {
     struct hub *h = m->hub;
     struct engine *g = NULL;
     struct sched *s = NULL;
-    struct err e = {0};
     size_t ctx = hub_wanted(m), asked = hub_asked(m);
     double t = clock_seconds();
     m->state = HUB_LOADING;
     m->bytes = hub_estimate(m, ctx);
+    if (m->base)
+        m->base->uses++;
     pthread_mutex_unlock(&h->lock);
-    int rc = hub_open(m, ctx, &g, &s, &e);
+    int rc = hub_open(m, ctx, &g, &s, e);
     t = clock_seconds() - t;
     if (rc)
-        log_line(h->o.log, LOG_ERROR, "%s: not loaded: %s", m->info.name, e.text);
+        log_line(h->o.log, LOG_ERROR, "%s: not loaded: %s", m->info.name, e->text);
     else
         log_line(h->o.log, LOG_INFO, "%s: loaded in %.1f s, context %zu", m->info.name, t,
                  engine_info(g)->ctx);
@@ -341,8 +359,9 @@ static void hub_load(struct hub_model *m)
         const struct engine_info *i = engine_info(g);
         m->engine = g;
         m->asked = asked; /* where memory gave less, asking again gives no more */
-        m->bytes =
-            i->weight_bytes + i->mapped_bytes + i->kv_token_bytes * i->cache + i->scratch_bytes;
+        m->bytes = i->weight_bytes + i->kv_token_bytes * i->cache + i->scratch_bytes;
+        if (!m->base) /* else those of the base */
+            m->bytes += i->mapped_bytes;
         m->used = clock_seconds();
         m->expires = h->o.keep_alive < 0 ? INFINITY : m->used + h->o.keep_alive;
         pthread_rwlock_wrlock(&m->door);
@@ -353,17 +372,45 @@ static void hub_load(struct hub_model *m)
         pthread_cond_broadcast(&h->work);
         pthread_mutex_unlock(&h->beat);
     }
+    if (rc && m->base)
+        hub_release(m->base);
     struct hub_wait *w = hub_take_waits(m);
     if (!rc)
         w = hub_serve(m, w);
     else if (rc == ERR_NOMEM && ctx)
-        w = hub_too_long(m, w, ctx, &e);
+        w = hub_too_long(m, w, ctx, e);
     pthread_mutex_unlock(&h->lock);
-    hub_answer(w, m, g, rc ? &e : NULL);
+    hub_answer(w, m, g, rc ? e : NULL);
     pthread_mutex_lock(&h->lock);
+    return rc;
+}
+
+/* An adapter, for which its base has to be there first. Nothing happens while that is about to go.
+ * Called with `lock` held, which is released meanwhile; false: nothing was done. */
+static bool hub_load_adapter(struct hub_model *m)
+{
+    struct err e = {0};
+    struct hub *h = m->hub;
+    if (m->base->state == HUB_OFF && hub_load(m->base, &e)) {
+        struct hub_wait *w = hub_take_waits(m);
+        pthread_mutex_unlock(&h->lock);
+        hub_answer(w, m, NULL, &e);
+        pthread_mutex_lock(&h->lock);
+        return true;
+    }
+    if (m->base->state != HUB_READY || m->base->leaving)
+        return false;
+    hub_load(m, &e);
+    return true;
 }
 
 /* ---- the loading thread --------------------------------------------------------------------- */
+
+/* Takes no new uses: it is to be unloaded, or what its weights are from. */
+static bool hub_leaves(const struct hub_model *m)
+{
+    return m->leaving || (m->base && (m->base->leaving || m->base->state == HUB_BROKEN));
+}
 
 /* The next to be unloaded for its own reasons; *when: the time of the next one after that. */
 static struct hub_model *hub_next_unload(const struct hub *h, double *when)
@@ -374,7 +421,7 @@ static struct hub_model *hub_next_unload(const struct hub *h, double *when)
         struct hub_model *m = h->model[i];
         if (m->uses || (m->state != HUB_READY && m->state != HUB_BROKEN))
             continue;
-        if (m->state == HUB_BROKEN || m->leaving || now >= m->expires)
+        if (m->state == HUB_BROKEN || hub_leaves(m) || now >= m->expires)
             return m;
         *when = fmin(*when, m->expires);
     }
@@ -399,20 +446,25 @@ static bool hub_room(const struct hub *h, const struct hub_model *m, struct hub_
     uint64_t total = hub_estimate(m, hub_wanted(m));
     size_t count = 1;
     struct hub_model *idle = NULL, *busy = NULL;
-    bool leaving = false;
+    bool leaving = false, alone = true;
+    if (m->base && m->base->state == HUB_OFF)
+        total += hub_estimate(m->base, hub_wanted(m->base));
     for (size_t i = 0; i < h->n; i++) {
         struct hub_model *x = h->model[i];
         if (x == m || x->state == HUB_OFF)
             continue;
         total += x->bytes;
-        count++;
+        if (x == m->base) /* it has to be there */
+            continue;
+        alone = false;
+        count += !x->base;
         leaving |= x->leaving;
         struct hub_model **best = x->uses ? &busy : &idle;
         if (x->state == HUB_READY && (!*best || x->used < (*best)->used))
             *best = x;
     }
     *victim = NULL;
-    if (count == 1 || (total <= h->memory && (!h->o.loaded || count <= h->o.loaded)))
+    if (alone || (total <= h->memory && (!h->o.loaded || count <= h->o.loaded)))
         return true;
     if (idle)
         *victim = idle;
@@ -458,8 +510,12 @@ static void *hub_loader(void *arg)
             continue;
         }
         m = hub_next_load(h);
-        if (m && hub_room(h, m, &victim))
-            hub_load(m);
+        bool room = m && hub_room(h, m, &victim);
+        struct err e = {0};
+        if (room && !m->base)
+            hub_load(m, &e);
+        else if (room && hub_load_adapter(m))
+            continue;
         else if (victim)
             hub_unload_now(victim);
         else
@@ -482,7 +538,7 @@ void hub_get(struct hub *h, struct hub_model *m, size_t ctx,
     bool small = m->state == HUB_READY && hub_small(m, ctx);
     if (h->stopping) {
         rc = err_set(&e, ERR_CANCELLED, "the server is stopping");
-    } else if (m->state == HUB_READY && !m->leaving && !small) {
+    } else if (m->state == HUB_READY && !hub_leaves(m) && !small) {
         m->uses++;
         m->used = clock_seconds();
         u.engine = m->engine;

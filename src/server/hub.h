@@ -5,6 +5,9 @@
  * second thread loads. Nobody else waits for either: who needs a model says what to call when it is
  * there. A loaded model stays for its keep-alive after its last use; when another one needs its
  * memory, the least recently used one without requests goes.
+ *
+ * An adapter is a model of its own, with its own scheduler and cache, that takes its weights from
+ * the model that it is for (engine_opts.base), which stays loaded as long as the adapter is.
  */
 #ifndef PONDER_SERVER_HUB_H
 #define PONDER_SERVER_HUB_H
@@ -14,12 +17,18 @@
 struct hub;
 struct hub_model;
 
+struct hub_adapter {
+    const char *name, *path;
+};
+
 struct hub_opts {
     const char *const *path; /* models given by name: files or folders */
     size_t n_path;
     const char *dir; /* all models in it (files *.gguf, folders with config.json), or NULL */
     const char *const *served; /* names of the first model instead of its own; the first is shown */
     size_t n_served;
+    const struct hub_adapter *adapter; /* models that are the first one with an adapter */
+    size_t n_adapter;
     struct engine_opts engine;
     struct sched_opts sched;
     /* Called by the computing thread after a step of a model. Or NULL. */
@@ -45,6 +54,8 @@ struct hub_info {
     const char *name; /* as listed: of the file, "qwen2.5-coder-0.5b-instruct-q4_k_m", or the
                          first of `served`; Ollama's API adds ":latest" */
     const char *path;
+    const char *adapter, *parent; /* of a model with an adapter: its path, the name of the model
+                                     without it; else NULL */
     const char *digest; /* 64 hex digits: SHA-256 over the names, types, shapes and samples of all
                            tensors, the size and the template. No checksum: weights are not read */
     const char *arch, *file_type, *size_label; /* "qwen2", "Q4_K_M", "494.03M" */

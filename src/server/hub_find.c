@@ -125,6 +125,7 @@ void hub_model_free(struct hub_model *m)
     for (size_t i = 0; i < m->n_name; i++)
         free(m->name[i]);
     free(m->path);
+    free(m->adapter);
     engine_head_release(&m->head);
     pthread_rwlock_destroy(&m->door);
     free(m);
@@ -186,10 +187,25 @@ static int names(struct hub *h, struct hub_model *m, struct err *e)
     return rc;
 }
 
+static int adapter_name(const struct hub *h, struct hub_model *m, const struct hub_adapter *a,
+                        struct err *e)
+{
+    if (!*a->name || strlen(a->name) >= HUB_NAME_MAX)
+        return err_set(e, ERR_USAGE, "the adapter %.200s needs a short name", a->path);
+    if (by_name(h, a->name, bare_length(a->name)))
+        return err_set(e, ERR_USAGE, "there are two models called \"%s\"", a->name);
+    if (file_kind(a->path) == FILE_NONE)
+        return err_set(e, ERR_NOTFOUND, "%.300s: there is no adapter", a->path);
+    m->adapter = strdup(a->path);
+    return m->adapter ? add_name(m, a->name, strlen(a->name), e)
+                      : err_nomem(e, strlen(a->path), "an adapter's name");
+}
+
 static void identity(struct hub_model *m)
 {
     const struct engine_head *head = &m->head;
-    const uint64_t facts[3] = {head->identity, head->bytes, head->params};
+    const uint64_t facts[4] = {head->identity, head->bytes, head->params,
+                               m->adapter ? engine_path_identity(m->adapter) : 0};
     const struct sha256_part parts[] = {{facts, sizeof facts},
                                         {head->template_text, strlen(head->template_text)}};
     uint8_t out[SHA256_BYTES];
@@ -203,7 +219,9 @@ static double modified(const char *path)
     return stat(path, &st) ? 0 : (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec * 1e-9;
 }
 
-static int add_model(struct hub *h, const char *path, struct err *e)
+/* With `a` the model at the path (`base`) with that adapter. */
+static int add_model(struct hub *h, const char *path, const struct hub_adapter *a,
+                     struct hub_model *base, struct err *e)
 {
     if (h->n == HUB_MODELS)
         return err_set(e, ERR_LIMIT, "more than %d models", HUB_MODELS);
@@ -217,8 +235,11 @@ static int add_model(struct hub *h, const char *path, struct err *e)
     m->hub = h;
     m->last = &m->first;
     int rc = engine_head_read(&m->head, path, h->o.engine.template_text, e);
-    if (!rc)
+    if (!rc && a)
+        rc = adapter_name(h, m, a, e);
+    else if (!rc)
         rc = names(h, m, e);
+    m->base = base;
     if (rc) {
         hub_model_free(m);
         return rc;
@@ -235,13 +256,15 @@ static int add_model(struct hub *h, const char *path, struct err *e)
         .size_label = m->size_label,
         .bytes = head->bytes,
         .params = head->params,
-        .modified = modified(path),
+        .modified = modified(a ? a->path : path),
         .ctx_train = head->ctx_train,
         .d_model = head->d_model,
         .vocab = head->vocab,
         .thinks = head->thinks,
         .tools = head->tools,
         .fim = head->fim,
+        .adapter = m->adapter,
+        .parent = base ? base->info.name : NULL,
     };
     h->model[h->n++] = m;
     return 0;
@@ -294,7 +317,7 @@ static int scan_dir(struct hub *h, struct err *e)
         bool known = false;
         for (size_t k = 0; k < h->n; k++)
             known |= !strcmp(h->model[k]->path, path[i]);
-        rc = known ? 0 : add_model(h, path[i], &bad);
+        rc = known ? 0 : add_model(h, path[i], NULL, NULL, &bad);
         if (rc == ERR_NOMEM || rc == ERR_LIMIT) {
             if (e)
                 *e = bad;
@@ -316,6 +339,12 @@ int hub_scan(struct hub *h, struct err *e)
     if (!h->model)
         return err_nomem(e, 0, "a list of models");
     for (size_t i = 0; i < h->o.n_path && !rc; i++)
-        rc = add_model(h, h->o.path[i], e);
-    return rc || !h->o.dir ? rc : scan_dir(h, e);
+        rc = add_model(h, h->o.path[i], NULL, NULL, e);
+    if (!rc && h->o.dir)
+        rc = scan_dir(h, e);
+    if (!rc && h->o.n_adapter && !h->n)
+        rc = err_set(e, ERR_USAGE, "adapters need the model that they are for");
+    for (size_t i = 0; i < h->o.n_adapter && !rc; i++)
+        rc = add_model(h, h->model[0]->path, &h->o.adapter[i], h->model[0], e);
+    return rc;
 }

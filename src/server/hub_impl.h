@@ -37,6 +37,8 @@ struct hub_model {
     struct hub_info info;
     struct engine_head head;
     char *path, *name[HUB_NAMES + 1]; /* owned; NULL after the last name */
+    char *adapter;                    /* owned; or NULL: */
+    struct hub_model *base; /* whose weights it takes; has a use of it while it is loaded */
     size_t n_name;
     char size_label[16], digest[SHA256_HEX];
 

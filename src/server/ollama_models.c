@@ -61,10 +61,10 @@ json_t *ollama_details(const struct hub_info *i)
 {
     char size[32];
     ollama_size(i->params, size);
-    return json_pack("{ss ss ss s[s] ss ss sI sI}", "parent_model", "", "format", "gguf", "family",
-                     i->arch, "families", i->arch, "parameter_size", size, "quantization_level",
-                     i->file_type, "context_length", (json_int_t)i->ctx_train, "embedding_length",
-                     (json_int_t)i->d_model);
+    return json_pack("{ss ss ss s[s] ss ss sI sI}", "parent_model", i->parent ? i->parent : "",
+                     "format", "gguf", "family", i->arch, "families", i->arch, "parameter_size",
+                     size, "quantization_level", i->file_type, "context_length",
+                     (json_int_t)i->ctx_train, "embedding_length", (json_int_t)i->d_model);
 }
 
 static json_t *ollama_capabilities(const struct hub_info *i)

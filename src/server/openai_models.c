@@ -9,9 +9,10 @@ static json_t *model_object(const struct server *s, const struct hub_info *i, co
     size_t own = s->o.hub.engine.ctx, ctx = i->ctx_train;
     if (own && (!ctx || own < ctx))
         ctx = own;
-    return json_pack("{ss ss sI ss ss sI sI}", "id", name, "object", "model", "created",
-                     (json_int_t)i->modified, "owned_by", "ponder", "root", i->name,
-                     "max_model_len", (json_int_t)ctx, "context_length", (json_int_t)ctx);
+    return json_pack("{ss ss sI ss ss ss* sI sI}", "id", name, "object", "model", "created",
+                     (json_int_t)i->modified, "owned_by", "ponder", "root",
+                     i->adapter ? i->adapter : i->name, "parent", i->parent, "max_model_len",
+                     (json_int_t)ctx, "context_length", (json_int_t)ctx);
 }
 
 void openai_models(void *arg, struct http_exchange *x)

@@ -125,6 +125,23 @@ get /health && grep -q '"ok"' "$tmp/out"
 ok "it takes over a socket that is open" $?
 stop TERM
 
+# Adapters are models of their own.
+echo '{"text": "to be or not to be"}' >"$tmp/text.jsonl"
+"$ponder" train sft --model "$tmp/models/qwen2_tied" --dataset "$tmp/text.jsonl" --output "$tmp/run" --use-peft --max-steps 1 -t 1 >"$tmp/out" 2>&1
+ok "an adapter is trained" $?
+start "$ponder" serve --port 0 "$tmp/models/qwen2_tied" --enable-lora --lora-modules one="$tmp/run/model" two="$tmp/run/model" --lora three="$tmp/run/model" --ctx 256 -t 1
+get /v1/models && [ "$(grep -o '"parent":"qwen2_tied"' "$tmp/out" | wc -l)" = 3 ] && grep -q '"id":"two"' "$tmp/out"
+ok "adapters are listed with the model that they are for" $?
+get /api/tags && grep -q '"name":"three:latest"' "$tmp/out"
+ok "by Ollama's API too" $?
+stop TERM
+"$ponder" serve --port 0 "$tmp/models/qwen2_tied" --lora one="$tmp/nowhere" >"$tmp/out" 2>&1
+[ $? = 1 ] && grep -q 'nowhere: there is no adapter' "$tmp/out"
+ok "an adapter that is not there is an error" $?
+"$ponder" serve --port 0 "$tmp/models/qwen2_tied" --lora "$tmp/run/model" --lora one="$tmp/run/model" >"$tmp/out" 2>&1
+[ $? = 2 ] && grep -q 'is for every model' "$tmp/out"
+ok "so is one for every model beside others" $?
+
 "$ponder" serve --port 0 nothing.gguf >"$tmp/out" 2>&1
 [ $? = 1 ] && grep -q 'nothing.gguf: no such file' "$tmp/out"
 ok "a model that is not there is an error" $?

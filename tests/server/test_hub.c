@@ -1,3 +1,4 @@
+#include "format/safetensors.h"
 #include "models.h"
 #include "server/hub.h"
 
@@ -402,6 +403,112 @@ static void all_who_wait_get_their_context(void **state)
     hub_free(h);
 }
 
+/* folder/name becomes an adapter of PEFT's form for a projection of gamma's. */
+static void adapter_add(const char *name, float value)
+{
+    char path[700];
+    struct err e;
+    struct safetensors_writer *w;
+    float half[128];
+    for (size_t i = 0; i < 128; i++)
+        half[i] = value * (float)(i % 7);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(mkdir(path, 0777), 0);
+    snprintf(path, sizeof path, "%s/%s/adapter_config.json", folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 4}", f);
+    fclose(f);
+    snprintf(path, sizeof path, "%s/%s/adapter_model.safetensors", folder, name);
+    assert_int_equal(safetensors_writer_new(&w, path, 0, &e), 0);
+    static const char q[] = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+    for (int b = 0; b < 2; b++) {
+        char tensor[128];
+        snprintf(tensor, sizeof tensor, "%s%c.weight", q, b ? 'B' : 'A');
+        const uint64_t shape[2] = {b ? 64 : 2, b ? 2 : 64};
+        assert_int_equal(safetensors_add_tensor(w, tensor, "F32", 2, shape, &e), 0);
+    }
+    for (int b = 0; b < 2; b++)
+        assert_int_equal(safetensors_write_data(w, half, sizeof half, &e), 0);
+    assert_int_equal(safetensors_writer_commit(w, &e), 0);
+    safetensors_writer_free(w);
+}
+
+/* Adapters are models of their own that need the one that they are for. */
+static void adapters_share_the_weights_of_their_model(void **state)
+{
+    (void)state;
+    char base[600], other[600], one[600], two[600];
+    adapter_add("adapter-1", 0.1f);
+    adapter_add("adapter-2", 0.2f);
+    snprintf(base, sizeof base, "%s/gamma", folder);
+    snprintf(other, sizeof other, "%s/beta", folder);
+    snprintf(one, sizeof one, "%s/adapter-1", folder);
+    snprintf(two, sizeof two, "%s/adapter-2", folder);
+    const char *const paths[] = {base, other};
+    struct hub_adapter adapters[] = {{"one", one}, {"Two", two}};
+    struct hub_opts o;
+    struct hub *h;
+    struct hub_model *m;
+    struct got g, k;
+    struct err e;
+    int think;
+    hub_opts_init(&o);
+    o.engine.threads = 1;
+    o.engine.ctx = 512;
+    o.path = paths;
+    o.n_path = 2;
+    o.adapter = adapters;
+    o.n_adapter = 2;
+    o.loaded = 1; /* adapters are no models of their own in this */
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    assert_int_equal(hub_count(h), 4);
+    assert_int_equal(hub_find(h, "two:latest", &m, &think, &e), 0);
+    assert_string_equal(hub_info(m)->name, "Two");
+    assert_string_equal(hub_info(m)->parent, "gamma");
+    assert_string_equal(hub_info(m)->adapter, two);
+    assert_null(hub_info(hub_model(h, 0))->parent);
+    assert_string_not_equal(hub_info(m)->digest, hub_info(hub_model(h, 0))->digest);
+    assert_string_not_equal(hub_info(m)->digest, hub_info(hub_model(h, 2))->digest);
+    get(h, "one", &g);
+    assert_true(g.has_use);
+    await_loaded(h, "gamma one ");
+    get(h, "two", &k);
+    assert_true(k.has_use);
+    assert_ptr_not_equal(k.use.engine, g.use.engine);
+    assert_true(engine_info(k.use.engine)->weight_bytes < 100000); /* what is its own */
+    await_loaded(h, "gamma one Two ");
+    hub_put(&k.use, 0);
+    await_loaded(h, "gamma one ");
+    /* The model goes when its adapters have gone. */
+    assert_true(hub_unload(h, hub_model(h, 0)));
+    hub_put(&g.use, NAN);
+    await_loaded(h, "");
+    get(h, "one", &g);
+    hub_put(&g.use, NAN);
+    await_loaded(h, "gamma one ");
+    get(h, "beta", &k); /* makes room: the adapter, then the model */
+    assert_true(k.has_use);
+    await_loaded(h, "beta ");
+    hub_put(&k.use, NAN);
+    /* An adapter that cannot be read is said; its model stays. */
+    char file[700], away[700];
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", one);
+    snprintf(away, sizeof away, "%s/away", one);
+    assert_int_equal(rename(file, away), 0);
+    get(h, "one", &g);
+    assert_false(g.has_use);
+    assert_non_null(strstr(g.err.text, "adapter"));
+    await_loaded(h, "gamma ");
+    hub_free(h);
+    adapters[1].name = "ONE";
+    assert_int_equal(hub_new(&h, &o, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "ONE"));
+    adapters[1] = (struct hub_adapter){"two", "/nowhere"};
+    assert_int_equal(hub_new(&h, &o, &e), ERR_NOTFOUND);
+    assert_non_null(strstr(e.text, "/nowhere"));
+}
+
 static void a_model_that_fails_may_be_tried_again(void **state)
 {
     (void)state;
@@ -596,6 +703,7 @@ int main(void)
         cmocka_unit_test(more_context_is_a_new_load),
         cmocka_unit_test(context_beyond_memory_is_refused),
         cmocka_unit_test(all_who_wait_get_their_context),
+        cmocka_unit_test(adapters_share_the_weights_of_their_model),
         cmocka_unit_test(a_model_that_fails_may_be_tried_again),
         cmocka_unit_test(a_model_is_waited_for_by_so_many),
         cmocka_unit_test(stopping_answers_whoever_waits),

@@ -270,14 +270,26 @@ static void refuses_what_is_asked_in_vain(void **state)
     assert_non_null(strstr(e.text, "dropout"));
 }
 
-/* PEFT's adapter over the reference model: PEFT's logits. */
+static float *logits_of(struct engine *g, const int32_t *ids, size_t n)
+{
+    struct err e = {0};
+    struct session *s;
+    float *logits = calloc(n * engine_info(g)->vocab, sizeof *logits);
+    assert_non_null(logits);
+    die(session_new(&s, g, &e), &e);
+    die(session_append_all(s, ids, n, logits, &e), &e);
+    session_free(s);
+    return logits;
+}
+
+/* PEFT's adapter over the reference model: PEFT's logits. With the weights of another engine: the
+   same bits, and that one's own logits stay what they were. */
 static void logits_are_pefts(void **state)
 {
     const char *model = *state, *env = getenv("PONDER_TRAIN_GOLDEN");
     struct err e = {0};
     char base[512], path[600];
-    struct engine *g;
-    struct session *s;
+    struct engine *g, *plain, *shares;
     struct engine_opts o;
     snprintf(base, sizeof base, "%s/%s", env && *env ? env : GOLDEN_DIR "/train", model);
     snprintf(path, sizeof path, "%s/lora_logits.safetensors", base);
@@ -297,16 +309,29 @@ static void logits_are_pefts(void **state)
     o.kv_type = QUANT_F32;
     o.ctx = 64;
     die(engine_open(&g, base, &o, &e), &e);
-    float *logits = calloc(n * vocab, sizeof *logits);
-    assert_non_null(logits);
-    die(session_new(&s, g, &e), &e);
-    die(session_append_all(s, ids.i32, n, logits, &e), &e);
+    float *logits = logits_of(g, ids.i32, n);
     for (size_t i = 0; i < n * vocab; i++)
         if (!(fabsf(logits[i] - y.f32[i]) <= 1e-4f + 1e-3f * fabsf(y.f32[i])))
             fail_msg("%s: logit %zu is %.8g, PEFT's %.8g", model, i, (double)logits[i],
                      (double)y.f32[i]);
+    o.adapter = NULL;
+    die(engine_open(&plain, base, &o, &e), &e);
+    float *before = logits_of(plain, ids.i32, n);
+    o.adapter = path;
+    o.base = plain;
+    die(engine_open(&shares, base, &o, &e), &e);
+    float *same = logits_of(shares, ids.i32, n), *after = logits_of(plain, ids.i32, n);
+    assert_memory_equal(same, logits, n * vocab * sizeof *same);
+    assert_memory_equal(after, before, n * vocab * sizeof *after);
+    free(same);
+    engine_free(plain); /* its weights stay */
+    same = logits_of(shares, ids.i32, n);
+    assert_memory_equal(same, logits, n * vocab * sizeof *same);
+    engine_free(shares);
+    free(before);
+    free(after);
+    free(same);
     free(logits);
-    session_free(s);
     engine_free(g);
     golden_free(want);
     golden_free(batches);
