@@ -15,7 +15,7 @@
 #include <string.h>
 
 struct gym_options {
-    const char *tasks, *languages, *split, *form, *style, *out;
+    const char *tasks, *languages, *split, *form, *style, *template, *out;
     int64_t count, seed, level, digits, terms, numbers_to, target_to, days_to;
     double mixed;
     int unique;
@@ -38,6 +38,8 @@ static const struct opt gym_rows[] = {
      .help = "columns of a row; see above"},
     {.name = "style", .kind = OPT_ENUM, .arg = "N", .choices = "0|1|2|mix", .shown = "0, pretrain: mix", .offset = AT(style),
      .help = "how solutions are worked out: 0 step by step as a cold start teaches it, 1 another way, 2 shortest, or all mixed"},
+    {.name = "template", .kind = OPT_STRING, .arg = "TEXT", .shown = "messages", .offset = AT(template),
+     .help = "prompts are texts for a model that knows no chat: this one, with the problem in the place of {} (form prompt)"},
     {.name = "mixed-language", .kind = OPT_FLOAT, .arg = "P", .min = 0, .max = 1, .value = "0", .offset = AT(mixed),
      .help = "share of thoughts in the other language (sft)"},
     {.name = "unique", .kind = OPT_SWITCH, .shown = "with --split eval", .value = NULL, .offset = AT(unique),
@@ -73,7 +75,7 @@ struct stream {
     uint64_t want, done, next; /* rows; next: the number that is tried next */
 };
 
-enum { STREAMS_MAX = 64, UNIQUE_TRIES = 4096, WRITE_BYTES = 1 << 18 };
+enum { STREAMS_MAX = 64, UNIQUE_TRIES = 4096, WRITE_BYTES = 1 << 18, TEMPLATE_MAX = 2000 };
 
 struct gym_job {
     struct stream stream[STREAMS_MAX];
@@ -128,6 +130,7 @@ static int add_language(struct gym_job *j, const struct gym_options *o, const st
     gym_form_parse(&s->data.form, span_of(o->form));
     bool mix = o->style ? !strcmp(o->style, "mix") : s->data.form == GYM_PRETRAIN;
     s->data.style = mix ? -1 : o->style ? o->style[0] - '0' : 0;
+    s->data.template = o->template;
     s->want = (uint64_t)((double)o->count * task_weight * weight + 0.5);
     j->n++;
     return 0;
@@ -268,7 +271,14 @@ static int gym_run(struct cli *c, const void *opts, struct err *e)
     struct output out = {.file = {.fd = -1}, .fd = -1};
     if (!j)
         return err_nomem(e, sizeof *j, "the plan");
-    int rc = plan(j, o, e);
+    int rc = 0;
+    if (o->template && strcmp(o->form, "prompt") != 0)
+        rc = err_set(e, ERR_USAGE, "--template is for --form prompt");
+    else if (o->template && (!strstr(o->template, "{}") || strlen(o->template) > TEMPLATE_MAX))
+        rc = err_set(e, ERR_USAGE,
+                     "--template: a text of at most %d bytes, with {} where the problem stands",
+                     TEMPLATE_MAX);
+    rc = rc ? rc : plan(j, o, e);
     if (!rc)
         rc = output_open(&out, o->out && strcmp(o->out, "-") != 0 ? o->out : NULL, e);
     rc = rc ? rc : write_rows(c, j, &out, e);
@@ -297,6 +307,8 @@ const struct command cmd_data_r1_gym = {
         "ponder data r1-gym --split eval --count 200 --output eval.jsonl\n"
         "# a cold start, a tenth of it with thoughts in the wrong language\n"
         "ponder data r1-gym --form sft --count 200 --mixed-language 0.1 --output cold.jsonl\n"
+        "# for a base model, as R1-Zero begins\n"
+        "ponder data r1-gym --template 'User: {} Assistant:' --output zero.jsonl\n"
         "# for reward models\n"
         "ponder data r1-gym --tasks general --form preference --count 1000 --output pairs.jsonl\n",
     .spec = {gym_groups, NUM_COUNT(gym_groups)},

@@ -5,6 +5,7 @@
 #include "base/num.h"
 #include "base/rng.h"
 #include "engine/many.h"
+#include "format/meta_json.h"
 #include "grade/gym_data.h"
 
 #include <math.h>
@@ -36,10 +37,13 @@ static int answers_encode(struct answers_run *r, size_t i, struct err *e)
     const json_t *prompt = json_object_get(json_array_get(r->p->records, i), "prompt");
     struct engine *g = r->p->engine;
     int rc;
-    if (json_is_string(prompt))
-        rc = tokenizer_encode(engine_tokenizer(g), json_string_value(prompt),
-                              json_string_length(prompt), TOKENIZER_BOS, NULL, &r->ids[i], e);
-    else {
+    if (json_is_string(prompt)) { /* as training takes it: control tokens in it are tokens */
+        const char *text = json_string_value(prompt);
+        size_t n = json_string_length(prompt);
+        rc = tokenizer_encode(engine_tokenizer(g), text, n, TOKENIZER_BOS | TOKENIZER_SPECIAL, NULL,
+                              &r->ids[i], e);
+        r->open[i] = chat_thinking_open(text, n);
+    } else {
         json_t *request = json_pack("{s:O}", "messages", (json_t *)(uintptr_t)prompt);
         rc = !json_is_array(prompt) ? err_set(e, ERR_FORMAT, "no \"prompt\"")
              : !request             ? err_nomem(e, 256, "a prompt")
@@ -111,9 +115,9 @@ static int answers_tell(const struct answers_run *r, const json_t *record,
 {
     if (!r->p->answer)
         return 0;
-    json_t *text = json_stringn(s->text, s->n_text);
+    json_t *text = meta_json_string(s->text, s->n_text); /* also what is no UTF-8 */
     if (!text)
-        text = json_string("(not UTF-8)");
+        return err_nomem(e, s->n_text, "an answer");
     json_t *o = json_pack("{s:O?,s:O?,s:o,s:s,s:I,s:b}", "id", json_object_get(record, "id"),
                           "prompt", json_object_get(record, "prompt"), "answer", text, "verdict",
                           grade_name(verdict), "tokens", (json_int_t)s->n, "cut", !s->ended);

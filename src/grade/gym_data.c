@@ -154,10 +154,18 @@ static int put_message(json_t *row, const char *key, const char *role, const str
 }
 
 /* What was asked, as every form but pretrain has it. */
-static int put_problem(json_t *row, const struct gym_item *it, struct buf *text, struct err *e)
+static int put_problem(json_t *row, const struct gym_data *d, const struct gym_item *it,
+                       struct buf *text, struct err *e)
 {
-    int rc = gym_prompt(it, text, e);
-    return rc ? rc : put_message(row, "prompt", "user", text, e);
+    const char *hole = d->template && d->form == GYM_PROMPT ? strstr(d->template, "{}") : NULL;
+    int rc = hole ? buf_append(text, d->template, (size_t)(hole - d->template), e) : 0;
+    rc = rc ? rc : gym_prompt(it, text, e);
+    if (!hole)
+        return rc ? rc : put_message(row, "prompt", "user", text, e);
+    rc = rc ? rc : buf_puts(text, hole + 2, e);
+    if (!rc && json_object_set_new(row, "prompt", json_stringn(text->data, text->len)))
+        rc = err_nomem(e, text->len, "a row");
+    return rc;
 }
 
 static int put_columns(json_t *row, const struct gym_item *it, struct buf *text, struct err *e)
@@ -224,7 +232,7 @@ int gym_data_row(const struct gym_data *d, uint64_t row, json_t **out, struct er
         if (!rc && json_object_set_new(j, "text", json_stringn(text.data, text.len)))
             rc = err_nomem(e, text.len, "a row");
     } else {
-        rc = put_problem(j, &it, &text, e);
+        rc = put_problem(j, d, &it, &text, e);
         buf_clear(&text);
         if (!rc && d->form == GYM_SFT) {
             enum gym_language l = other ? (enum gym_language) !it.language : it.language;

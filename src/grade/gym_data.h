@@ -4,7 +4,8 @@
  * A row is a pure function of (what is wanted, its number), so sets need no files: a trainer can
  * make row n when it needs it. Forms:
  *
- *   prompt      {"prompt": [{role, content}]}, for reinforcement learning and evaluation
+ *   prompt      {"prompt": [{role, content}]}, for reinforcement learning and evaluation; with a
+ *               template a text, for models that know no chat (R1-Zero)
  *   sft         and "completion": thought and answer
  *   pretrain    {"text": …}: mostly a problem, its work and its answer as plain text; a tenth with
  *               the thought in tags, a tenth facts (small equations, weekdays, months) or the same
@@ -38,6 +39,8 @@ struct gym_data {
     enum gym_form form;
     int style;    /* of worked solutions; -1: all of them, mixed */
     double mixed; /* share of thoughts that are in the other language (sft) */
+    /* NULL, or of GYM_PROMPT: the prompt is a text, this with the problem in the place of "{}" */
+    const char *template;
 };
 
 /* The problem of row `row`. Of GYM_EVAL both languages have the same ones. */

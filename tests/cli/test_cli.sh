@@ -348,6 +348,12 @@ run data
 exits 0 && says 'ponder data r1-gym' && quiet
 run data nonsense
 exits 2 && oneline && tells 'there is no "nonsense"'
+run data r1-gym --count 2 --tasks word --languages en --split eval --template 'Q {} A {}'
+exits 0 && quiet && says '{"prompt":"Q ' && says ' A {}","task"' && says '"id":"word-en-'
+run data r1-gym --count 2 --template 'no place'
+exits 2 && oneline && tells 'with {} where the problem stands'
+run data r1-gym --count 2 --template '{}' --form sft
+exits 2 && oneline && tells '--template is for --form prompt'
 run data r1-gym --count 3 --split eval --form sft
 exits 0 && quiet && holds [ "$(wc -l <"$tmp/out")" = 30 ] && says '"task":"general","language":"zh"'
 cp "$tmp/out" "$tmp/a"
