@@ -4,6 +4,7 @@
 #include "train/logp.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int policy_ref_init(struct policy_ref *r, struct trainer *t, struct comm *comm, struct err *e)
 {
@@ -53,6 +54,8 @@ int policy_ref_logps(struct policy_ref *r, const struct data_batch *b, float tem
     struct logp_look look = {.logp = {.temperature = temperature, .vocab = vocab}, .out = out};
     struct train_loss loss = {.pass = logp_look_pass, .arg = &look};
     struct train_result sums;
+    for (size_t i = 0; i < b->n; i++) /* each rank fills in its own */
+        memset(out[i], 0, logp_count(&b->seq[i]) * sizeof *out[i]);
     params_swap(p, r->values);
     trainer_changed(r->t);
     int rc = trainer_look(r->t, b, &loss, &sums, e);

@@ -32,6 +32,8 @@ END
 {
     "$ponder" data r1-gym --form pretrain --count 20 --output "$tmp/texts.jsonl" &&
         "$ponder" data r1-gym --form sft --count 4 --output "$tmp/pairs.jsonl" &&
+        "$ponder" data r1-gym --tasks general --form preference --count 8 --output "$tmp/better.jsonl" &&
+        "$ponder" data r1-gym --tasks general --form safety --count 8 --output "$tmp/labels.jsonl" &&
         "$ponder" data r1-gym --form prompt --count 4 --output "$tmp/prompts.jsonl" &&
         "$ponder" data tokenizer "$tmp/texts.jsonl" --vocab-size 300 --output "$tmp/tokenizer" &&
         "$ponder" init "$tmp/init" --config "$tmp/config.json" --tokenizer "$tmp/tokenizer" --type f32 --seed 1 &&
@@ -49,6 +51,7 @@ END
 train() {
     stage=$1
     run=$2
+    command=$stage
     shift 2
     case $stage in
     pretrain) set -- -m "$tmp/init" -d "$tmp/texts.jsonl" --max-steps 6 -b 20 --max-length 40 --learning-rate 3e-3 \
@@ -60,14 +63,25 @@ train() {
         --max-prompt-length 96 --learning-rate 1e-3 --beta 0.04 --sync-ref-model --ref-model-sync-steps 2 \
         --dynamic-sampling --steps-per-generation 2 --reward-funcs language,tag_count,repetition --log-completions \
         --logging-steps 1 "$@" ;;
+    dpo) set -- -m "$tmp/base/model" -d "$tmp/better.jsonl" --max-steps 6 -b 11 --max-length 96 --learning-rate 1e-3 \
+        --test-size 0.2 --eval-steps 2 --logging-steps 1 "$@" ;;
+    reward) set -- -m "$tmp/base/model" -d "$tmp/better.jsonl" --max-steps 6 -b 11 --max-length 96 --learning-rate 3e-3 \
+        --center-rewards-coefficient 0.01 --test-size 0.2 --eval-steps 2 --logging-steps 1 "$@" ;;
+    labels)
+        command=reward
+        set -- -m "$tmp/base/model" -d "$tmp/labels.jsonl" --max-steps 6 -b 11 --max-length 96 --learning-rate 3e-3 \
+            --loss-type pointwise --logging-steps 2 "$@"
+        ;;
+    distill) set -- -m "$tmp/init" --teacher-model "$tmp/base/model" -d "$tmp/pairs.jsonl" --max-steps 6 -b 11 \
+        --max-length 64 --max-new-tokens 12 --learning-rate 3e-3 --test-size 0.1 --eval-steps 3 --logging-steps 1 "$@" ;;
     rejection) set -- -m "$tmp/base/model" -d "$tmp/prompts.jsonl" --max-steps 6 -b 6 -G 4 \
         --max-completion-length 12 --max-prompt-length 96 --reward-funcs repetition --reward-thresholds=-1 \
         --keep 2 --keep-rule random --temperature 1.3 "$@" ;;
     esac
     if [ "${ranks:-1}" -gt 1 ]; then
-        set -- mpirun -n "$ranks" "$ponder" train "$stage" -o "$run" "$@"
+        set -- mpirun -n "$ranks" "$ponder" train "$command" -o "$run" "$@"
     else
-        set -- "$ponder" train "$stage" -o "$run" "$@"
+        set -- "$ponder" train "$command" -o "$run" "$@"
     fi
     exec "$@" </dev/null
 }
@@ -226,11 +240,13 @@ all() {
     [ "$1" != sft ] || dead "$1"
 }
 
-stages='pretrain sft grpo rejection'
+stages='pretrain sft dpo reward labels distill grpo rejection'
 {
-    first pretrain
-    for s in sft grpo rejection; do first $s; done
-    for s in $stages; do all $s >"$tmp/$s.tap" 2>&1 & done
+    for s in $stages; do first $s; done
+    for s in $stages; do
+        all $s >"$tmp/$s.tap" 2>&1 &
+        [ $s != distill ] || wait
+    done
     wait
     for s in $stages; do cat "$tmp/$s.tap"; done
 } | awk '/^(not )?ok / { sub(/ok /, "ok " ++n " - ") } { print } END { print "1.." n }' | tee "$tmp/tap"
