@@ -253,7 +253,9 @@ int http_watch_start(struct http *h, struct err *e)
 void http_watch_stop(struct http *h)
 {
     if (atomic_exchange(&h->watching, false)) {
+        pthread_mutex_lock(&h->lock);
         http_watch_kick(h);
+        pthread_mutex_unlock(&h->lock);
         pthread_join(h->watcher, NULL);
     }
     for (size_t i = 0; i < HTTP_LINGER_MAX; i++)
