@@ -119,6 +119,26 @@ stop TERM
 [ ! -e "$tmp/sock" ]
 ok "and removes it" $?
 
+# TLS, with a certificate of its own that the client checks.
+if command -v openssl >/dev/null 2>&1; then
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+        -keyout "$tmp/key.pem" -out "$tmp/cert.pem" >"$tmp/out" 2>&1 &&
+        start "$ponder" serve --port 0 --models-dir "$tmp/models" --ctx 256 -t 1 --tls-cert "$tmp/cert.pem" --tls-key "$tmp/key.pem"
+    ok "it serves TLS" $?
+    ask='{"model":"qwen2_tied","stream":true,"max_tokens":6,"ignore_eos":true,"messages":[{"role":"user","content":"hi"}]}'
+    printf 'POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %s\r\n\r\n%s' "${#ask}" "$ask" |
+        openssl s_client -quiet -verify_return_error -verify_ip 127.0.0.1 -CAfile "$tmp/cert.pem" -connect "${at#https://}" >"$tmp/out" 2>&1
+    grep -q '^HTTP/1.1 200 OK' "$tmp/out" && grep -q '"finish_reason":"length"' "$tmp/out" && grep -q '^data: \[DONE\]' "$tmp/out"
+    ok "a stream comes through TLS whole" $?
+    ! get /health
+    ok "who speaks without TLS gets nothing" $?
+    stop TERM
+    ok "SIGTERM ends it well with TLS" $status
+    "$ponder" serve --port 0 --tls-cert "$tmp/key.pem" --tls-key "$tmp/cert.pem" >"$tmp/out" 2>&1
+    [ $? = 1 ] && grep -q 'key.pem' "$tmp/out"
+    ok "a certificate that is none is named" $?
+fi
+
 # As systemd starts it: descriptor 3 listens already.
 start "$client" activate "$ponder" serve --models-dir "$tmp/models" -t 1
 get /health && grep -q '"ok"' "$tmp/out"
