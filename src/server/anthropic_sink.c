@@ -168,7 +168,7 @@ static int begin(void *arg, struct job *j, struct err *e)
 {
     struct anthropic_request *r = arg;
     struct request_stats s = {.prompt_tokens = job_prompt_tokens(j)};
-    int rc = http_stream(r->x, r->stream ? HTTP_NAMED : HTTP_WHOLE, e);
+    int rc = http_stream(r->x, r->spec.answer, e);
     if (rc || !r->stream)
         return rc;
     return send(
@@ -249,6 +249,7 @@ static void answer(struct server *s, struct http_exchange *x, bool count)
         http_error_from(x, &e);
         anthropic_free(r);
     } else {
+        r->spec.answer = r->stream ? HTTP_NAMED : HTTP_WHOLE;
         job_run(s, x, &r->spec, &sink, r);
     }
 }

@@ -130,6 +130,10 @@ enum http_stream {
     HTTP_WHOLE,  /* application/json, one object at the end: kept alive by spaces meanwhile */
 };
 int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e);
+/* Announces such an answer, where it is not certain yet that there will be one: signs of life begin
+   it when that takes long; an error before has its own status. http_stream, of this kind, or an
+   error must follow. */
+void http_await(struct http_exchange *x, enum http_stream kind);
 int http_write(struct http_exchange *x, const char *data, size_t n, struct err *e);
 void http_end(struct http_exchange *x);
 

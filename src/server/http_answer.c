@@ -461,7 +461,8 @@ static int stream_open(struct http_exchange *x, struct err *e)
     return err_set(e, ERR_CANCELLED, "the client has left");
 }
 
-int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
+/* Makes the answer a stream, of which nothing has to go out yet; takes the lock if it could. */
+static int stream_take(struct http_exchange *x, enum http_stream kind, struct err *e)
 {
     static const char *const types[] = {
         [HTTP_EVENTS] = "text/event-stream",
@@ -481,8 +482,28 @@ int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
     x->silent = clock_seconds();
     buf_clear(&x->out);
     snprintf(x->type, sizeof x->type, "%s", types[kind]);
+    return 0;
+}
+
+void http_await(struct http_exchange *x, enum http_stream kind)
+{
+    if (stream_take(x, kind, NULL))
+        return;
+    x->announced = true;
+    pthread_mutex_unlock(&x->lock);
+}
+
+int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
+{
+    pthread_mutex_lock(&x->lock);
+    bool announced = x->announced && x->kind == kind;
+    x->announced = false;
+    pthread_mutex_unlock(&x->lock);
+    int rc = announced ? stream_open(x, e) : stream_take(x, kind, e);
+    if (rc)
+        return rc;
     /* One object may still turn into an error with its status, while nothing has gone out. */
-    if (kind != HTTP_WHOLE) {
+    if (kind != HTTP_WHOLE && !x->begun) {
         x->begun = true;
         http_wake(x);
     }

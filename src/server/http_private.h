@@ -154,6 +154,7 @@ struct http_exchange {
     bool chunked; /* pieces are chunks of HTTP/1.1; else the end of the connection ends them */
     bool direct;  /* the connection is suspended in the middle of the body, with nothing of its own
                      to send: pieces go to the socket from here, `out` is what it did not take */
+    bool announced; /* by http_await, and http_stream has not followed yet */
     enum http_stream kind;
     char type[64];
     struct buf fields;     /* of the answer: name NUL value NUL … */

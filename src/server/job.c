@@ -24,6 +24,7 @@ enum { JOB_WINDOW = 16 }; /* inputs of one job that wait or run at the same time
 void job_spec_init(struct job_spec *s)
 {
     memset(s, 0, sizeof *s);
+    s->answer = HTTP_WHOLE;
     s->sampling = (struct sampler_params){
         .temperature = NAN,
         .top_k = INT_MIN,
@@ -378,6 +379,7 @@ void job_run(struct server *s, struct http_exchange *x, const struct job_spec *s
     }
     http_about(x, hub_info(j->model)->name);
     http_on_gone(x, job_gone, j);
+    http_await(x, spec->answer); /* a model may take minutes to load */
     hub_get(s->hub, j->model, spec->ctx, job_ready, j);
 }
 

@@ -80,8 +80,9 @@ struct job_spec {
     bool count; /* nothing is computed: REQUEST_DONE tells how many tokens the prompt has */
     int logprobs, prompt_logprobs, priority;
     const char *salt;
-    double keep_alive; /* NAN: default */
-    double deadline;   /* seconds from now; 0 none */
+    double keep_alive;       /* NAN: default */
+    double deadline;         /* seconds from now; 0 none */
+    enum http_stream answer; /* what the sink will begin */
 };
 
 void job_spec_init(struct job_spec *s);

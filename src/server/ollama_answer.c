@@ -238,7 +238,7 @@ static int begin(void *arg, struct job *j, struct err *e)
 {
     struct ollama_request *r = arg;
     (void)j;
-    return http_stream(r->x, r->stream ? HTTP_LINES : HTTP_WHOLE, e);
+    return http_stream(r->x, r->spec.answer, e);
 }
 
 static int event(void *arg, struct job *j, const struct request_event *ev, struct err *e)
@@ -305,6 +305,7 @@ static void load_or_unload(struct server *s, struct ollama_request *r)
 
 void ollama_run(struct server *s, struct ollama_request *r)
 {
+    r->spec.answer = r->stream ? HTTP_LINES : HTTP_WHOLE;
     if (r->load_only)
         load_or_unload(s, r);
     else

@@ -491,7 +491,7 @@ static int begin(void *arg, struct job *j, struct err *e)
     struct openai_request *r = arg;
     r->stats.prompt_tokens = job_prompt_tokens(j);
     snprintf(r->fingerprint, sizeof r->fingerprint, "fp_%.10s", job_model(j)->digest);
-    int rc = http_stream(r->x, r->stream ? HTTP_EVENTS : HTTP_WHOLE, e);
+    int rc = http_stream(r->x, r->spec.answer, e);
     for (size_t k = 0; k < r->n_choice && !rc; k++) {
         struct openai_choice *c = &r->choice[k];
         c->stop_id = -1;
@@ -609,6 +609,7 @@ static void answer(struct server *s, struct http_exchange *x, bool chat)
         openai_error(x, param, &e);
         openai_free(r);
     } else {
+        r->spec.answer = r->stream ? HTTP_EVENTS : HTTP_WHOLE;
         job_run(s, x, &r->spec, &openai_sink, r);
     }
 }

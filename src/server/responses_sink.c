@@ -249,7 +249,7 @@ static const struct reply_blocks blocks = {
 static int begin(void *arg, struct job *j, struct err *e)
 {
     struct responses_request *r = arg;
-    int rc = http_stream(r->x, r->stream ? HTTP_NAMED : HTTP_WHOLE, e);
+    int rc = http_stream(r->x, r->spec.answer, e);
     if (rc || !r->stream)
         return rc;
     rc = send(r, "response.created", json_pack("{so}", "response", response(r, j, "in_progress")),
@@ -323,6 +323,7 @@ void responses_create(void *arg, struct http_exchange *x)
         openai_error(x, param, &e);
         responses_free(r);
     } else {
+        r->spec.answer = r->stream ? HTTP_NAMED : HTTP_WHOLE;
         job_run(arg, x, &r->spec, &sink, r);
     }
 }

@@ -279,11 +279,19 @@ void http_error_from(struct http_exchange *x, const struct err *e)
     http_error(x, status, NULL, NULL, NULL, e->text);
 }
 
+void http_await(struct http_exchange *x, enum http_stream kind)
+{
+    pthread_mutex_lock(&x->lock);
+    x->kind = kind;
+    pthread_mutex_unlock(&x->lock);
+}
+
 int http_stream(struct http_exchange *x, enum http_stream kind, struct err *e)
 {
     (void)e;
     pthread_mutex_lock(&x->lock);
     assert_false(x->stream);
+    assert_int_equal(x->kind, kind); /* as announced */
     x->stream = true;
     x->kind = kind;
     x->status = 200;

@@ -429,6 +429,52 @@ static void silence_is_broken_by_signs_of_life(void **state)
     }
 }
 
+/* What is announced begins when it takes long, and until then may be anything. */
+static void announced_answers_give_signs_of_life(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        enum http_stream kind;
+        const char *sign, *answer, *error;
+    } rows[] = {
+        {HTTP_EVENTS, ": keep-alive\n\n", "data: {}\n\n", "data: {\"error\":"},
+        {HTTP_LINES, " ", "{}\n", "{\"error\":"},
+        {HTTP_WHOLE, " ", "{}", "{\"error\":"},
+    };
+    for (size_t i = 0; i < 4 * (sizeof rows / sizeof *rows); i++) {
+        bool late = i & 1, wrong = i & 2;
+        struct http_exchange *x;
+        struct reply r;
+        char v[64];
+        int fd = job_open(f, "/v1/job", &x);
+        http_await(x, rows[i / 4].kind);
+        nap(late ? 0.7 : 0);
+        if (wrong) {
+            http_error(x, 404, NULL, NULL, NULL, "gone");
+        } else {
+            assert_int_equal(http_stream(x, rows[i / 4].kind, NULL), 0);
+            put(x, "{}");
+            http_end(x);
+        }
+        http_drop(x);
+        client_read(fd, &r, false);
+        assert_true(r.complete);
+        assert_int_equal(r.status, wrong && !late ? 404 : 200);
+        const char *s = r.body, *sign = rows[i / 4].sign;
+        assert_int_equal(!strncmp(s, sign, strlen(sign)), late);
+        while (!strncmp(s, sign, strlen(sign)))
+            s += strlen(sign);
+        if (wrong && late)
+            assert_int_equal(strncmp(s, rows[i / 4].error, strlen(rows[i / 4].error)), 0);
+        else if (wrong)
+            assert_string_equal(reply_header(&r, "Content-Type", v, sizeof v), "application/json");
+        else
+            assert_string_equal(s, rows[i / 4].answer);
+        reply_free(&r);
+        close(fd);
+    }
+}
+
 static void one_object_in_time_has_a_length_and_errors_their_status(void **state)
 {
     struct fixture *f = *state;
@@ -1249,6 +1295,7 @@ int main(void)
         T(large_pieces_are_cut_between_characters),
         T(http10_gets_a_stream_up_to_the_end),
         T(silence_is_broken_by_signs_of_life),
+        T(announced_answers_give_signs_of_life),
         T(one_object_in_time_has_a_length_and_errors_their_status),
         T(errors_after_the_beginning_are_the_last_event),
         T(a_handler_that_forgets_its_request_does_not_hang_it),
