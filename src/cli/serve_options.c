@@ -40,6 +40,8 @@ static const struct opt serve_rows[] = {
      .help = "open connections, at most; idle ones make room for new ones"},
     {.name = "access-log", .kind = OPT_SWITCH, .shown = "on", .offset = AT(access_log),
      .help = "one line on standard error for each request"},
+    {.name = "ascii", .kind = OPT_FLAG, .offset = AT(ascii),
+     .help = "answers in ASCII, other characters as \\uXXXX, for clients that cut UTF-8 apart"},
 };
 
 static const struct opt serve_access_rows[] = {
@@ -233,6 +235,7 @@ static int serve_http(struct serve_setup *s, const struct serve_options *o, stru
     h->n_api_key = o->api_key.n;
     h->key_file = o->key_file;
     h->connections = o->connections == OPT_UNSET ? 0 : (size_t)o->connections;
+    h->ascii = o->ascii > 0;
     h->access_log = o->access_log != 0 && o->quiet <= 0;
     return rc ? rc : serve_origins(s, o, e);
 }

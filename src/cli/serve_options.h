@@ -24,7 +24,7 @@ struct serve_options {
     int64_t max_tokens, seed, think_budget;
     double memory, request_seconds, disk_gb;
     struct opt_list served, adapter, api_key, origin;
-    int access_log, think_loops, prefix, no_disk, quiet;
+    int access_log, think_loops, prefix, no_disk, quiet, ascii;
     struct opt_list model; /* MODEL in vLLM's and SGLang's words */
     struct serve_moot moot;
     struct engine_options engine;

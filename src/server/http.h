@@ -63,6 +63,7 @@ struct http_opts {
     void *arg; /* of handlers */
     const struct log *log;
     bool access_log;
+    bool ascii; /* JSON of answers without other characters: \uXXXX (http_dump) */
 };
 
 int http_new(struct http **out, const struct http_opts *o, struct err *e);
@@ -105,6 +106,9 @@ void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg);
 
 /* A header of the answer, before it begins. */
 void http_set(struct http_exchange *x, const char *name, const char *value);
+
+/* As text for an answer, which the caller frees; NULL: no memory, or no `v`. */
+char *http_dump(const struct http_exchange *x, const json_t *v);
 
 /* A complete answer. `v` is taken. */
 void http_send_json(struct http_exchange *x, int status, json_t *v);

@@ -300,9 +300,14 @@ void http_send(struct http_exchange *x, int status, const char *type, const char
     pthread_mutex_unlock(&x->lock);
 }
 
+char *http_dump(const struct http_exchange *x, const json_t *v)
+{
+    return v ? json_dumps(v, JSON_COMPACT | (x->h->o.ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
+}
+
 void http_send_json(struct http_exchange *x, int status, json_t *v)
 {
-    char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    char *text = http_dump(x, v);
     if (text)
         http_send(x, status, "application/json", text, strlen(text));
     else
@@ -411,7 +416,7 @@ void http_error(struct http_exchange *x, int status, const char *type, const cha
     note_reason(x, clean);
     error_words(status, &type, &code);
     json_t *v = error_json(x, type, code, param, clean);
-    char *s = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    char *s = http_dump(x, v);
     const char *body = s ? s : "{\"error\":\"no memory\"}";
     json_decref(v);
     pthread_mutex_lock(&x->lock);

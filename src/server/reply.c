@@ -31,7 +31,7 @@ void reply_id(char out[REPLY_ID], const char *prefix)
 
 int reply_json(struct http_exchange *x, json_t *o, struct err *e)
 {
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *text = http_dump(x, o);
     int rc = text ? http_write(x, text, strlen(text), e) : err_nomem(e, 0, "an answer");
     free(text);
     json_decref(o);
@@ -41,7 +41,7 @@ int reply_json(struct http_exchange *x, json_t *o, struct err *e)
 int reply_named(struct http_exchange *x, const char *type, json_t *o, struct buf *line,
                 struct err *e)
 {
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *text = http_dump(x, o);
     int rc = text ? 0 : err_nomem(e, 0, "an answer");
     buf_clear(line);
     if (!rc)

@@ -220,6 +220,12 @@ void http_on_gone(struct http_exchange *x, void (*gone)(void *arg), void *arg)
         gone(arg);
 }
 
+char *http_dump(const struct http_exchange *x, const json_t *v)
+{
+    (void)x;
+    return v ? json_dumps(v, JSON_COMPACT) : NULL;
+}
+
 void http_set(struct http_exchange *x, const char *name, const char *value)
 {
     (void)x;

@@ -816,6 +816,25 @@ static void who_is_always_behind_misses_nothing(void **state)
     assert_true(active_is(f, 0));
 }
 
+/* With `ascii` nothing else goes out, whatever comes in, errors too. */
+static void answers_may_be_ascii(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct http_opts o = fixture_opts;
+    struct reply r;
+    o.ascii = true;
+    fixture_start(&f, &o);
+    ask_post(f.port, "/v1/echo", "{\"a\":\"\xe4\xb8\xad\xf0\x9f\x99\x82\"}", &r);
+    assert_string_equal(r.body, "{\"a\":\"\\u4E2D\\uD83D\\uDE42\"}");
+    reply_free(&r);
+    client_ask(f.port, "GET /v1/%C3%A9 HTTP/1.1\r\n" HOST "\r\n", &r);
+    assert_int_equal(r.status, 404);
+    assert_non_null(strstr(r.body, "\\u00E9"));
+    reply_free(&r);
+    fixture_stop(&f);
+}
+
 /* ---- keys ------------------------------------------------------------------------------------ */
 
 static void write_key_file(char path[64], const char *key)
@@ -1310,6 +1329,7 @@ int main(void)
         T(leaving_before_the_last_bytes_is_seen),
         cmocka_unit_test(who_takes_nothing_is_cut_off),
         T(who_is_always_behind_misses_nothing),
+        cmocka_unit_test(answers_may_be_ascii),
         cmocka_unit_test(keys_guard_everything_but_health),
         T(without_keys_any_bearer_will_do),
         T(foreign_names_of_a_local_server_are_refused),
