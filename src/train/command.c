@@ -294,12 +294,14 @@ static int answers(struct command_reward *c, const struct buf *heard, size_t n, 
         json_t *v = s < end ? json_loadb(s, len, JSON_DECODE_ANY, NULL) : NULL;
         const json_t *r = json_is_object(v) ? json_object_get(v, "reward") : v;
         const char *words = json_string_value(json_object_get(v, "why"));
-        bool ok = v && (json_is_number(r) || !r || json_is_null(r));
-        out[i] = json_is_number(r) ? (float)json_number_value(r) : NAN;
+        bool number = json_is_number(r);
+        bool ok = number || (v && (!r || json_is_null(r)));
+        out[i] = number ? (float)json_number_value(r) : NAN;
+        ok = ok && !(number && !isfinite(out[i]));
         if (why)
             snprintf(why[i].text, sizeof why[i].text, "%s", words ? words : "");
         json_decref(v);
-        if (!ok || (json_is_number(r) && !isfinite(out[i])))
+        if (!ok)
             return err_set(e, ERR_FORMAT,
                            "--reward-command %s: line %zu of its answer is \"%.*s\", not a number, "
                            "null or {\"reward\": …}; %zu lines were expected",
