@@ -436,6 +436,8 @@ static int repl_ask(struct repl *r, const char *text, size_t n, struct err *e)
     char x[32];
     talk_answer_init(&a);
     view_init(&v, &t->cli->term, t->wrap, t->hide_thinking);
+    if (t->bundled) /* it was trained on single questions: earlier ones only confuse it */
+        talk_clear(t);
     int rc = talk_ask(t, text, n, &v, &a, e);
     if (rc == ERR_CANCELLED) {
         fprintf(stderr, "(stopped)\n");
@@ -525,8 +527,8 @@ static void repl_banner(const struct talk *t)
         printf(
             "Trained from nothing by ponder itself: arithmetic, dates, countdown, word problems, "
             "English and Chinese.\n"
-            "For more: ./start --larger (SmolLM2, 98 MB), or ponder run FILE.gguf with a model "
-            "that you have.\n");
+            "Each question stands on its own. For more: ./start --larger (SmolLM2, 98 MB), or "
+            "ponder run FILE.gguf.\n");
     printf("%s/? for help, Ctrl-D to leave%s\n", term_dim(&t->cli->term),
            term_plain(&t->cli->term));
     buf_release(&name);

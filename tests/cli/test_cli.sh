@@ -717,6 +717,20 @@ is 'a chat with its commands'
 
 holds test "$(stat -c %a "$HOME/.local/share/ponder/history")" = 600
 holds grep -q 'Hello' "$HOME/.local/share/ponder/history"
+own=$ponder
+ponder=$tmp/bin/ponder
+play 'expect Each question stands on its own.
+expect >>> 
+send Hello there\r
+expect >>> 
+send Hello there\r
+expect >>> 
+send /bye\r' run bundled --max-tokens 8 --temperature 0 --verbose
+ponder=$own
+exits 0
+holds [ "$(cat "$tmp/out" "$tmp/err" | grep -ao 'prompt  *[0-9]* tokens' | sort | uniq -c | awk '{ print $1, NR }')" = '2 1' ]
+is 'a chat with the bundled model has no history'
+
 play 'expect >>> 
 send /set nohistory\r
 expect >>> 
