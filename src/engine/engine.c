@@ -203,6 +203,7 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     load.adapt = o->adapt;
     load.base = o->base ? o->base->model : NULL;
     load.train = o->train;
+    load.bf16 = o->bf16;
     load.mtp = o->mtp || (o->train && cfg->n_mtp);
     rc = model_load(&g->model, g->src, cfg, &g->ops, &load, e);
     adapter_free(adapter);

@@ -92,6 +92,7 @@ struct engine_opts {
                                         NULL: none */
     bool train; /* weights in float, in memory that a trainer may change (engine/parts.h); the
                    prediction layer too, where there is one. Takes no adapter_merge */
+    bool bf16;  /* with `train`: products read copies rounded to BF16 (model_refresh) */
     bool tokenizer_only;       /* do not load weights: tokenizer and template only */
     const char *template_text; /* replaces the file's template, or NULL */
     const struct log *log;     /* may be NULL */

@@ -3,7 +3,9 @@
  *
  * Sums have one order whatever the cut: over outputs, ascending, for the input; over tokens,
  * ascending, for the weight. Each is one chain of fused multiply-adds that goes on from what dx or
- * the gradient holds: tokens may so come in any number of calls.
+ * the gradient holds: tokens may so come in any number of calls. Of weights with copies in BF16
+ * both factors are rounded to BF16 first and the chain is that of BF16 products (kernels/kern.h),
+ * still in ascending order, a product at a time.
  *
  * Scratch comes from the context (op_alloc) and is given back; in a dry run it is only counted.
  */
@@ -22,8 +24,9 @@ struct gemm_rows {
 void gemm_back_input(struct op_ctx *c, struct gemm_rows dx, struct gemm_rows dy, size_t n,
                      const struct weight *w);
 
-/* grad (rows × cols as F32 panels) += dyᵀ x: dy (n, rows), x (n, cols). */
-void gemm_back_weight(struct op_ctx *c, float *grad, size_t rows, size_t cols, struct gemm_rows dy,
+/* w->param->grad (F32 panels) += dyᵀ x: dy (n, w->rows), x (n, w->cols). Of a weight without
+ * `param` nothing. */
+void gemm_back_weight(struct op_ctx *c, const struct weight *w, struct gemm_rows dy,
                       struct gemm_rows x, size_t n);
 
 #endif

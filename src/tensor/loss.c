@@ -48,15 +48,11 @@ static void loss_lora(struct op_ctx *c, struct tensor x, struct tensor dy, struc
         low.data[i] *= l->scale;
         dlow.data[i] = 0;
     }
-    if (l->b.param || c->dry)
-        gemm_back_weight(c, c->dry ? NULL : l->b.param->grad, l->b.rows, l->b.cols, out, lows,
-                         x.rows);
+    gemm_back_weight(c, &l->b, out, lows, x.rows);
     gemm_back_input(c, dlows, out, x.rows, &l->b);
     for (size_t i = 0; i < n && !c->dry; i++)
         dlow.data[i] *= l->scale;
-    if (l->a.param || c->dry)
-        gemm_back_weight(c, c->dry ? NULL : l->a.param->grad, l->a.rows, l->a.cols, dlows, in,
-                         x.rows);
+    gemm_back_weight(c, &l->a, dlows, in, x.rows);
     if (!c->dropout) {
         gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, dlows, x.rows, &l->a);
         return;
@@ -78,9 +74,7 @@ static void loss_back(struct op_ctx *c, struct tensor x, struct tensor dy, const
     if (!c->dry)
         memset(dx.data, 0, dx.rows * dx.cols * sizeof *dx.data);
     gemm_back_input(c, (struct gemm_rows){dx.data, dx.cols}, out, x.rows, head);
-    if (head->param || c->dry)
-        gemm_back_weight(c, head->param ? head->param->grad : NULL, head->rows, head->cols, out, in,
-                         x.rows);
+    gemm_back_weight(c, head, out, in, x.rows);
     if (head->lora)
         loss_lora(c, x, dy, dx, head);
     for (size_t i = 0; i < x.rows && !c->dry; i++)

@@ -391,9 +391,9 @@ void tape_back_weight(struct tape *t, const struct weight *w, const float *dy, s
     struct op_ctx dry = {.kern = t->c->kern, .team = t->c->team, .dry = true}, c;
     if (!w->param)
         return;
-    gemm_back_weight(&dry, w->param->grad, w->rows, w->cols, out, in, n);
+    gemm_back_weight(&dry, w, out, in, n);
     if (tape_side(t, &dry, &c))
-        gemm_back_weight(&c, w->param->grad, w->rows, w->cols, out, in, n);
+        gemm_back_weight(&c, w, out, in, n);
     tape_back_to(t, mark);
 }
 

@@ -547,9 +547,14 @@ int weight_halve(struct weight *w, const struct kern *k, struct team *team,
     return 0;
 }
 
+bool weight_halved(const struct weight *w)
+{
+    return w->own && !w->vec && w->type->id == QUANT_BF16;
+}
+
 void weight_refresh(struct weight *w, const struct kern *k, struct team *team)
 {
-    if (!w->own || w->type->id != QUANT_BF16 || w->vec)
+    if (!weight_halved(w))
         return;
     struct halve_job j = {k, w, (uint8_t *)(uintptr_t)w->panels};
     team_run(team, halve_panel, &j, (w->rows + KERN_ROWS - 1) / KERN_ROWS);

@@ -174,6 +174,7 @@ int weight_vector(struct weight *w, const char *name, const struct quant_type *t
 int weight_halve(struct weight *w, const struct kern *k, struct team *team,
                  struct weight_store *store, struct err *e);
 void weight_refresh(struct weight *w, const struct kern *k, struct team *team);
+bool weight_halved(const struct weight *w); /* has it such copies? */
 
 /* How many values `own` has: those of whole panels, or of the vector. */
 size_t weight_values(const struct weight *w);

@@ -27,11 +27,16 @@ static int loop_engine(struct loop *l, const struct loop_opts *lo, struct err *e
     eo.want = lo->want;
     eo.batch = lo->ctx ? 0 : KV_PAGE;
     eo.kv_type = QUANT_F32; /* the trainer's: what is sampled has the bits that are learned from */
-    eo.act = ENGINE_ACT_F32;
+    eo.act = o->bf16 ? ENGINE_ACT_INT8 : ENGINE_ACT_F32; /* inputs as weights are, or in float */
+    eo.bf16 = o->bf16;
     eo.place = ENGINE_PACKED;
     struct model_adapt adapt;
     struct lora_targets targets = {.n = 0};
     eo.train = !o->use_peft;
+    if (o->bf16 && o->use_peft)
+        return err_set(e, ERR_USAGE,
+                       "--bf16 is for weights that are all trained: with --use-peft the model's "
+                       "weights stay as they are in its files, so leave --bf16 out");
     int rc = cpu_isa_parse(&eo.isa, o->isa, e);
     if (!rc && o->use_peft) {
         rc = lora_options(&adapt, &targets, o, e);

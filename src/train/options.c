@@ -63,6 +63,8 @@ const struct opt train_rows_steps[TRAIN_N_STEPS] = {
      .help = "tokens that go through the model together: memory, not results, depends on it"},
     {.name = "gradient-checkpointing", .kind = OPT_FLAG, .offset = AT(recompute),
      .help = "less memory, a third more work, the same bits"},
+    {.name = "bf16", .kind = OPT_FLAG, .offset = AT(bf16),
+     .help = "products by weights rounded to BF16: faster; values, sums and checkpoints stay F32"},
     {.name = "seed", .kind = OPT_INT, .arg = "N", .min = 0, .max = 9e18, .value = "42", .offset = AT(seed),
      .help = "of everything random; the same seed gives the same bits"},
 };

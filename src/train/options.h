@@ -25,7 +25,7 @@ struct train_options {
     /* steps */
     int64_t batch, accumulation, max_steps, seed, pass_tokens;
     double epochs;
-    int recompute;
+    int recompute, bf16;
     /* optimizer and schedule */
     double lr, beta1, beta2, epsilon, weight_decay, max_grad_norm, warmup_ratio;
     int64_t warmup_steps;
@@ -75,7 +75,7 @@ struct train_options {
 enum {
     TRAIN_N_MODEL = 8,
     TRAIN_N_DATA = 11,
-    TRAIN_N_STEPS = 7,
+    TRAIN_N_STEPS = 8,
     TRAIN_N_OPTIM = 10,
     TRAIN_N_DEEPSEEK = 3,
     TRAIN_N_LORA = 6,

@@ -1,7 +1,7 @@
 /*
  * The two products of the way back against sums in double, over sizes around the blocks that they
- * are cut into and weights of several types; and their bits, which neither threads, nor instruction
- * sets, nor the number of calls may change.
+ * are cut into and weights of several types, with BF16 copies and without; and their bits, which
+ * neither threads, nor instruction sets, nor the number of calls may change.
  */
 #include "base/num.h"
 #include "base/rng.h"
@@ -42,8 +42,8 @@ static float *noise(size_t n, uint64_t stream)
 }
 
 /* Rows of dy and x are further apart than they are long; both sums go on from what was there. */
-static struct run run(enum quant_id type, const struct size *s, enum cpu_isa isa, int threads,
-                      size_t calls, const float *values)
+static struct run run(enum quant_id type, bool halve, const struct size *s, enum cpu_isa isa,
+                      int threads, size_t calls, const float *values)
 {
     struct err e = {0};
     struct kern kern;
@@ -69,10 +69,14 @@ static struct run run(enum quant_id type, const struct size *s, enum cpu_isa isa
                      0);
     float *dy = noise(s->n * ldy, 1), *x = noise(s->n * ldx, 2);
     struct run out = {noise(s->n * ldx, 3), noise(panels * s->cols, 4)};
+    struct weight_param param = {.grad = out.grad};
+    w.param = &param;
+    if (halve)
+        assert_int_equal(weight_halve(&w, &kern, team, &store, &e), 0);
     struct gemm_rows dys = {dy, ldy}, xs = {x, ldx}, dxs = {out.dx, ldx};
     c.dry = true;
     gemm_back_input(&c, dxs, dys, s->n, &w);
-    gemm_back_weight(&c, out.grad, s->rows, s->cols, dys, xs, s->n);
+    gemm_back_weight(&c, &w, dys, xs, s->n);
     c.dry = false;
     assert_int_equal(c.used, 0);
     assert_int_equal(op_ctx_reserve(&c, c.peak, &e), 0);
@@ -82,7 +86,7 @@ static struct run run(enum quant_id type, const struct size *s, enum cpu_isa isa
         xs.data = x + at * ldx;
         dxs.data = out.dx + at * ldx;
         gemm_back_input(&c, dxs, dys, n, &w);
-        gemm_back_weight(&c, out.grad, s->rows, s->cols, dys, xs, n);
+        gemm_back_weight(&c, &w, dys, xs, n);
     }
     free(dy);
     free(x);
@@ -106,11 +110,26 @@ static void near(const char *what, float got, double want, double size, size_t t
         fail_msg("%s is %.9g, not %.9g", what, (double)got, want);
 }
 
-static void check(const struct size *s, const float *w, const struct run *r)
+static void round_all(float *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = quant_bf16_to_f32(quant_f32_to_bf16(p[i]));
+}
+
+/* With `halve` the sums are those of the factors rounded to BF16. */
+static void check(const struct size *s, bool halve, const float *values, const struct run *r)
 {
     size_t ldy = s->rows + 3, ldx = s->cols + 5;
     float *dy = noise(s->n * ldy, 1), *x = noise(s->n * ldx, 2), *dx = noise(s->n * ldx, 3);
     float *grad = noise(num_round_up(s->rows, KERN_ROWS) * s->cols, 4);
+    float *w = malloc(s->rows * s->cols * sizeof *w);
+    assert_non_null(w);
+    memcpy(w, values, s->rows * s->cols * sizeof *w);
+    if (halve) {
+        round_all(dy, s->n * ldy);
+        round_all(x, s->n * ldx);
+        round_all(w, s->rows * s->cols);
+    }
     for (size_t t = 0; t < s->n; t++)
         for (size_t k = 0; k < ldx; k++) {
             double sum = dx[t * ldx + k], size = fabs(sum);
@@ -132,6 +151,7 @@ static void check(const struct size *s, const float *w, const struct run *r)
             }
             near("grad", r->grad[at], sum, size, s->n);
         }
+    free(w);
     free(dy);
     free(x);
     free(dx);
@@ -141,10 +161,11 @@ static void check(const struct size *s, const float *w, const struct run *r)
 static void test_sums(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < NUM_COUNT(sizes); i++) {
-        float *w = noise(sizes[i].rows * sizes[i].cols, 5);
-        struct run r = run(QUANT_F32, &sizes[i], cpu_best(), 2, 1, w);
-        check(&sizes[i], w, &r);
+    for (size_t i = 0; i < 2 * NUM_COUNT(sizes); i++) {
+        const struct size *s = &sizes[i / 2];
+        float *w = noise(s->rows * s->cols, 5);
+        struct run r = run(QUANT_F32, i % 2, s, cpu_best(), 2, 1, w);
+        check(s, i % 2, w, &r);
         release(&r);
         free(w);
     }
@@ -163,10 +184,10 @@ static void test_types(void **state)
         assert_true(quant_size(t, s.rows * s.cols, &bytes));
         uint8_t *raw = malloc(bytes);
         assert_non_null(raw);
-        struct run r = run(types[i], &s, cpu_best(), 2, 1, w);
+        struct run r = run(types[i], false, &s, cpu_best(), 2, 1, w);
         t->encode(raw, w, s.rows * s.cols, NULL);
         t->decode(w, raw, s.rows * s.cols);
-        check(&s, w, &r);
+        check(&s, false, w, &r);
         release(&r);
         free(raw);
         free(w);
@@ -176,14 +197,15 @@ static void test_types(void **state)
 static void test_bits(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < NUM_COUNT(sizes); i++) {
-        const struct size *s = &sizes[i];
+    for (size_t i = 0; i < 2 * NUM_COUNT(sizes); i++) {
+        const struct size *s = &sizes[i / 2];
         float *w = noise(s->rows * s->cols, 5);
-        struct run want = run(QUANT_F32, s, CPU_SCALAR, 1, 1, w);
+        bool halve = i % 2;
+        struct run want = run(QUANT_F32, halve, s, CPU_SCALAR, 1, 1, w);
         for (int isa = CPU_SCALAR; isa <= (int)cpu_best(); isa++)
             for (int threads = 1; threads <= 3; threads++) {
                 size_t calls = num_min(s->n, (size_t)threads * 2 - 1);
-                struct run got = run(QUANT_F32, s, (enum cpu_isa)isa, threads, calls, w);
+                struct run got = run(QUANT_F32, halve, s, (enum cpu_isa)isa, threads, calls, w);
                 assert_memory_equal(got.dx, want.dx, s->n * (s->cols + 5) * sizeof *got.dx);
                 assert_memory_equal(got.grad, want.grad,
                                     num_round_up(s->rows, KERN_ROWS) * s->cols * sizeof *got.grad);

@@ -48,10 +48,12 @@ END
 # ---- one run -----------------------------------------------------------------------------------------
 
 # train STAGE RUN [options]: the stage as this test runs it. `$ranks` of them, when there are several.
+# STAGE.bf16 is the stage with products in BF16.
 train() {
-    stage=$1
+    stage=${1%.bf16}
     run=$2
     command=$stage
+    [ "$stage" = "$1" ] || set -- "$@" --bf16
     shift 2
     case $stage in
     pretrain) set -- -m "$tmp/init" -d "$tmp/texts.jsonl" --max-steps 6 -b 20 --max-length 40 --learning-rate 3e-3 \
@@ -200,7 +202,7 @@ first() {
         end=$(date +%s%N)
         echo $(((end - begin) / 1000000)) >"$tmp/$1.ms"
         case $1 in
-        grpo | rejection) [ -s "$tmp/$1/samples.jsonl" ] && is "$1: runs" '' || is "$1: runs" ' nothing was sampled.' ;;
+        grpo* | rejection) [ -s "$tmp/$1/samples.jsonl" ] && is "$1: runs" '' || is "$1: runs" ' nothing was sampled.' ;;
         *) is "$1: runs" '' ;;
         esac
     else
@@ -240,7 +242,7 @@ all() {
     [ "$1" != sft ] || dead "$1"
 }
 
-stages='pretrain sft dpo reward labels distill grpo rejection'
+stages='pretrain sft dpo reward labels distill grpo grpo.bf16 rejection'
 {
     for s in $stages; do first $s; done
     for s in $stages; do
