@@ -2,7 +2,7 @@
  * How fast a model is trained: steps of AdamW over a batch of 16 sequences of 256 random tokens,
  * the loss cross entropy, as bench/train asks for beside PyTorch.
  *
- *   bench-train-step MODEL [--threads N] [--steps N] [--isa NAME]
+ *   bench-train-step MODEL [--threads N] [--steps N] [--isa NAME] [--bf16]
  *
  * Prints one line of JSON: best and median time of a step, tokens a second, 6 × parameters × tokens
  * a second in GFLOP/s (no attention in it), and the machine's peak at float32 multiply-adds with as
@@ -62,6 +62,7 @@ static int by_value(const void *a, const void *b)
 struct bench {
     const char *model;
     int threads, steps;
+    bool bf16;
     enum cpu_isa isa;
     struct comm *comm;
     struct engine *engine;
@@ -104,6 +105,8 @@ static int bench(struct bench *b, struct err *e)
 {
     struct engine_opts o = {
         .threads = b->threads, .isa = b->isa, .ctx = 512, .kv_type = QUANT_F32, .train = true};
+    o.bf16 = b->bf16;
+    o.act = b->bf16 ? ENGINE_ACT_INT8 : ENGINE_ACT_F32;
     int rc = comm_open(&b->comm, e);
     if (!rc)
         rc = engine_open(&b->engine, b->model, &o, e);
@@ -144,6 +147,8 @@ int main(int argc, char **argv)
             b.threads = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--steps") && i + 1 < argc)
             b.steps = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--bf16"))
+            b.bf16 = true;
         else if (!strcmp(argv[i], "--isa") && i + 1 < argc &&
                  cpu_isa_parse(&b.isa, argv[i + 1], &e))
             break;
@@ -152,7 +157,8 @@ int main(int argc, char **argv)
         else
             b.model = argv[i];
     if (!b.model || b.steps < 1 || b.steps > STEPS_MAX || e.text[0]) {
-        fprintf(stderr, "usage: bench-train-step MODEL [--threads N] [--steps N] [--isa NAME]\n");
+        fprintf(stderr,
+                "usage: bench-train-step MODEL [--threads N] [--steps N] [--isa NAME] [--bf16]\n");
         return 2;
     }
     int rc = bench(&b, &e);
