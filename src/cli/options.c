@@ -40,7 +40,7 @@ const struct opt options_engine[OPTIONS_ENGINE_N] = {
     {.name = "mla", .kind = OPT_ENUM, .arg = "FORM", .choices = "absorbed|mixed", .value = "absorbed",
      .env = "PONDER_MLA", .offset = AT(mla),
      .help = "latent attention (V2, V3, R1): absorbed is exact however a prompt is cut; mixed expands long prompts, faster, other last bits"},
-    {.name = "lora", .alias = "adapter", .kind = OPT_STRING, .arg = "PATH", .env = "PONDER_LORA", .offset = AT(lora),
+    {.name = "lora", .alias = "adapter", .kind = OPT_LIST, .arg = "PATH", .env = "PONDER_LORA", .offset = AT(lora),
      .help = "LoRA adapter: a PEFT folder or a GGUF file"},
     {.name = "lora-merge", .kind = OPT_FLAG, .offset = AT(lora_merge),
      .help = "add the adapter to the weights at load, as F32, instead of to every product"},
@@ -117,7 +117,9 @@ int options_engine_opts(struct engine_opts *out, struct engine_request *r, struc
     o.kv_type = r->kv_type;
     if (u->kv_type)
         engine_kv_parse(&o.kv_type, u->kv_type); /* one of the choices */
-    if (u->lora_merge > 0 && !u->lora)
+    if (u->lora.n > 1)
+        return err_set(e, ERR_USAGE, "--lora %.200s: one adapter at a time", u->lora.v[1]);
+    if (u->lora_merge > 0 && !u->lora.n)
         return err_set(e, ERR_USAGE, "--lora-merge needs --lora PATH");
     o.act = r->act;
     if (u->activations)
@@ -126,7 +128,7 @@ int options_engine_opts(struct engine_opts *out, struct engine_request *r, struc
                                                    : ENGINE_ACT_F32;
     o.mtp = r->mtp || (u->draft && !strcmp(u->draft, "mtp"));
     o.mla_expanded = u->mla && !strcmp(u->mla, "mixed");
-    o.adapter = u->lora;
+    o.adapter = u->lora.n ? u->lora.v[0] : NULL;
     o.adapter_merge = u->lora_merge > 0;
     if (u->weights && strcmp(u->weights, "auto") != 0)
         o.place = !strcmp(u->weights, "packed") ? ENGINE_PACKED : ENGINE_MAPPED;

@@ -8,8 +8,8 @@
 
 struct engine_options {
     int64_t threads, ctx, batch;
-    const char *pin, *isa, *kv_type, *weights, *activations, *draft, *lora, *mla, *template_file,
-        *log;
+    const char *pin, *isa, *kv_type, *weights, *activations, *draft, *mla, *template_file, *log;
+    struct opt_list lora; /* one; serve takes more, with names */
     int lora_merge;
 };
 

@@ -30,8 +30,8 @@ static const struct opt serve_rows[] = {
      .help = "serve all models in this folder"},
     {.name = "served-model-name", .kind = OPT_LIST, .arg = "NAME", .offset = AT(served),
      .help = "what the first model is called instead of its file's name; may be repeated"},
-    {.name = "lora-modules", .alias = "lora", .kind = OPT_LIST, .arg = "NAME=PATH", .offset = AT(adapter),
-     .help = "the first model with a LoRA adapter, as a model called NAME that shares its weights; may be repeated. (--lora PATH: every model with it)"},
+    {.name = "lora-modules", .kind = OPT_LIST, .arg = "NAME=PATH", .offset = AT(adapter),
+     .help = "the first model with a LoRA adapter, as a model called NAME that shares its weights; may be repeated. --lora NAME=PATH is the same"},
     {.name = "tls-cert", .alias = "ssl-certfile", .kind = OPT_STRING, .arg = "FILE", .offset = AT(cert),
      .help = "certificate chain in PEM: HTTPS instead of HTTP"},
     {.name = "tls-key", .alias = "ssl-keyfile", .kind = OPT_STRING, .arg = "FILE", .offset = AT(key),
@@ -265,20 +265,27 @@ static int serve_adapter(struct serve_setup *s, const char *text, struct err *e)
     return 0;
 }
 
-/* --lora NAME=PATH as often as one likes, or --lora PATH once. */
+/* Those with names are models of their own; one without is for every model. */
 static int serve_adapters(struct serve_setup *s, const struct serve_options *o, struct err *e)
 {
+    struct opt_list *rest = &s->chosen.lora;
     int rc = 0;
     for (size_t i = 0; !rc && i < o->adapter.n; i++)
-        if (serve_equals(o->adapter.v[i]))
-            rc = serve_adapter(s, o->adapter.v[i], e);
+        rc = serve_equals(o->adapter.v[i])
+                 ? serve_adapter(s, o->adapter.v[i], e)
+                 : err_set(e, ERR_USAGE, "--lora-modules %.200s: must be NAME=PATH",
+                           o->adapter.v[i]);
+    rest->n = 0;
+    for (size_t i = 0; !rc && i < o->engine.lora.n; i++)
+        if (serve_equals(o->engine.lora.v[i]))
+            rc = serve_adapter(s, o->engine.lora.v[i], e);
         else
-            s->chosen.lora = o->adapter.v[i];
-    if (!rc && s->n_adapter && s->chosen.lora)
+            rest->v[rest->n++] = o->engine.lora.v[i];
+    if (!rc && s->n_adapter && rest->n)
         rc = err_set(e, ERR_USAGE,
                      "--lora %.200s is for every model, so no other adapter goes with it: write "
                      "NAME=PATH",
-                     s->chosen.lora);
+                     rest->v[0]);
     return rc;
 }
 
@@ -289,7 +296,8 @@ static int serve_models(struct serve_setup *s, const struct cli *c, const struct
     int rc = 0;
     size_t n = (size_t)c->n_args + o->model.n;
     /* vLLM takes several behind one --lora-modules. */
-    while (!rc && o->adapter.n && n > o->model.n && serve_equals(c->args[n - o->model.n - 1]))
+    while (!rc && (o->adapter.n || s->n_adapter) && n > o->model.n &&
+           serve_equals(c->args[n - o->model.n - 1]))
         rc = serve_adapter(s, c->args[--n - o->model.n], e);
     if (rc)
         return rc;
