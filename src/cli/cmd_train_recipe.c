@@ -82,6 +82,19 @@ static int recipe_set(struct recipe *r, struct err *e)
 }
 
 /* A value as a command line has it; new places for texts. */
+/* With the fewest digits that read back as the same number: 0.003, and not 0.0030000000000000001.
+ */
+static int recipe_number(struct buf *b, double v, struct err *e)
+{
+    char text[40] = "";
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    return buf_puts(b, text, e);
+}
+
 static int recipe_text(struct recipe *r, const json_t *v, const char **out, struct err *e);
 
 /* The value called by what is between braces. */
@@ -137,7 +150,7 @@ static int recipe_text(struct recipe *r, const json_t *v, const char **out, stru
     else if (json_is_integer(v))
         rc = buf_printf(&b, e, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v))
-        rc = buf_printf(&b, e, "%.17g", json_real_value(v));
+        rc = recipe_number(&b, json_real_value(v), e);
     else if (json_is_boolean(v))
         rc = buf_puts(&b, json_is_true(v) ? "true" : "false", e);
     else

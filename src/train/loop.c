@@ -164,10 +164,11 @@ static int loop_line(struct loop *l, double lr, struct err *e)
     }
     v[n++] = (struct run_value){"learning_rate", lr};
     v[n++] = (struct run_value){"num_tokens", l->tokens};
-    double now = clock_seconds(), seconds = now - l->window_start;
+    double now = clock_seconds();
+    l->pace = l->window_tokens / fmax(now - l->window_start, 1e-9);
     struct run_value t[] = {{"seconds", now - l->started},
                             {"total_steps", (double)l->steps},
-                            {"tokens_per_second", l->window_tokens / fmax(seconds, 1e-9)}};
+                            {"tokens_per_second", l->pace}};
     l->window_start = now;
     l->window_tokens = 0;
     if (!l->run)
@@ -192,7 +193,8 @@ static bool loop_tell(struct loop *l, const char *event)
         .norm = l->last_norm,
         .reward = l->last_reward,
         .lr = l->step ? schedule_lr(&l->schedule, l->step - 1) : 0,
-        .tokens_second = l->window_tokens / fmax(now - l->window_start, 1e-9),
+        .tokens_second =
+            l->window_tokens > 0 ? l->window_tokens / fmax(now - l->window_start, 1e-9) : l->pace,
         .seconds_left = done > 0 ? (now - l->started) / done * (double)(l->steps - l->step) : NAN,
         .event = event};
     return !l->env->report || l->env->report(l->env->arg, &r);
@@ -225,10 +227,16 @@ int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct
         loop_tell(l, text);
     }
     l->owed = false;
-    if (!rc && l->stopping)
-        rc = err_set(e, ERR_CANCELLED, "stopped after step %lld of %lld; the same command goes on",
-                     (long long)l->step, (long long)l->steps);
-    return rc;
+    return !rc && l->stopping ? loop_stopped(l, e) : rc;
+}
+
+int loop_stopped(struct loop *l, struct err *e)
+{
+    int rc = l->saved == l->step ? 0 : loop_save(l, e);
+    return rc ? rc
+              : err_set(e, ERR_CANCELLED,
+                        "stopped after step %lld of %lld; the same command goes on",
+                        (long long)l->step, (long long)l->steps);
 }
 
 /* ---- supervised stages ------------------------------------------------------------------------
@@ -238,8 +246,15 @@ enum { LOOP_PATHS = 4 << 20 };
 
 static bool loop_reading(void *arg, uint64_t done, uint64_t total)
 {
-    (void)arg, (void)done, (void)total;
-    return true;
+    const struct loop *l = arg;
+    struct train_report r = {.stage = l->stage->name,
+                             .loss = NAN,
+                             .lr = NAN,
+                             .reward = NAN,
+                             .seconds_left = NAN,
+                             .read = done,
+                             .records = total};
+    return !l->env->report || l->env->report(l->env->arg, &r);
 }
 
 static int loop_data_open(struct data **out, const struct loop *l, const struct opt_list *files,
@@ -266,7 +281,7 @@ static int loop_data_open(struct data **out, const struct loop *l, const struct 
     if (!rc && !d.tokenizer)
         rc = err_set(e, ERR_USAGE, "%s has no tokenizer", o->model);
     if (!rc)
-        rc = data_open(out, &d, parts.team, loop_reading, NULL, e);
+        rc = data_open(out, &d, parts.team, loop_reading, (void *)(uintptr_t)l, e);
     arena_release(&a);
     return rc;
 }
@@ -332,6 +347,30 @@ static int loop_steps(const struct loop *l, struct data *train, int64_t *steps, 
     return rc;
 }
 
+/* Names the record of the batch whose loss is no number; nothing was learned from it. */
+static void loop_blame(struct loop *l, const struct data *train, const struct data_batch *b,
+                       const struct train_loss *loss, struct err *e)
+{
+    struct data_batch one = *b;
+    struct train_result r;
+    struct err ignored;
+    char where[512];
+    size_t unit = loss->pairs ? 2 : 1;
+    for (size_t i = 0; i + unit <= b->n; i += unit) {
+        one.shard[0] = i; /* the first shard has this one, the others nothing */
+        for (size_t s = 1; s <= DATA_SHARDS; s++)
+            one.shard[s] = i + unit;
+        if (trainer_look(l->trainer, &one, loss, &r, &ignored))
+            return;
+        for (size_t k = 0; k < TRAIN_STATS; k++)
+            if (!isfinite(r.stat[k])) {
+                data_where(train, b->seq[i].record, where, sizeof where);
+                err_ctx(e, "%s: its loss is no number", where);
+                return;
+            }
+    }
+}
+
 int loop_supervised(struct loop *l, struct data *train, struct data *test,
                     const struct loop_loss *loss, struct err *e)
 {
@@ -351,8 +390,11 @@ int loop_supervised(struct loop *l, struct data *train, struct data *test,
         if (rc)
             break;
         rc = loss->aim ? loss->aim(loss->arg, train, &b, e) : 0;
+        r.norm = 0;
         rc = rc ? rc : trainer_step(l->trainer, &b, &loss->loss, lr, &r, e);
         if (rc) {
+            if (!isfinite(r.norm))
+                loop_blame(l, train, &b, &loss->loss, e);
             err_ctx(e, "step %lld", (long long)l->step + 1);
             break;
         }

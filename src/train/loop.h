@@ -43,6 +43,7 @@ struct loop {
     int64_t eval_step;
     /* for people */
     double started, last_loss, last_norm, last_reward, window_tokens, window_start;
+    double pace;         /* tokens/s up to the last line of the log */
     int64_t first;       /* step that this process began with */
     float *more;         /* a further slab of checkpoints, called "reference", or NULL */
     bool hold;           /* no checkpoint now: it comes with the next step that does not say so */
@@ -80,6 +81,9 @@ void loop_set(struct loop *l, const char *key, double x);
  * ERR_CANCELLED, with a checkpoint saved, when the environment says stop.
  */
 int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct err *e);
+
+/* Ends the run where it is, between steps: ERR_CANCELLED, with a checkpoint. */
+int loop_stopped(struct loop *l, struct err *e);
 
 /* A line with values of its own, now: evaluations. */
 int loop_note(struct loop *l, const struct run_value *v, size_t n, struct err *e);

@@ -11,6 +11,7 @@
 #include "convert/convert.h"
 #include "train/loop_impl.h"
 #include "train/lora.h"
+#include "train/plot.h"
 #include "train/steplog.h"
 
 #include <dirent.h>
@@ -108,6 +109,31 @@ static int loop_write(struct loop *l, const float *values, struct err *e)
     return rc;
 }
 
+/* RUN/plots, where there is cairo. Pictures are not worth a run: what goes wrong is only told. */
+static void loop_plots(struct loop *l)
+{
+    static const char *const names[] = {"curves.svg", "curves.png"};
+    char dir[RUN_PATH_MAX], path[RUN_PATH_MAX];
+    struct plot_options o;
+    struct plot *p = NULL;
+    struct err e;
+    if (!plot_has_cairo())
+        return;
+    plot_options_init(&o);
+    int rc = file_join(dir, sizeof dir, l->o->output, "plots")
+                 ? folder_make(dir, &e)
+                 : err_set(&e, ERR_LIMIT, "the path is too long");
+    rc = rc ? rc : plot_new(&p, &e);
+    rc = rc ? rc : plot_add(p, l->o->output, &e);
+    for (size_t i = 0; !rc && i < NUM_COUNT(names); i++)
+        rc = file_join(path, sizeof path, dir, names[i])
+                 ? plot_save(p, &o, path, &e)
+                 : err_set(&e, ERR_LIMIT, "the path is too long");
+    plot_free(p);
+    if (rc && rc != ERR_NOTFOUND && l->env->log)
+        log_line(l->env->log, LOG_WARN, "plots: %s", e.text);
+}
+
 int loop_save(struct loop *l, struct err *e)
 {
     struct optim *o = trainer_optim(l->trainer);
@@ -123,6 +149,8 @@ int loop_save(struct loop *l, struct err *e)
     params_get(o->params, values, 0, n);
     rc = loop_write(l, values, e);
     params_slab_free(o->params, values);
+    if (!rc)
+        loop_plots(l);
     return rc;
 }
 

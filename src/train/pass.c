@@ -2,6 +2,8 @@
 #include "train/pass.h"
 
 #include "base/num.h"
+#include "base/progress.h"
+#include "base/quota.h"
 #include "tensor/kv.h"
 
 #include <stdlib.h>
@@ -9,6 +11,20 @@
 static size_t pages_of(size_t tokens)
 {
     return (tokens + KV_PAGE - 1) / KV_PAGE;
+}
+
+/* Refused before the system would end the process. */
+static int pass_fits(size_t bytes, size_t longest, struct err *e)
+{
+    size_t have = quota_memory("");
+    char a[32], b[32];
+    if (bytes <= have)
+        return 0;
+    return err_set(e, ERR_LIMIT,
+                   "sequences of %zu tokens need %s and %s are free: give a smaller --max-length "
+                   "or --pass-tokens, or --gradient-checkpointing",
+                   longest, progress_bytes(a, sizeof a, (double)bytes),
+                   progress_bytes(b, sizeof b, (double)have));
 }
 
 int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longest, struct err *e)
@@ -20,9 +36,10 @@ int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longe
     shape.type = QUANT_F32;
     /* Short sequences fill half a page on average; a pair has to fit. */
     p->pages = num_max(2 * pages_of(tokens), 2 * pages_of(longest));
-    p->most = p->pages;
+    p->most = 2 * pages_of(tokens);
     p->room = num_max(tokens, 2 * longest);
-    int rc = kv_pool_new(&p->kv, &shape, p->pages, e);
+    int rc = pass_fits(p->pages * kv_page_bytes(&shape), longest, e);
+    rc = rc ? rc : kv_pool_new(&p->kv, &shape, p->pages, e);
     if (rc)
         return rc;
     p->seq = calloc(p->most, sizeof *p->seq);

@@ -88,14 +88,16 @@ static bool holds_run(const char *dir)
 /* Removes what a run writes; what else lies in the folder stays. */
 static int clear(const char *dir, struct err *e)
 {
+    static const char *const folders[] = {"model", "plots"};
     char path[RUN_PATH_MAX];
     int rc = checkpoint_remove_all(dir, e);
     for (size_t i = 0; i < FILE_N && !rc; i++)
         if (!(rc = inside(path, dir, file_names[i], e)) && unlink(path) != 0 && errno != ENOENT)
             rc = err_errno(e, "%s: cannot be removed", path);
     run_db_remove(dir);
-    if (!rc && !(rc = inside(path, dir, "model", e)))
-        rc = folder_remove(path, e);
+    for (size_t i = 0; i < NUM_COUNT(folders) && !rc; i++)
+        if (!(rc = inside(path, dir, folders[i], e)))
+            rc = folder_remove(path, e);
     if (!rc && !(rc = inside(path, dir, "config.json", e)) && unlink(path) != 0 && errno != ENOENT)
         rc = err_errno(e, "%s: cannot be removed", path);
     return rc;

@@ -21,9 +21,11 @@ struct train_report {
     double loss, lr, norm;
     double reward; /* NaN: none */
     double tokens_second;
-    double seconds_left; /* NaN: not known yet */
-    bool quiet;          /* only asks whether to stop */
-    const char *event;   /* NULL, or what has happened: "checkpoint 500 saved" */
+    double seconds_left;    /* NaN: not known yet */
+    bool quiet;             /* only asks whether to stop */
+    uint64_t read, records; /* records > 0: data are being read, so many of them; no step yet */
+    double kept;            /* completions that were kept; rejection only, else 0 */
+    const char *event;      /* NULL, or what has happened: "checkpoint 500 saved" */
 };
 
 struct train_env {
@@ -40,6 +42,7 @@ struct train_stage {
     struct opt_spec spec;        /* over struct train_options */
     const char *const *defaults; /* name, value, …, NULL: of options that were not given */
     int (*run)(const struct train_env *env, const struct train_options *o, struct err *e);
+    const char *result; /* what a run leaves, in its folder; NULL: "model" */
 };
 
 #define STAGE(name, n, help, about)                     \

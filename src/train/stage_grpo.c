@@ -558,6 +558,8 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
             g.cursor = (uint64_t)json_integer_value(json_object_get(g.l.extra, "prompts"));
         while (!rc && g.l.step < g.l.steps) {
             rc = grpo_generate(&g, e);
+            if (rc == ERR_CANCELLED)
+                rc = loop_stopped(&g.l, e);
             rc = rc ? rc : grpo_learn(&g, e);
         }
         rc = rc ? rc : loop_finish(&g.l, e);

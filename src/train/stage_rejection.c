@@ -209,7 +209,9 @@ static bool rejection_tell(struct rejection *x)
     struct train_report r = {.stage = "rejection",
                              .step = x->l.step,
                              .steps = x->l.steps,
-                             .loss = x->l.tokens,
+                             .loss = NAN,
+                             .lr = NAN,
+                             .kept = x->l.tokens,
                              .reward = x->l.last_reward,
                              .seconds_left = NAN};
     return !x->l.env->report || x->l.env->report(x->l.env->arg, &r);
@@ -273,4 +275,5 @@ const struct train_stage train_stage_rejection = {
     .spec = {train_groups_rejection, NUM_COUNT(train_groups_rejection)},
     .defaults = rejection_defaults,
     .run = rejection_run,
+    .result = "samples.jsonl",
 };
