@@ -278,20 +278,37 @@ static void problem_run(const struct kern *k, struct problem *p, float *y)
     (p->f32 ? m->mul_f32 : m->mul)(y, p->ldy, p->panels, p->rows, p->k, &p->x, p->col0, p->cols);
 }
 
+/* Of types with a zero point (a code's value is d × (code − z)) products add d × code × x and
+   −d × z × x, which may cancel: what a row is with all codes 0. Of other types, zeros. */
+static void row_minima(struct checkasm *c, const struct quant_type *t, const uint8_t *file,
+                       size_t bytes, size_t k, float *out)
+{
+    enum { HEAD = 4 }; /* d and z, as halves */
+    memset(out, 0, k * sizeof *out);
+    if (t->id != QUANT_Q4Z && t->id != QUANT_Q8Z)
+        return;
+    uint8_t *row = check_buf(c, bytes);
+    memcpy(row, file, bytes);
+    for (size_t at = 0; at + t->bytes <= bytes; at += t->bytes)
+        memset(row + at + HEAD, 0, t->bytes - HEAD);
+    t->decode(out, row, k);
+}
+
 /* The chain of n rounded steps stays within about n eps of the sum of magnitudes. */
 static void against_decoder(struct checkasm *c, struct problem *p)
 {
     enum kern_act act = problem_act(c, p);
     size_t row = check_row_bytes(p->t, p->k);
-    float *w = check_buf(c, p->k * sizeof *w);
+    float *w = check_buf(c, p->k * sizeof *w), *least = check_buf(c, p->k * sizeof *least);
     for (size_t r = 0; r < p->rows; r++) {
         p->t->decode(w, p->file + r * row, p->k);
+        row_minima(c, p->t, p->file + r * row, row, p->k, least);
         for (size_t i = 0; i < p->cols; i++) {
             double sum = 0, size = 0;
             for (size_t j = 0; j < p->k; j++) {
                 double v = w[j] * x_value(&p->x, act, j, p->col0 + i);
                 sum += v;
-                size += fabs(v);
+                size += fabs(v) + fabs(least[j] * x_value(&p->x, act, j, p->col0 + i));
             }
             double got = p->y[i * p->ldy + r];
             size_t steps = p->k / p->t->block + 64;
