@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/num.h"
 #include "support/fail_io.h"
+#include "support/scratch.h"
 #include "train/checkpoint.h"
 
 // clang-format off
@@ -32,22 +33,14 @@ struct place {
 static int setup(void **state)
 {
     static struct place p;
-    /* in memory where there is such a place: there is much syncing */
-    snprintf(p.dir, sizeof p.dir, "%s/ponder-checkpoint.XXXXXX",
-             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     *state = &p;
-    return mkdtemp(p.dir) ? 0 : -1;
+    return scratch_make(p.dir, sizeof p.dir, "checkpoint") ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
     struct place *p = *state;
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("rm", "rm", "-rf", p->dir, (char *)NULL);
-        _exit(1);
-    }
-    waitpid(pid, NULL, 0);
+    scratch_remove(p->dir);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/num.h"
 #include "support/fail_io.h"
+#include "support/scratch.h"
 #include "train/plot_impl.h"
 #include "train/run.h"
 
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 struct place {
@@ -26,9 +26,7 @@ struct place {
 static int setup(void **state)
 {
     static struct place p;
-    snprintf(p.dir, sizeof p.dir, "%s/ponder-plot.XXXXXX",
-             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-    if (!mkdtemp(p.dir))
+    if (!scratch_make(p.dir, sizeof p.dir, "plot"))
         return -1;
     snprintf(p.a, sizeof p.a, "%s/runs/first", p.dir);
     snprintf(p.b, sizeof p.b, "%s/runs/second", p.dir);
@@ -39,12 +37,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct place *p = *state;
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("rm", "rm", "-rf", p->dir, (char *)NULL);
-        _exit(1);
-    }
-    waitpid(pid, NULL, 0);
+    scratch_remove(p->dir);
     return 0;
 }
 

@@ -2,6 +2,7 @@
  * from a checkpoint leaves the bytes of one that was not. */
 #include "base/file.h"
 #include "support/fail_io.h"
+#include "support/scratch.h"
 #include "train/run.h"
 #include "train/steplog.h"
 
@@ -31,10 +32,7 @@ struct place {
 static int setup(void **state)
 {
     static struct place p;
-    /* in memory where there is such a place: there is much syncing */
-    snprintf(p.dir, sizeof p.dir, "%s/ponder-run.XXXXXX",
-             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-    if (!mkdtemp(p.dir))
+    if (!scratch_make(p.dir, sizeof p.dir, "run"))
         return -1;
     snprintf(p.run, sizeof p.run, "%s/a/run", p.dir);
     *state = &p;
@@ -44,12 +42,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct place *p = *state;
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("rm", "rm", "-rf", p->dir, (char *)NULL);
-        _exit(1);
-    }
-    waitpid(pid, NULL, 0);
+    scratch_remove(p->dir);
     return 0;
 }
 
