@@ -77,7 +77,8 @@ static int run(struct bench *b, struct err *e)
     static uint8_t target[LENGTH];
     struct data_seq seq[SEQS];
     struct data_batch batch = {.seq = seq, .n = SEQS, .tokens = SEQS * LENGTH};
-    struct loss_ce loss = {0};
+    struct loss_ce loss;
+    loss_ce_init(&loss, 0);
     size_t vocab = engine_info(b->engine)->vocab;
     struct rng rng;
     rng_init(&rng, 1, 0);
@@ -113,8 +114,8 @@ static int bench(struct bench *b, struct err *e)
     if (rc)
         return rc;
     struct trainer_opts t = {.engine = b->engine, .comm = b->comm, .longest = LENGTH};
-    optim_opts_init(&t.optim);
-    t.optim.weight_decay = 0.1;
+    t.optim = (struct optim_opts){
+        .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1.0};
     rc = trainer_new(&b->trainer, &t, e);
     if (rc)
         return rc;

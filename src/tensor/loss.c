@@ -123,12 +123,3 @@ void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head
     c->dropout = dropout;
     c->used = start;
 }
-
-float loss_logprob(const struct kern *k, const float *logits, size_t n, float temperature,
-                   int32_t id, float *scratch)
-{
-    float scale = 1.0f / temperature, sum;
-    memcpy(scratch, logits, n * sizeof *scratch);
-    float max = k->softmax_part(scratch, n, scale, &sum);
-    return (float)((double)logits[id] * (double)scale - (double)max - log((double)sum));
-}

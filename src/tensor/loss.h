@@ -23,12 +23,4 @@ typedef void loss_row(void *arg, size_t row, float *logits, size_t n_vocab);
 void loss_head(struct op_ctx *c, struct tensor hidden, const struct weight *head, const bool *skip,
                loss_row *fn, void *arg, float *dhidden);
 
-/*
- * log p(id) of softmax(logits / temperature): the one definition that sampler and trainer share.
- * kern->softmax_part over logits × (1 / T): the maximum and the sum, in float; then
- * logits[id] × (1 / T) − maximum − log(sum) in double, rounded once. scratch: n floats.
- */
-float loss_logprob(const struct kern *k, const float *logits, size_t n, float temperature,
-                   int32_t id, float *scratch);
-
 #endif

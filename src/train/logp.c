@@ -13,13 +13,16 @@ static void logp_row(void *arg, size_t row, float *logits, size_t n)
     logprob_softmax(l->kern, logits, vocab, l->temperature, r->id, &r->lp);
     if (!l->grads)
         return;
-    float scale = (float)(1 / r->lp.sum), over = 1 / l->temperature;
-    float log_sum = (float)log(r->lp.sum);
-    for (size_t i = 0; i < vocab; i++) {
-        float p = logits[i] * scale, g = -r->weight * p;
-        if (r->bonus != 0 && p > 0)
-            g -= r->bonus * p * (logf(logits[i]) - log_sum + r->lp.entropy);
-        logits[i] = g * over;
+    float over = 1 / l->temperature, scale = (float)(-(double)r->weight / r->lp.sum) * over;
+    if (r->bonus != 0) {
+        float log_sum = (float)log(r->lp.sum), share = (float)(1 / r->lp.sum) * r->bonus * over;
+        for (size_t i = 0; i < vocab; i++) {
+            float e = logits[i], h = e > 0 ? logf(e) - log_sum + r->lp.entropy : 0;
+            logits[i] = e * (scale - share * h);
+        }
+    } else {
+        for (size_t i = 0; i < vocab; i++)
+            logits[i] *= scale;
     }
     logits[r->id] += r->weight * over;
     for (size_t i = vocab; i < n; i++) /* what fills up the vocabulary is never drawn */
@@ -59,13 +62,21 @@ struct logp_row *logp_rows(const struct logp *l, const struct train_pass *p, siz
     return l->row + p->row[s] + p->seq[s].n - logp_count(&p->seq[s]) - 1;
 }
 
-int logp_begin(struct logp *l, const struct train_pass *p, struct err *e)
+int logp_open(struct logp *l, const struct train_pass *p, struct err *e)
 {
     int rc = logp_room(l, p->row[p->n], e);
     if (rc)
         return rc;
     l->kern = trainer_kern(p->t);
     memset(l->skip, 1, p->row[p->n] * sizeof *l->skip);
+    return 0;
+}
+
+int logp_begin(struct logp *l, const struct train_pass *p, struct err *e)
+{
+    int rc = logp_open(l, p, e);
+    if (rc)
+        return rc;
     for (size_t s = 0; s < p->n; s++) {
         size_t n = logp_count(&p->seq[s]);
         struct logp_row *r = logp_rows(l, p, s);
@@ -84,6 +95,13 @@ void logp_head(struct logp *l, const struct train_pass *p, bool grads)
         view.dhidden = NULL;
     l->grads = view.dhidden != NULL;
     train_head(&view, l->skip, logp_row, l);
+}
+
+void logp_head_ahead(struct logp *l, const struct train_pass *p)
+{
+    struct train_pass view = *p;
+    l->grads = p->dahead != NULL;
+    train_head_ahead(&view, l->skip, logp_row, l);
 }
 
 int logp_look_pass(void *arg, struct train_pass *p, double stat[TRAIN_STATS], struct err *e)

@@ -1,5 +1,6 @@
 /*
- * Log-probabilities of completions' tokens, and the way back from a loss of them.
+ * Log-probabilities of tokens, as a rule those of completions, and the way back from a loss of
+ * them.
  *
  * A completion is what follows a sequence's prompt (where there is none, its first token is what is
  * given). Token i of it is predicted by the row before it: row i of the completion. Losses over
@@ -40,10 +41,15 @@ size_t logp_count(const struct data_seq *s);
 /* The rows of sequence s of a pass; logp_count of them. */
 struct logp_row *logp_rows(const struct logp *l, const struct train_pass *p, size_t s);
 
-/* Rows for a pass, their weights 0. */
+/* Room for a pass's rows, none of which is wanted: who wants some fills in `id` and `weight` and
+   takes them out of `skip`. */
+int logp_open(struct logp *l, const struct train_pass *p, struct err *e);
+/* The rows of all completions, their weights 0. */
 int logp_begin(struct logp *l, const struct train_pass *p, struct err *e);
 /* Fills in `lp` of all rows; with `grads` the weights go back into the model. */
 void logp_head(struct logp *l, const struct train_pass *p, bool grads);
+/* The same over the prediction layer's rows, with gradients where the pass has them. */
+void logp_head_ahead(struct logp *l, const struct train_pass *p);
 void logp_release(struct logp *l);
 
 /*

@@ -9,7 +9,7 @@
 #ifndef PONDER_TRAIN_LOSS_CE_H
 #define PONDER_TRAIN_LOSS_CE_H
 
-#include "train/trainer.h"
+#include "train/logp.h"
 
 /* What is summed into stat[]. */
 enum {
@@ -23,16 +23,13 @@ enum {
     CE_STATS
 };
 
-struct ce_row;
-
 struct loss_ce {
     double targets, ahead_targets; /* of the step: set by loss_ce_aim */
     double mtp_weight;
-    struct ce_row *row; /* (room), of a pass */
-    bool *skip;
-    size_t room;
+    struct logp logp; /* temperature 1: loss_ce_init */
 };
 
+void loss_ce_init(struct loss_ce *l, double mtp_weight);
 /* Before each step: counts the batch's targets. */
 void loss_ce_aim(struct loss_ce *l, const struct data_batch *b);
 /* A train_loss's pass; arg is a struct loss_ce. */

@@ -54,7 +54,8 @@ static int sft_stage(const struct train_env *env, const struct train_options *o,
 {
     struct loop l;
     struct data *train = NULL, *test = NULL;
-    struct loss_ce ce = {.mtp_weight = o->mtp_weight};
+    struct loss_ce ce;
+    loss_ce_init(&ce, o->mtp_weight);
     struct loop_opts lo = {.longest = (size_t)o->max_length, .mtp = o->mtp_weight > 0};
     int rc = loop_open(&l, env, o, stage, &lo, e);
     rc = rc ? rc : loop_data(&train, &test, &l, DATA_LEARN, e);

@@ -5,6 +5,7 @@
 #include "base/num.h"
 #include "base/rng.h"
 #include "support/fail_alloc.h"
+#include "tensor/logprob.h"
 #include "tensor/loss.h"
 #include "tensor/tape.h"
 
@@ -776,10 +777,11 @@ struct ce {
 static void ce_row(void *arg, size_t row, float *logits, size_t n)
 {
     struct ce *c = arg;
-    float scratch[VOCAB];
+    struct logprob lp;
     assert_int_equal(n, VOCAB);
     memcpy(c->logits[row], logits, sizeof c->logits[row]);
-    c->logprob[row] = loss_logprob(c->kern, logits, n, 0.8f, (int32_t)(row % VOCAB), scratch);
+    logprob_of(c->kern, logits, n, 0.8f, (int32_t)(row % VOCAB), &lp);
+    c->logprob[row] = lp.value;
     for (size_t i = 0; i < n; i++)
         logits[i] = (float)coefficient(row * VOCAB + i);
 }

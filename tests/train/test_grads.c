@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "model/model.h"
 #include "support/golden.h"
+#include "tensor/logprob.h"
 #include "tensor/loss.h"
 #include "tensor/tape.h"
 
@@ -138,9 +139,9 @@ struct loss {
 static void loss_ce(void *arg, size_t row, float *logits, size_t n)
 {
     struct loss *l = arg;
-    float scratch[4096];
-    assert_in_range(n, 1, 4096);
-    l->row[row] = -(double)loss_logprob(l->kern, logits, n, 1, l->label[row], scratch);
+    struct logprob lp;
+    logprob_of(l->kern, logits, n, 1, l->label[row], &lp);
+    l->row[row] = -(double)lp.value;
     l->kern->softmax(logits, n);
     logits[l->label[row]] -= 1;
     for (size_t i = 0; i < n; i++)

@@ -47,7 +47,8 @@ static void adamw_is_pytorch_s(void **state)
     struct err e = {0};
     struct trained x;
     struct trained_how how = {.threads = 2, .max_grad_norm = 1, .weight_decay = 0.1, .beta2 = 0.95};
-    struct loss_ce ce = {.row = NULL};
+    struct loss_ce ce;
+    loss_ce_init(&ce, 0);
     struct train_loss loss = {.pass = loss_ce_pass, .arg = &ce};
     json_t *root, *sft = trained_json(&root, model, "sft");
     trained_open(&x, trained_path(path, model, NULL), &how);
@@ -180,7 +181,8 @@ static void the_reference_stays(void **state)
     struct trained x;
     struct policy_ref ref;
     struct train_result r;
-    struct loss_ce ce = {.row = NULL};
+    struct loss_ce ce;
+    loss_ce_init(&ce, 0);
     struct train_loss loss = {.pass = loss_ce_pass, .arg = &ce};
     trained_open(&x, trained_path(path, *state, NULL), &(struct trained_how){.threads = 2});
     trained_die(policy_ref_init(&ref, x.t, x.comm, &e), &e);
