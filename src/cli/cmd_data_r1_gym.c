@@ -136,6 +136,17 @@ static int add_language(struct gym_job *j, const struct gym_options *o, const st
     return 0;
 }
 
+static int unknown_task(struct span name, struct err *e)
+{
+    char all[ERR_TEXT_MAX - 100];
+    size_t n = 0;
+    for (size_t i = 0; i < gym_count() && n < sizeof all; i++)
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s (%s)", i ? ", " : "",
+                              gym_name(gym_task(i)), gym_about(gym_task(i)));
+    return err_set(e, ERR_USAGE, "--tasks: there is no task \"%.*s\"; there are %s",
+                   (int)num_min(name.n, 60), name.s, all);
+}
+
 static int add_task(struct gym_job *j, const struct gym_options *o, const struct gym_task *t,
                     double task_weight, struct err *e)
 {
@@ -162,8 +173,7 @@ static int plan(struct gym_job *j, const struct gym_options *o, struct err *e)
         rc = next_entry(&list, "tasks", &name, &weight, e);
         const struct gym_task *t = gym_find(name);
         if (!rc && !t)
-            rc = err_set(e, ERR_USAGE, "--tasks: there is no task \"%.*s\"",
-                         (int)num_min(name.n, 60), name.s);
+            rc = unknown_task(name, e);
         rc = rc ? rc : add_task(j, o, t, weight, e);
     }
     uint64_t all = 0;

@@ -8,11 +8,14 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/locate.h"
+#include "train/plot.h"
 #include "train/stage.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { VIEW_POINTS = 96, VIEW_TREND = 12 };
 
 struct train_view {
     struct cli *cli;
@@ -20,6 +23,10 @@ struct train_view {
     bool tty, drawn, quiet;
     bool stopping; /* it was said that the run will stop */
     double last;
+    double point[VIEW_POINTS]; /* reward or loss of every `every`-th step */
+    size_t points;
+    int64_t every, seen;
+    struct buf trend;
     struct progress reading;
 };
 
@@ -77,6 +84,25 @@ static void view_values(char *out, size_t cap, const struct train_report *r, con
         snprintf(out + n, cap - n, "%s%.0f tok/s", sign, r->tokens_second);
 }
 
+/* How the reward, or else the loss, has gone so far. */
+static void view_trend(struct train_view *v, const struct train_report *r)
+{
+    double x = isnan(r->reward) ? r->loss : r->reward;
+    if (isnan(x) || (v->points && r->step == v->seen))
+        return;
+    v->seen = r->step;
+    if (v->points == VIEW_POINTS) { /* every other one is enough from now on */
+        for (size_t i = 0; i < VIEW_POINTS / 2; i++)
+            v->point[i] = v->point[2 * i + 1];
+        v->points = VIEW_POINTS / 2;
+        v->every *= 2;
+    }
+    if (r->step % v->every == 0)
+        v->point[v->points++] = x;
+    buf_clear(&v->trend);
+    plot_spark(&v->trend, v->point, v->points, VIEW_TREND, NULL);
+}
+
 static bool view_report(void *arg, const struct train_report *r)
 {
     struct train_view *v = arg;
@@ -107,8 +133,9 @@ static bool view_report(void *arg, const struct train_report *r)
         memset(bar, '#', n);
         bar[24] = 0;
         view_values(values, sizeof values, r, " · ");
-        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld%s%s%s", r->stage, bar, (long long)r->step,
-                (long long)r->steps, values, *left ? " · left " : "", left);
+        view_trend(v, r);
+        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld%s %s%s%s", r->stage, bar, (long long)r->step,
+                (long long)r->steps, values, v->trend.data, *left ? " · left " : "", left);
         v->drawn = true;
     } else if (share >= v->last + 0.05 || r->step == r->steps) {
         v->last = share;
@@ -130,10 +157,12 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
 {
     struct train_options o = *(const struct train_options *)opts;
     const struct train_stage *stage = train_stage_find(name);
-    struct train_view view = {.cli = c, .log = {stderr, LOG_WARN}, .tty = c->term.err_tty};
+    struct train_view view = {
+        .cli = c, .every = 1, .log = {stderr, LOG_WARN}, .tty = c->term.err_tty};
     struct train_env env = {
         .log = &view.log, .report = view_report, .plan = view_plan, .arg = &view};
     char model[LOCATE_MAX];
+    buf_init(&view.trend, 256);
     int rc = train_stage_fill(stage, &o, e);
     if (!rc && o.model && !(rc = locate_model(o.model, model, e)))
         o.model = model;
@@ -151,6 +180,7 @@ static int train_run(struct cli *c, const char *name, const void *opts, struct e
         comm_close(env.comm, rc && rc != ERR_CANCELLED);
     }
     interrupt_unguard(c->interrupt);
+    buf_release(&view.trend);
     return rc;
 }
 

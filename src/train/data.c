@@ -815,13 +815,6 @@ char *data_where(const struct data *d, uint64_t record, char *out, size_t cap)
     return out;
 }
 
-void data_source_stats(const struct data *d, size_t source, struct data_stats *s)
-{
-    *s = d->part[source].stats;
-    s->mean = s->sequences ? s->mean / s->sequences : 0;
-    s->epoch_records = plan_share(&d->order[source]);
-}
-
 void data_stats(const struct data *d, struct data_stats *s)
 {
     *s = (struct data_stats){0};

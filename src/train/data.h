@@ -170,8 +170,6 @@ struct data_stats {
 };
 
 void data_stats(const struct data *d, struct data_stats *s);
-/* The same of one source. */
-void data_source_stats(const struct data *d, size_t source, struct data_stats *s);
 
 /* ---- which side of the split ------------------------------------------------------------------
  */

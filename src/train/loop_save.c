@@ -187,6 +187,7 @@ static int loop_read(struct loop *l, struct checkpoint_in *c, float *values, str
     rc = rc ? rc : slab_read(c, "v", o->v, o->params->total, e);
     if (!rc && l->more)
         rc = slab_read(c, "reference", l->more, o->params->total, e);
+    checkpoint_drop(c, "train");
     if (rc)
         return rc;
     o->steps = (uint64_t)steps;

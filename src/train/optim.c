@@ -7,11 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void optim_opts_init(struct optim_opts *o)
-{
-    *o = (struct optim_opts){.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1.0};
-}
-
 int optim_init(struct optim *o, const struct optim_opts *opts, struct params *params,
                const struct kern *kern, struct team *team, struct comm *comm, struct err *e)
 {

@@ -23,8 +23,6 @@ struct optim_opts {
     double router_rate;   /* γ; 0: router biases stay */
 };
 
-void optim_opts_init(struct optim_opts *o); /* 0.9, 0.999, 1e-8, 0, 1.0, 0: transformers' */
-
 struct optim {
     struct optim_opts opts;
     struct params *params;

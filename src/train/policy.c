@@ -9,11 +9,6 @@ static const char *const policy_names[] = {
     [POLICY_DAPO] = "dapo", [POLICY_CISPO] = "cispo",
 };
 
-const char *policy_kind_name(enum policy_kind k)
-{
-    return policy_names[k];
-}
-
 bool policy_kind_parse(enum policy_kind *out, const char *name)
 {
     for (size_t i = 0; i < sizeof policy_names / sizeof *policy_names; i++)

@@ -32,8 +32,7 @@
 
 enum policy_kind { POLICY_GRPO, POLICY_BNPO, POLICY_DR_GRPO, POLICY_DAPO, POLICY_CISPO };
 
-/* "grpo", "bnpo", "dr_grpo", "dapo", "cispo"; NULL / false when unknown. */
-const char *policy_kind_name(enum policy_kind k);
+/* "grpo", "bnpo", "dr_grpo", "dapo", "cispo"; false when unknown. */
 bool policy_kind_parse(enum policy_kind *out, const char *name);
 
 struct policy_opts {

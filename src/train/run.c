@@ -293,11 +293,6 @@ bool run_active(const char *dir)
     return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
-const char *run_dir(const struct run *r)
-{
-    return r->dir;
-}
-
 bool run_resumed(const struct run *r)
 {
     return r->resumed;

@@ -57,7 +57,6 @@ int run_open(struct run **out, const char *dir, enum run_mode mode, const json_t
              struct err *e);
 void run_free(struct run *r); /* closes and lets go of the lock; NULL is fine */
 
-const char *run_dir(const struct run *r);
 bool run_resumed(const struct run *r); /* the folder held a run when it was opened */
 
 /* {"step":N,KEY:VALUE,…} to log.jsonl. Steps never go back; several lines may have the same. */

@@ -487,6 +487,11 @@ static int grpo_show(struct grpo *g, struct err *e)
     int rc = total && part && why ? data_batch(g->data, 0, &g->prompts, e)
                                   : err_nomem(e, gs * rules * sizeof *why, "rewards");
     size_t n = num_min(g->prompts.n, 4);
+    for (size_t r = 0; r < rules; r++) {
+        const struct rewards_part *k = &g->rewards.part[r];
+        loop_plan_line(&g->l, "reward", "%s × %.2f%s%s", k->name, k->weight, k->rule ? ": " : "",
+                       k->rule ? reward_about(k->rule) : "");
+    }
     g->rewards.step = INT64_MAX; /* all of them */
     rc = rc ? rc : rollout_run(g->rollout, g->prompts.seq, n, 0, NULL, NULL, &group, e);
     for (size_t i = 0; !rc && i < n; i++) {

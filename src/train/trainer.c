@@ -107,11 +107,6 @@ const struct kern *trainer_kern(const struct trainer *t)
     return t->parts.kern;
 }
 
-struct engine *trainer_engine(const struct trainer *t)
-{
-    return t->opts.engine;
-}
-
 uint64_t trainer_bytes(const struct trainer *t)
 {
     return pass_bytes(&t->pass) + (uint64_t)(t->levels + 2) * t->params.total * sizeof(float) +

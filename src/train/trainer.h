@@ -100,6 +100,5 @@ void train_head_ahead(struct train_pass *p, const bool *skip, loss_row *fn, void
 
 /* What row functions need. */
 const struct kern *trainer_kern(const struct trainer *t);
-struct engine *trainer_engine(const struct trainer *t);
 
 #endif
