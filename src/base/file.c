@@ -50,6 +50,8 @@ int file_map(struct file_map *m, const char *path, struct err *e)
     } else if (st.st_size < 0 || (uintmax_t)st.st_size > PTRDIFF_MAX) {
         rc = err_set(e, ERR_LIMIT, "%s: too large to map on this machine", path);
     } else if (st.st_size > 0) {
+        m->written[0] = st.st_mtim.tv_sec;
+        m->written[1] = st.st_mtim.tv_nsec;
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
             rc = err_errno(e, "%s: cannot be mapped", path);

@@ -17,6 +17,7 @@
 struct file_map {
     const uint8_t *data; /* NULL when the file is empty */
     size_t size;
+    int64_t written[2]; /* when it was mapped: its modification time, seconds and nanoseconds */
 };
 
 /* Maps a regular file. Errors name the path and, for a directory or FIFO, what it is instead. */

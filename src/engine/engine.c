@@ -195,8 +195,15 @@ static int engine_load(struct engine *g, const struct model_config *cfg,
     struct adapter *adapter = NULL;
     if (o->adapter && !(g->adapter = strdup(o->adapter)))
         return err_nomem(e, strlen(o->adapter) + 1, "a file name");
-    if (o->adapter && (rc = adapter_open(&adapter, o->adapter, e)))
-        return rc;
+    if (o->adapter) {
+        g->adapter_stamp = engine_path_identity(o->adapter);
+        if ((rc = adapter_open(&adapter, o->adapter, e)))
+            return rc;
+        if (g->adapter_stamp != engine_path_identity(o->adapter)) {
+            adapter_free(adapter);
+            return err_set(e, ERR_BUSY, "%s: is being written", o->adapter);
+        }
+    }
     load.adapter = adapter;
     load.merge = o->adapter_merge;
     load.mla_expanded = o->mla_expanded;
@@ -282,7 +289,9 @@ int engine_open(struct engine **out, const char *path, const struct engine_opts 
     if (rc)
         goto out;
     op_ctx_init(&g->ops, &g->kern, g->team);
-    if ((rc = source_open(&g->src, path, e)))
+    if (o->base)
+        g->src = o->base->src; /* the path may name other files by now */
+    else if ((rc = source_open(&g->src, path, e)))
         goto out;
     struct model_config cfg;
     const char *arch = NULL;
@@ -339,7 +348,8 @@ void engine_free(struct engine *g)
     grammar_cache_free(g->grammars);
     grammar_vocab_unref(g->grammar_vocab);
     tokenizer_free(g->tok);
-    source_free(g->src);
+    if (!g->base)
+        source_free(g->src);
     team_free(g->team);
     topology_free(g->topology);
     free(g->adapter);

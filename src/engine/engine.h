@@ -83,9 +83,10 @@ struct engine_opts {
     bool mtp;            /* load the multi-token prediction layer and draft tokens with it */
     const char *adapter; /* LoRA adapter to apply (PEFT folder or GGUF file), or NULL */
     bool adapter_merge;  /* keep sums instead of adding products */
-    /* With `adapter`: an engine of the same files and options without one, whose weights are
-       shared. It may be freed first; its weights stay as long as anybody has them. Engines that
-       share weights compute in one thread at a time */
+    /* With `adapter`: an engine of the same files and options without one, whose weights and open
+       files are shared: those at the path are not opened again. It may be freed first; what is
+       shared stays as long as anybody has it. Engines that share weights are opened and compute in
+       one thread at a time */
     struct engine *base;
     bool mla_expanded; /* latent attention: expanded form for long chunks; else one exact form */
     const struct model_adapt *adapt; /* train an adapter over weights that stay (model/model.h);

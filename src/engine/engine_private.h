@@ -33,9 +33,10 @@ struct engine {
     struct model *model;
     struct kv_pool *kv;
     enum engine_act act;
-    char *adapter;         /* its path, or NULL */
-    struct engine *base;   /* whose weights most are, or NULL */
-    atomic_size_t holders; /* who has it or its weights: the last one frees */
+    char *adapter;          /* its path, or NULL */
+    uint64_t adapter_stamp; /* engine_path_identity when it was read */
+    struct engine *base;    /* whose weights most are, or NULL */
+    atomic_size_t holders;  /* who has it or its weights: the last one frees */
     bool adapter_merge;
     size_t batch; /* tokens of a prefill chunk */
     bool mtp;     /* the prediction layer is loaded */

@@ -47,7 +47,8 @@ void head_name(const struct source *src, char *out, size_t size);
 const char *head_file_type(const struct source *src);
 uint64_t head_identity(const struct source *src);
 
-/* A number that changes when the file at a path, or one of the folder there, is written again. */
+/* A number that changes when the file at a path, or one of the folder there, is written again, and
+   that stays when they are moved. */
 uint64_t engine_path_identity(const char *path);
 
 #endif

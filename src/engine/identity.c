@@ -60,14 +60,19 @@ static uint64_t mix_value(uint64_t h, const struct source *src, const struct sou
     }
 }
 
+static uint64_t mix_stamp(uint64_t h, const uint64_t stamp[3])
+{
+    return mix_u64(mix_u64(mix_u64(h, stamp[0]), stamp[1]), stamp[2]);
+}
+
 static uint64_t mix_file(uint64_t h, const char *path)
 {
     struct stat st;
     if (stat(path, &st))
         return h;
-    h = mix_u64(h, (uint64_t)st.st_size);
-    h = mix_u64(h, (uint64_t)st.st_mtim.tv_sec);
-    return mix_u64(h, (uint64_t)st.st_mtim.tv_nsec);
+    const uint64_t stamp[3] = {(uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec,
+                               (uint64_t)st.st_mtim.tv_nsec};
+    return mix_stamp(h, stamp);
 }
 
 /* A file, or those of a folder in any order. */
@@ -113,14 +118,17 @@ static uint64_t identity(const struct engine *g, uint64_t h)
         h = mix(h, key, strlen(key));
         h = mix_value(h, g->src, v);
     }
-    for (size_t i = 0; i < source_file_count(g->src); i++)
-        h = mix_file(h, source_file_path(g->src, i));
-    return g->adapter ? mix_path(h, g->adapter) : h;
+    for (size_t i = 0; i < source_file_count(g->src); i++) {
+        uint64_t stamp[3];
+        source_file_stamp(g->src, i, stamp);
+        h = mix_stamp(h, stamp);
+    }
+    return g->adapter ? mix_u64(h, g->adapter_stamp) : h;
 }
 
 uint64_t engine_path_identity(const char *path)
 {
-    return mix_path(mix(0, path, strlen(path)), path);
+    return mix_path(1, path);
 }
 
 void engine_identity(const struct engine *g, uint64_t out[2])

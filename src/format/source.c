@@ -392,6 +392,14 @@ const char *source_file_path(const struct source *s, size_t i)
     return i < s->n_files ? s->files[i].path : NULL;
 }
 
+void source_file_stamp(const struct source *s, size_t i, uint64_t out[3])
+{
+    const struct file_map *m = &s->files[i].map;
+    out[0] = m->size;
+    out[1] = (uint64_t)m->written[0];
+    out[2] = (uint64_t)m->written[1];
+}
+
 size_t source_value_count(const struct source *s)
 {
     return s->n_entries;

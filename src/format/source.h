@@ -112,6 +112,9 @@ uint64_t source_bytes(const struct source *s);   /* of all tensors */
 /* The files that hold the tensors (`file` of a tensor is an index), as they were opened. */
 size_t source_file_count(const struct source *s);
 const char *source_file_path(const struct source *s, size_t i);
+/* Size, and seconds and nanoseconds of the modification time, of the file that was opened: the path
+   may name another one by now. */
+void source_file_stamp(const struct source *s, size_t i, uint64_t out[3]);
 
 /* Metadata: in file order by index, or by key; NULL when absent. */
 size_t source_value_count(const struct source *s);

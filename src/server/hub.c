@@ -54,14 +54,14 @@ static void hub_step(void *arg, const struct sched_work *w)
     struct hub_model *m = arg;
     const struct hub_opts *o = &m->hub->o;
     if (o->step)
-        o->step(o->step_arg, m->info.name, w);
+        o->step(o->step_arg, hub_info(m)->name, w);
 }
 
 /* Its engine can no longer compute: the loading thread ends its requests. */
 static void hub_break(struct hub_model *m, const struct err *why)
 {
     struct hub *h = m->hub;
-    log_line(h->o.log, LOG_ERROR, "%s: %s", m->info.name, why->text);
+    log_line(h->o.log, LOG_ERROR, "%s: %s", hub_info(m)->name, why->text);
     pthread_mutex_lock(&h->lock);
     if (m->state == HUB_READY)
         m->state = HUB_BROKEN;
@@ -147,7 +147,7 @@ static void hub_unload_now(struct hub_model *m)
     pthread_mutex_unlock(&h->lock);
     hub_close_sched(m);
     engine_free(g);
-    log_line(h->o.log, LOG_INFO, "%s: unloaded", m->info.name);
+    log_line(h->o.log, LOG_INFO, "%s: unloaded", hub_info(m)->name);
     pthread_mutex_lock(&h->lock);
     m->state = HUB_OFF;
     m->leaving = false;
@@ -161,8 +161,8 @@ static void hub_unload_now(struct hub_model *m)
 static size_t hub_ctx(const struct hub_model *m, size_t ctx)
 {
     const struct engine_opts *o = &m->hub->o.engine;
-    if (m->info.ctx_train)
-        ctx = num_min(ctx, m->info.ctx_train);
+    if (hub_info(m)->ctx_train)
+        ctx = num_min(ctx, hub_info(m)->ctx_train);
     return o->ctx ? num_min(ctx, o->ctx) : ctx;
 }
 
@@ -179,7 +179,7 @@ static size_t hub_asked(const struct hub_model *m)
 static bool hub_more(const struct hub_model *m, size_t ctx)
 {
     const struct engine_opts *o = &m->hub->o.engine;
-    return !o->ctx && ctx > num_min(m->info.ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
+    return !o->ctx && ctx > num_min(hub_info(m)->ctx_train, o->ctx_max ? o->ctx_max : HUB_CTX);
 }
 
 /* The context to load for; 0: what the engine takes by itself is enough. */
@@ -206,7 +206,7 @@ static int hub_ctx_fits(const struct hub_model *m, size_t ctx, struct err *e)
 static size_t hub_cache(const struct hub_model *m, size_t ctx)
 {
     const struct hub_opts *o = &m->hub->o;
-    size_t own = num_min(m->info.ctx_train, o->engine.ctx_max ? o->engine.ctx_max : HUB_CTX);
+    size_t own = num_min(hub_info(m)->ctx_train, o->engine.ctx_max ? o->engine.ctx_max : HUB_CTX);
     size_t one = ctx ? ctx : o->engine.ctx ? o->engine.ctx : own, all;
     if (o->engine.cache)
         return num_max(o->engine.cache, one);
@@ -219,7 +219,7 @@ static size_t hub_cache(const struct hub_model *m, size_t ctx)
 /* About what a model will take. */
 static uint64_t hub_estimate(const struct hub_model *m, size_t ctx)
 {
-    uint64_t weights = m->base ? 0 : m->info.bytes + m->info.bytes / 20;
+    uint64_t weights = m->base ? 0 : hub_info(m)->bytes + hub_info(m)->bytes / 20;
     return weights + m->head.kv_token_bytes * hub_cache(m, ctx);
 }
 
@@ -240,13 +240,14 @@ static int hub_open(struct hub_model *m, size_t ctx, struct engine **g, struct s
     so.step = hub_step;
     so.step_arg = m;
     int rc = engine_open(g, m->path, &o, e);
-    if (!rc && !engine_chat(*g))
-        rc = err_set(e, ERR_UNSUPPORTED,
-                     "%s: has no tokenizer, so it can't read text: put tokenizer.json beside the "
-                     "weights",
-                     m->path);
+    if (!rc && engine_fingerprint(*g) != m->head.identity)
+        rc = err_set(e, ERR_BUSY, "%s: is being replaced", m->path);
     if (!rc)
-        rc = sched_new(s, *g, &so, e);
+        rc = engine_chat(*g) ? sched_new(s, *g, &so, e)
+                             : err_set(e, ERR_UNSUPPORTED,
+                                       "%s: has no tokenizer, so it can't read text: put "
+                                       "tokenizer.json beside the weights",
+                                       m->path);
     if (rc) {
         engine_free(*g);
         *g = NULL;
@@ -345,11 +346,13 @@ static int hub_load(struct hub_model *m, struct err *e)
         m->base->uses++;
     pthread_mutex_unlock(&h->lock);
     int rc = hub_open(m, ctx, &g, &s, e);
+    if (rc)
+        hub_fault(m, e);
     t = clock_seconds() - t;
     if (rc)
-        log_line(h->o.log, LOG_ERROR, "%s: not loaded: %s", m->info.name, e->text);
+        log_line(h->o.log, LOG_ERROR, "%s: not loaded: %s", hub_info(m)->name, e->text);
     else
-        log_line(h->o.log, LOG_INFO, "%s: loaded in %.1f s, context %zu", m->info.name, t,
+        log_line(h->o.log, LOG_INFO, "%s: loaded in %.1f s, context %zu", hub_info(m)->name, t,
                  engine_info(g)->ctx);
     pthread_mutex_lock(&h->lock);
     m->leaving = false;
@@ -383,6 +386,24 @@ static int hub_load(struct hub_model *m, struct err *e)
     hub_answer(w, m, g, rc ? e : NULL);
     pthread_mutex_lock(&h->lock);
     return rc;
+}
+
+/* The files of a model that is about to be loaded may have changed since they were looked at. When
+   they cannot be served any more, those who wait are told, and the answer is false. Called with
+   `lock` held, which is released meanwhile. */
+static bool hub_look(struct hub_model *m)
+{
+    struct err e = {0};
+    struct hub *h = m->hub;
+    if (!(m->base && m->base->state == HUB_OFF && hub_renew(m->base, &e)) && !hub_renew(m, &e))
+        return true;
+    hub_fault(m, &e);
+    struct hub_wait *w = hub_take_waits(m);
+    pthread_mutex_unlock(&h->lock);
+    log_line(h->o.log, LOG_ERROR, "%s: not loaded: %s", hub_info(m)->name, e.text);
+    hub_answer(w, m, NULL, &e);
+    pthread_mutex_lock(&h->lock);
+    return false;
 }
 
 /* An adapter, for which its base has to be there first. Nothing happens while that is about to go.
@@ -510,6 +531,8 @@ static void *hub_loader(void *arg)
             continue;
         }
         m = hub_next_load(h);
+        if (m && !hub_look(m))
+            continue;
         bool room = m && hub_room(h, m, &victim);
         struct err e = {0};
         if (room && !m->base)
@@ -622,7 +645,7 @@ void hub_loaded(struct hub *h,
             sched_stats(m->sched, &st);
         pthread_rwlock_unlock(&m->door);
         clock_gettime(CLOCK_REALTIME, &t);
-        fn(arg, &m->info, engine_info(g), &st,
+        fn(arg, hub_info(m), engine_info(g), &st,
            (double)t.tv_sec + (double)t.tv_nsec * 1e-9 + fmax(left, 0), bytes);
         pthread_mutex_lock(&h->lock); /* no use that counts for its keep-alive */
         m->uses--;

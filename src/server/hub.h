@@ -49,7 +49,8 @@ void hub_free(struct hub *h); /* after the last hub_put */
 
 /* ---- names ---------------------------------------------------------------------------------- */
 
-/* What is known without loading (from the file's head). Constant while the hub lives. */
+/* What is known without loading (from the file's head). It stays while the hub lives; a model whose
+   files are replaced has another one, with the same name and path, when it is loaded again. */
 struct hub_info {
     const char *name; /* as listed: of the file, "qwen2.5-coder-0.5b-instruct-q4_k_m", or the
                          first of `served`; Ollama's API adds ":latest" */
@@ -69,6 +70,10 @@ const struct hub_info *hub_info(const struct hub_model *m);
 struct hub_model *hub_model(const struct hub *h, size_t i);
 /* All names that a model answers to, the listed one first; NULL after the last. */
 const char *hub_name(const struct hub_model *m, size_t i);
+
+/* *e is why a model's files could not be read. Whoever asked for it is told that they are gone, or,
+   with another code, that it is no fault of the request. */
+void hub_fault(const struct hub_model *m, struct err *e);
 
 /* A name as clients write it: with or without ":latest", case-insensitive, an alias
    ("deepseek-reasoner", "deepseek-chat": the first reasoning model, with *think 1 or 0; where none

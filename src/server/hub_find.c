@@ -4,6 +4,7 @@
  * become "-". Of several models with one name the later ones get "-2", "-3", ….
  */
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/num.h"
 #include "base/utf8.h"
 #include "server/hub_impl.h"
@@ -61,7 +62,7 @@ static int unknown(const struct hub *h, const char *name, struct err *e)
     char have[300] = "";
     size_t len = 0;
     for (size_t i = 0; i < h->n; i++) {
-        const char *s = h->model[i]->info.name;
+        const char *s = hub_info(h->model[i])->name;
         if (len + strlen(s) + 8 > sizeof have) {
             len += (size_t)snprintf(have + len, sizeof have - len, ", …");
             break;
@@ -88,7 +89,7 @@ int hub_find(const struct hub *h, const char *name, struct hub_model **out, int 
         return unknown(h, name, e);
     *out = h->model[0];
     for (size_t i = 0; i < h->n; i++)
-        if (h->model[i]->info.thinks) {
+        if (hub_info(h->model[i])->thinks) {
             *out = h->model[i];
             *think = reasoner;
             break;
@@ -103,7 +104,7 @@ size_t hub_count(const struct hub *h)
 
 const struct hub_info *hub_info(const struct hub_model *m)
 {
-    return &m->info;
+    return &atomic_load(&m->facts)->info;
 }
 
 struct hub_model *hub_model(const struct hub *h, size_t i)
@@ -127,6 +128,10 @@ void hub_model_free(struct hub_model *m)
     free(m->path);
     free(m->adapter);
     engine_head_release(&m->head);
+    for (struct hub_facts *f = atomic_load(&m->facts), *older; f; f = older) {
+        older = f->older;
+        free(f);
+    }
     pthread_rwlock_destroy(&m->door);
     free(m);
 }
@@ -201,16 +206,16 @@ static int adapter_name(const struct hub *h, struct hub_model *m, const struct h
                       : err_nomem(e, strlen(a->path), "an adapter's name");
 }
 
-static void identity(struct hub_model *m)
+/* An adapter's is that of its model and of its own files. */
+static void digest(const struct hub_model *m, const struct engine_head *head, uint64_t stamp,
+                   char out[SHA256_HEX])
 {
-    const struct engine_head *head = &m->head;
-    const uint64_t facts[4] = {head->identity, head->bytes, head->params,
-                               m->adapter ? engine_path_identity(m->adapter) : 0};
-    const struct sha256_part parts[] = {{facts, sizeof facts},
-                                        {head->template_text, strlen(head->template_text)}};
-    uint8_t out[SHA256_BYTES];
-    sha256_of_parts(parts, NUM_COUNT(parts), out);
-    sha256_hex(out, m->digest);
+    const uint64_t facts[4] = {head->identity, head->bytes, head->params, m->base ? stamp : 0};
+    const char *text = m->base ? hub_info(m->base)->digest : head->template_text;
+    const struct sha256_part parts[] = {{facts, sizeof facts}, {text, strlen(text)}};
+    uint8_t sum[SHA256_BYTES];
+    sha256_of_parts(parts, NUM_COUNT(parts), sum);
+    sha256_hex(sum, out);
 }
 
 static double modified(const char *path)
@@ -219,10 +224,98 @@ static double modified(const char *path)
     return stat(path, &st) ? 0 : (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec * 1e-9;
 }
 
+/* Changes when a file is written or replaced. */
+static uint64_t stamp_of(const struct hub_model *m)
+{
+    const uint64_t both[2] = {m->base ? m->base->stamp : 0,
+                              engine_path_identity(m->adapter ? m->adapter : m->path)};
+    return hash_xxh64(both, sizeof both, 0);
+}
+
+/* What the files say; an adapter's model has said it. */
+static int look(const struct hub_model *m, struct engine_head *head, struct err *e)
+{
+    if (!m->base)
+        return engine_head_read(head, m->path, m->hub->o.engine.template_text, e);
+    *head = m->base->head;
+    return 0;
+}
+
+static struct hub_facts *facts_new(const struct hub_model *m, const struct engine_head *head,
+                                   uint64_t stamp)
+{
+    struct hub_facts *f = calloc(1, sizeof *f);
+    if (!f)
+        return NULL;
+    size_label(f->size_label, head->params);
+    digest(m, head, stamp, f->digest);
+    f->info = (struct hub_info){
+        .name = m->name[0],
+        .path = m->path,
+        .digest = f->digest,
+        .arch = head->arch,
+        .file_type = head->file_type,
+        .size_label = f->size_label,
+        .bytes = head->bytes,
+        .params = head->params,
+        .modified = modified(m->adapter ? m->adapter : m->path),
+        .ctx_train = head->ctx_train,
+        .d_model = head->d_model,
+        .vocab = head->vocab,
+        .thinks = head->thinks,
+        .tools = head->tools,
+        .fim = head->fim,
+        .adapter = m->adapter,
+        .parent = m->base ? m->base->name[0] : NULL,
+    };
+    return f;
+}
+
+/* The head becomes the model's. */
+static int know(struct hub_model *m, struct engine_head *head, uint64_t stamp, struct err *e)
+{
+    struct hub_facts *f = facts_new(m, head, stamp);
+    engine_head_release(head); /* the template was needed for the digest */
+    if (!f)
+        return err_nomem(e, sizeof *f, "a model");
+    m->head = *head;
+    m->stamp = stamp;
+    f->older = atomic_load(&m->facts);
+    atomic_store(&m->facts, f);
+    return 0;
+}
+
+static bool gone(const struct hub_model *m, const char *path, struct err *e)
+{
+    if (file_kind(path) != FILE_NONE)
+        return false;
+    err_set(e, ERR_NOTFOUND, "model \"%.100s\": %.300s is no longer there", m->name[0], path);
+    return true;
+}
+
+void hub_fault(const struct hub_model *m, struct err *e)
+{
+    if (!gone(m, m->path, e) && !(m->adapter && gone(m, m->adapter, e)) && e->code != ERR_NOMEM &&
+        e->code != ERR_BUSY)
+        e->code = ERR_IO;
+}
+
+int hub_renew(struct hub_model *m, struct err *e)
+{
+    struct engine_head head;
+    uint64_t was = m->stamp;
+    pthread_mutex_unlock(&m->hub->lock);
+    uint64_t stamp = stamp_of(m);
+    int rc = stamp == was ? 0 : look(m, &head, e);
+    pthread_mutex_lock(&m->hub->lock);
+    return rc || stamp == was ? rc : know(m, &head, stamp, e);
+}
+
 /* With `a` the model at the path (`base`) with that adapter. */
 static int add_model(struct hub *h, const char *path, const struct hub_adapter *a,
                      struct hub_model *base, struct err *e)
 {
+    struct engine_head head = {0};
     if (h->n == HUB_MODELS)
         return err_set(e, ERR_LIMIT, "more than %d models", HUB_MODELS);
     struct hub_model *m = calloc(1, sizeof *m);
@@ -233,39 +326,23 @@ static int add_model(struct hub *h, const char *path, const struct hub_adapter *
         return err_nomem(e, sizeof *m, "a model");
     }
     m->hub = h;
-    m->last = &m->first;
-    int rc = engine_head_read(&m->head, path, h->o.engine.template_text, e);
-    if (!rc && a)
-        rc = adapter_name(h, m, a, e);
-    else if (!rc)
-        rc = names(h, m, e);
     m->base = base;
+    m->last = &m->first;
+    int rc = a ? adapter_name(h, m, a, e) : 0;
+    uint64_t stamp = rc ? 0 : stamp_of(m);
+    if (!rc)
+        rc = look(m, &head, e);
+    if (!rc && !a)
+        rc = names(h, m, e);
     if (rc) {
+        engine_head_release(&head);
         hub_model_free(m);
         return rc;
     }
-    const struct engine_head *head = &m->head;
-    size_label(m->size_label, head->params);
-    identity(m);
-    m->info = (struct hub_info){
-        .name = m->name[0],
-        .path = m->path,
-        .digest = m->digest,
-        .arch = head->arch,
-        .file_type = head->file_type,
-        .size_label = m->size_label,
-        .bytes = head->bytes,
-        .params = head->params,
-        .modified = modified(a ? a->path : path),
-        .ctx_train = head->ctx_train,
-        .d_model = head->d_model,
-        .vocab = head->vocab,
-        .thinks = head->thinks,
-        .tools = head->tools,
-        .fim = head->fim,
-        .adapter = m->adapter,
-        .parent = base ? base->info.name : NULL,
-    };
+    if ((rc = know(m, &head, stamp, e))) {
+        hub_model_free(m);
+        return rc;
+    }
     h->model[h->n++] = m;
     return 0;
 }

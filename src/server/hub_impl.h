@@ -7,6 +7,7 @@
 #include "server/hub.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum {
     HUB_MODELS = 1024,
@@ -32,17 +33,25 @@ enum hub_state {
     HUB_CLOSING, /* being unloaded */
 };
 
+/* What a model's files said when they were looked at. */
+struct hub_facts {
+    struct hub_info info;
+    char size_label[16], digest[SHA256_HEX];
+    struct hub_facts *older; /* readers may still have them */
+};
+
 struct hub_model {
     struct hub *hub;
-    struct hub_info info;
-    struct engine_head head;
-    char *path, *name[HUB_NAMES + 1]; /* owned; NULL after the last name */
-    char *adapter;                    /* owned; or NULL: */
+    _Atomic(struct hub_facts *) facts; /* replaced by the loading thread alone, and freed with the
+                                          model */
+    char *path, *name[HUB_NAMES + 1];  /* owned; NULL after the last name */
+    char *adapter;                     /* owned; or NULL: */
     struct hub_model *base; /* whose weights it takes; has a use of it while it is loaded */
     size_t n_name;
-    char size_label[16], digest[SHA256_HEX];
 
     /* Under hub.lock. */
+    uint64_t stamp;          /* engine_path_identity of the files, and of the adapter, */
+    struct engine_head head; /* when this was read from them */
     enum hub_state state;
     struct engine *engine;
     size_t uses;
@@ -88,5 +97,11 @@ struct hub {
    over with a line in the log. */
 int hub_scan(struct hub *h, struct err *e);
 void hub_model_free(struct hub_model *m);
+/*
+ * Looks again at the files of a model that is not loaded, when they were written or replaced since.
+ * Called with `lock` held, which is released meanwhile. An error: what they are now cannot be
+ * served, and why.
+ */
+int hub_renew(struct hub_model *m, struct err *e);
 
 #endif

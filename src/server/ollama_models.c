@@ -137,9 +137,10 @@ static json_t *ollama_modelfile(const struct hub_info *i, const char *template_t
                         template_text, *parameters ? "# PARAMETER " : "", parameters);
 }
 
-static void show_model(const struct server *s, struct http_exchange *x, const struct hub_info *i,
+static void show_model(const struct server *s, struct http_exchange *x, const struct hub_model *m,
                        bool verbose)
 {
+    const struct hub_info *i = hub_info(m);
     struct err e = {0};
     struct engine_head h;
     json_t *meta = NULL, *tensors = NULL;
@@ -149,6 +150,7 @@ static void show_model(const struct server *s, struct http_exchange *x, const st
     if (!rc && !(rc = engine_head_metadata(i->path, verbose, &meta, &e)) && verbose)
         rc = engine_head_tensors(i->path, &tensors, &e);
     if (rc) {
+        hub_fault(m, &e);
         http_error_from(x, &e);
     } else {
         char time[OLLAMA_TIME];
@@ -193,6 +195,6 @@ void ollama_show(void *arg, struct http_exchange *x)
     if (f.code || hub_find(s->hub, name, &m, &think, &e))
         http_error_from(x, &e);
     else
-        show_model(s, x, hub_info(m), verbose);
+        show_model(s, x, m, verbose);
     json_decref(body);
 }

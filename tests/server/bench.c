@@ -16,7 +16,8 @@
 
 #include <unistd.h>
 
-static void begin(struct bench *b, const char *const *key, size_t n_key, size_t tokens)
+static void begin(struct bench *b, const char *const *key, size_t n_key, size_t tokens,
+                  void (*change)(struct bench *b))
 {
     struct err e = {0};
     *b = (struct bench){.fds = count_fds()};
@@ -34,6 +35,8 @@ static void begin(struct bench *b, const char *const *key, size_t n_key, size_t 
     b->o.hub.engine.threads = 1;
     b->o.hub.engine.ctx = 1024;
     b->o.hub.engine.cache = tokens;
+    if (change)
+        change(b);
     if (server_new(&b->s, &b->o, &e))
         fail_msg("%s", e.text);
     b->port = http_port(b->s->http);
@@ -41,12 +44,17 @@ static void begin(struct bench *b, const char *const *key, size_t n_key, size_t 
 
 void bench_begin(struct bench *b, const char *const *key, size_t n_key)
 {
-    begin(b, key, n_key, 4096);
+    begin(b, key, n_key, 4096, NULL);
 }
 
 void bench_begin_kv(struct bench *b, size_t tokens)
 {
-    begin(b, NULL, 0, tokens);
+    begin(b, NULL, 0, tokens, NULL);
+}
+
+void bench_begin_with(struct bench *b, void (*change)(struct bench *b))
+{
+    begin(b, NULL, 0, 4096, change);
 }
 
 void bench_end(struct bench *b)

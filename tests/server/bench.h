@@ -18,6 +18,8 @@ struct bench {
 void bench_begin(struct bench *b, const char *const *key, size_t n_key);
 /* The same with a KV cache of so many tokens; at least 1024, a context. */
 void bench_begin_kv(struct bench *b, size_t tokens);
+/* The same with options as `change` leaves them. */
+void bench_begin_with(struct bench *b, void (*change)(struct bench *b));
 /* Stops it; checks that no descriptor is left. */
 void bench_end(struct bench *b);
 

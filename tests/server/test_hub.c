@@ -519,6 +519,64 @@ static void adapters_share_the_weights_of_their_model(void **state)
     assert_non_null(strstr(e.text, "/nowhere"));
 }
 
+/* An adapter is loaded onto what its model was loaded from, whatever is at that path by then. */
+static void adapters_are_for_the_files_that_were_loaded(void **state)
+{
+    (void)state;
+    char base[600], away[600], other[600], adapter[600], lost[600];
+    adapter_add("adapter-3", 0.1f);
+    snprintf(base, sizeof base, "%s/gamma", folder);
+    snprintf(away, sizeof away, "%s/away", folder);
+    snprintf(other, sizeof other, "%s/beta", folder);
+    snprintf(adapter, sizeof adapter, "%s/adapter-3", folder);
+    snprintf(lost, sizeof lost, "%s/lost", folder);
+    const char *const paths[] = {base};
+    const struct hub_adapter adapters[] = {{"three", adapter}};
+    struct hub_opts o;
+    struct hub *h;
+    struct got g, k;
+    struct err e;
+    hub_opts_init(&o);
+    o.engine.threads = 1;
+    o.engine.ctx = 512;
+    o.path = paths;
+    o.n_path = 1;
+    o.adapter = adapters;
+    o.n_adapter = 1;
+    assert_int_equal(hub_new(&h, &o, &e), 0);
+    get(h, "gamma", &g);
+    assert_int_equal(rename(base, away), 0);
+    assert_int_equal(rename(other, base), 0);
+    get(h, "three", &k);
+    assert_true(k.has_use);
+    assert_string_equal(engine_info(k.use.engine)->arch, "llama");
+    hub_put(&k.use, 0);
+    await_loaded(h, "gamma ");
+    hub_put(&g.use, 0);
+    await_loaded(h, "");
+    get(h, "three", &k);
+    assert_true(k.has_use);
+    assert_string_equal(engine_info(k.use.engine)->arch, "qwen2");
+    assert_string_equal(hub_info(hub_model(h, 1))->arch, "qwen2");
+    hub_put(&k.use, 0);
+    await_loaded(h, "gamma ");
+    assert_true(hub_unload(h, hub_model(h, 0)));
+    await_loaded(h, "");
+    assert_int_equal(rename(base, other), 0);
+    assert_int_equal(rename(away, base), 0);
+    assert_int_equal(rename(adapter, lost), 0);
+    get(h, "three", &k);
+    assert_false(k.has_use);
+    assert_int_equal(k.err.code, ERR_NOTFOUND);
+    assert_non_null(strstr(k.err.text, "adapter-3 is no longer there"));
+    assert_int_equal(rename(lost, adapter), 0);
+    get(h, "three", &k);
+    assert_true(k.has_use);
+    assert_string_equal(engine_info(k.use.engine)->arch, "llama");
+    hub_put(&k.use, NAN);
+    hub_free(h);
+}
+
 static void a_model_that_fails_may_be_tried_again(void **state)
 {
     (void)state;
@@ -714,6 +772,7 @@ int main(void)
         cmocka_unit_test(context_beyond_memory_is_refused),
         cmocka_unit_test(all_who_wait_get_their_context),
         cmocka_unit_test(adapters_share_the_weights_of_their_model),
+        cmocka_unit_test(adapters_are_for_the_files_that_were_loaded),
         cmocka_unit_test(a_model_that_fails_may_be_tried_again),
         cmocka_unit_test(a_model_is_waited_for_by_so_many),
         cmocka_unit_test(stopping_answers_whoever_waits),
