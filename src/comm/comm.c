@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct comm {
-    int rank, size;
+    int rank, size, here;
     char *in; /* (room) what comes from another rank */
     size_t room;
 };
@@ -34,10 +34,10 @@ int comm_open(struct comm **out, struct err *e)
     struct comm *c = calloc(1, sizeof *c);
     if (!c)
         return err_nomem(e, sizeof *c, "ranks");
-    c->size = 1;
+    c->size = c->here = 1;
     int launched = comm_launched(), rc = 0;
     if (launched > 1)
-        rc = world_open(&c->rank, &c->size, e);
+        rc = world_open(&c->rank, &c->size, &c->here, e);
     if (!rc && (c->size > COMM_MAX || (c->size & (c->size - 1))))
         rc = err_set(e, ERR_USAGE, "%d ranks: sums have a fixed order for 1, 2, 4 or %d", c->size,
                      COMM_MAX);
@@ -63,6 +63,11 @@ void comm_end(void)
 {
     if (comm_launched() > 1)
         world_end();
+}
+
+int comm_here(const struct comm *c)
+{
+    return c->here;
 }
 
 int comm_rank(const struct comm *c)

@@ -34,6 +34,7 @@ void comm_end(void);
 
 int comm_rank(const struct comm *c);
 int comm_size(const struct comm *c);
+int comm_here(const struct comm *c); /* ranks that share this machine's memory */
 
 /*
  * x (n) of all ranks summed in the order above. Afterwards x[*from, *to) holds the sums, the rest

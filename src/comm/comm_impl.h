@@ -4,8 +4,8 @@
 
 #include "comm/comm.h"
 
-/* Joins the world of the launcher; size 1 when there is none. */
-int world_open(int *rank, int *size, struct err *e);
+/* Joins the world of the launcher; size 1 when there is none. *here: ranks on this machine. */
+int world_open(int *rank, int *size, int *here, struct err *e);
 /* Sends `n` bytes to a rank and takes as many from it. */
 int world_swap(int peer, const void *out, void *in, size_t n, struct err *e);
 /* n bytes of rank 0 to all. */

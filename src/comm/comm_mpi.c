@@ -22,16 +22,13 @@ static int mpi_error(int rc, const char *what, struct err *e)
     if (rc == MPI_SUCCESS)
         return 0;
     MPI_Error_string(rc, text, &n);
-    return err_set(
-        e, ERR_IO,
-        "%s: %.*s. Has another rank died? The last checkpoint is whole: the same command "
-        "goes on from it",
-        what, n, text);
+    return err_set(e, ERR_IO, "%s: %.*s. Has another rank died?", what, n, text);
 }
 
-int world_open(int *rank, int *size, struct err *e)
+int world_open(int *rank, int *size, int *here, struct err *e)
 {
     int there = 0, level = 0;
+    MPI_Comm machine;
     MPI_Initialized(&there);
     if (!there) {
         int rc = mpi_error(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI", e);
@@ -41,7 +38,14 @@ int world_open(int *rank, int *size, struct err *e)
     }
     MPI_Comm_rank(MPI_COMM_WORLD, rank);
     MPI_Comm_size(MPI_COMM_WORLD, size);
-    return 0;
+    int rc = mpi_error(
+        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, *rank, MPI_INFO_NULL, &machine),
+        "MPI", e);
+    if (!rc) {
+        MPI_Comm_size(machine, here);
+        MPI_Comm_free(&machine);
+    }
+    return rc;
 }
 
 int world_swap(int peer, const void *out, void *in, size_t n, struct err *e)

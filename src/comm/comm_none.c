@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-int world_open(int *rank, int *size, struct err *e)
+int world_open(int *rank, int *size, int *here, struct err *e)
 {
-    (void)rank, (void)size;
+    (void)rank, (void)size, (void)here;
     return err_set(e, ERR_UNSUPPORTED,
                    "started as one of several ranks, but this ponder was built without Open MPI: "
                    "install libopenmpi-dev and build again, or start it without mpirun");

@@ -136,8 +136,9 @@ static int engine_ctx(struct engine *g, const struct engine_opts *o, struct err 
     if (page && num_mul(&need, pages, page) && avail != SIZE_MAX && need > avail)
         return err_set(e, ERR_NOMEM,
                        "a context of %zu tokens needs %.1f GB of KV cache, %.1f GB are free: give "
-                       "a smaller --ctx, or --kv-type q8_0",
-                       cache, (double)need / 1e9, (double)avail / 1e9);
+                       "%s",
+                       cache, (double)need / 1e9, (double)avail / 1e9,
+                       o->ctx_less ? o->ctx_less : "a smaller --ctx, or --kv-type q8_0");
     g->info.ctx = ctx;
     g->info.cache = cache;
     return kv_pool_new(&g->kv, &shape, pages, e);

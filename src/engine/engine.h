@@ -77,6 +77,8 @@ struct engine_opts {
     size_t want;      /* rows of logits that are computed together, at most; 0 = 16 */
     size_t cache;     /* tokens that the sessions hold together, at most; 0 = ctx: one full session.
                          Each session takes whole pages of 64 */
+    const char *ctx_less;  /* what makes them smaller, in the words of who has other options than
+                              --ctx: for errors; or NULL */
     enum quant_id kv_type; /* by engine_kv_parse */
     enum engine_place place;
     enum engine_act act;

@@ -84,7 +84,9 @@ int frozen_look(struct frozen *f, const struct data_seq *seq, size_t n, struct f
     loss_head(&f->ops, out->hidden, model_head(f->parts.model), NULL, NULL, NULL, NULL);
     f->ops.dry = false;
     f->ops.used = 0;
-    rc = op_ctx_reserve(&f->ops, f->ops.peak, e);
+    if (f->ops.peak > f->ops.cap)
+        rc = pass_fits(f->ops.peak + pass_cache_bytes(&f->pass, b.n, f->pass.longest), b.n, e);
+    rc = rc ? rc : op_ctx_reserve(&f->ops, f->ops.peak, e);
     if (!rc)
         out->hidden = model_states(f->parts.model, &f->ops, &b);
     out->row = f->pass.row;

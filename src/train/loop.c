@@ -24,6 +24,7 @@ static int loop_engine(struct loop *l, const struct loop_opts *lo, struct err *e
     eo.log = l->env->log;
     eo.ctx = lo->ctx ? lo->ctx : KV_PAGE;
     eo.cache = lo->cache;
+    eo.ctx_less = "a smaller --max-num-seqs, or shorter prompts and completions";
     eo.want = lo->want;
     eo.batch = lo->ctx ? 0 : KV_PAGE;
     eo.kv_type = QUANT_F32; /* the trainer's: what is sampled has the bits that are learned from */
@@ -230,6 +231,17 @@ int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct
     return !rc && l->stopping ? loop_stopped(l, e) : rc;
 }
 
+int loop_left(const struct loop *l, struct err *e)
+{
+    struct err was = *e;
+    if (was.code == ERR_CANCELLED)
+        return was.code;
+    if (!l->saved)
+        return err_set(e, was.code, "%.400s; no checkpoint was saved before", was.text);
+    return err_set(e, was.code, "%.360s; the last good checkpoint is %.100s/checkpoints/step-%lld",
+                   was.text, l->o->output, (long long)l->saved);
+}
+
 int loop_stopped(struct loop *l, struct err *e)
 {
     int rc = l->saved == l->step ? 0 : loop_save(l, e);
@@ -355,20 +367,43 @@ static void loop_blame(struct loop *l, const struct data *train, const struct da
     struct train_result r;
     struct err ignored;
     char where[512];
-    size_t unit = loss->pairs ? 2 : 1;
+    size_t unit = loss->pairs ? 2 : 1, bad = SIZE_MAX, n = 0;
     for (size_t i = 0; i + unit <= b->n; i += unit) {
         one.shard[0] = i; /* the first shard has this one, the others nothing */
         for (size_t s = 1; s <= DATA_SHARDS; s++)
             one.shard[s] = i + unit;
         if (trainer_look(l->trainer, &one, loss, &r, &ignored))
             return;
-        for (size_t k = 0; k < TRAIN_STATS; k++)
-            if (!isfinite(r.stat[k])) {
-                data_where(train, b->seq[i].record, where, sizeof where);
-                err_ctx(e, "%s: its loss is no number", where);
-                return;
-            }
+        if (!isfinite(r.stat[0])) {
+            bad = bad == SIZE_MAX ? i : bad;
+            n++;
+        }
     }
+    if (bad == SIZE_MAX)
+        return;
+    data_where(train, b->seq[bad].record, where, sizeof where);
+    if (n == 1)
+        err_ctx(e, "%s: its loss is no number", where);
+    else
+        err_ctx(e, "%s and %zu more of %zu: their losses are no numbers", where, n - 1,
+                b->n / unit);
+}
+
+/* By the longest record that there is, not by what --max-length would allow. */
+static int loop_data_fits(struct loop *l, struct data *train, const struct loop_loss *loss,
+                          struct err *e)
+{
+    const struct train_options *o = l->o;
+    struct data_stats s;
+    data_stats(train, &s);
+    size_t items = (size_t)(o->batch * o->accumulation);
+    struct loop_pass p = {.longest = num_min(s.longest, (size_t)o->max_length) + loss->grows,
+                          .unit = loss->loss.pairs ? 2 : 1,
+                          .option = "--max-length"};
+    bool packed = o->packing && strcmp(o->packing, "none") != 0;
+    size_t item = packed ? (size_t)o->max_length : p.unit * p.longest;
+    p.shard = (items + DATA_SHARDS - 1) / DATA_SHARDS * item;
+    return loop_fits(l, &p, e);
 }
 
 int loop_supervised(struct loop *l, struct data *train, struct data *test,
@@ -379,11 +414,13 @@ int loop_supervised(struct loop *l, struct data *train, struct data *test,
     int64_t steps;
     data_batch_init(&b);
     int rc = loop_steps(l, train, &steps, e);
-    if (!rc && l->o->dry_run) {
-        rc = loop_plan(l, train, steps, e);
+    if (!rc && l->o->dry_run)
+        loop_plan(l, train, steps);
+    rc = rc ? rc : loop_data_fits(l, train, loss, e);
+    if (rc || l->o->dry_run)
         goto out;
-    }
-    rc = rc ? rc : loop_begin(l, steps, e);
+    if ((rc = loop_begin(l, steps, e)))
+        goto out;
     while (!rc && l->step < l->steps) {
         double lr = loop_lr(l);
         rc = data_batch(train, (uint64_t)l->step, &b, e);
@@ -409,6 +446,7 @@ int loop_supervised(struct loop *l, struct data *train, struct data *test,
         rc = rc ? rc : loop_stepped(l, lr, &r, e);
     }
     rc = rc ? rc : loop_finish(l, e);
+    rc = rc ? loop_left(l, e) : 0;
 out:
     data_batch_release(&b);
     return rc;

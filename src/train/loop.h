@@ -82,6 +82,9 @@ void loop_set(struct loop *l, const char *key, double x);
  */
 int loop_stepped(struct loop *l, double lr, const struct train_result *r, struct err *e);
 
+/* Adds to what went wrong after loop_begin which checkpoint there is. */
+int loop_left(const struct loop *l, struct err *e);
+
 /* Ends the run where it is, between steps: ERR_CANCELLED, with a checkpoint. */
 int loop_stopped(struct loop *l, struct err *e);
 
@@ -105,6 +108,7 @@ struct loop_loss {
     size_t (*eval)(void *arg, const double stat[TRAIN_STATS], double batches,
                    struct run_value v[8]);
     void *arg;
+    size_t grows; /* tokens by which sequences of the data may become longer */
 };
 
 /* Data as the options say. `test`: the evaluation's, NULL when there is none. */

@@ -16,7 +16,6 @@
 
 #include <dirent.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,18 +139,26 @@ int loop_save(struct loop *l, struct err *e)
     size_t n = o->params->total;
     int rc = comm_gather(l->env->comm, o->m, n, PARAMS_UNIT, e);
     rc = rc ? rc : comm_gather(l->env->comm, o->v, n, PARAMS_UNIT, e);
-    l->saved = l->step;
-    if (rc || !l->run)
+    if (rc || !l->run) {
+        l->saved = rc ? l->saved : l->step;
         return rc;
+    }
     float *values = params_slab(o->params, e);
     if (!values)
         return ERR_NOMEM;
     params_get(o->params, values, 0, n);
-    rc = loop_write(l, values, e);
+    if (!params_finite(values, n) || !params_finite(o->m, n) || !params_finite(o->v, n))
+        rc = err_set(e, ERR_LIMIT,
+                     "step %lld: weights or moments of the optimizer became NaN or infinite, so "
+                     "they were not saved. Try a smaller --learning-rate",
+                     (long long)l->step);
+    rc = rc ? rc : loop_write(l, values, e);
     params_slab_free(o->params, values);
-    if (!rc)
-        loop_plots(l);
-    return rc;
+    if (rc)
+        return rc;
+    l->saved = l->step;
+    loop_plots(l);
+    return 0;
 }
 
 /* ---- going on -------------------------------------------------------------------------------- */
@@ -448,50 +455,4 @@ int loop_finish(struct loop *l, struct err *e)
         rc = loop_best(l, e);
     rc = rc ? rc : loop_export(l, e);
     return rc ? err_ctx(e, "the result") : 0;
-}
-
-/* ---- a dry run ------------------------------------------------------------------------------- */
-
-void loop_plan_line(const struct loop *l, const char *key, const char *fmt, ...)
-{
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (l->env->plan)
-        l->env->plan(l->env->arg, key, text);
-}
-
-int loop_plan(struct loop *l, struct data *train, int64_t steps, struct err *e)
-{
-    (void)e;
-    const struct train_options *o = l->o;
-    const struct engine_info *info = engine_info(l->engine);
-    const struct params *p = trainer_params(l->trainer);
-    struct data_stats s;
-    data_stats(train, &s);
-    loop_plan_line(l, "model", "%s, %s, %.2f million weights", info->name, info->arch,
-                   (double)info->params / 1e6);
-    loop_plan_line(l, "trained", "%.2f million numbers in %zu tensors", (double)p->count / 1e6,
-                   p->n);
-    loop_plan_line(l, "records", "%llu used of %llu (%llu too long, %llu empty, %llu cut)",
-                   (unsigned long long)s.used, (unsigned long long)s.records,
-                   (unsigned long long)s.too_long, (unsigned long long)s.empty,
-                   (unsigned long long)s.truncated);
-    loop_plan_line(l, "tokens", "%llu, %llu of them learned; longest %zu, mean %zu",
-                   (unsigned long long)s.tokens, (unsigned long long)s.targets, s.longest, s.mean);
-    double batch = (double)(o->batch * o->accumulation);
-    double a_step = s.sequences ? (double)s.tokens / (double)s.sequences * batch : 0;
-    if (o->packing && strcmp(o->packing, "none") != 0)
-        a_step = batch * (double)o->max_length;
-    loop_plan_line(l, "steps", "%lld of %.0f items, about %.0f tokens each", (long long)steps,
-                   batch, a_step);
-    loop_plan_line(l, "memory",
-                   "%.2f GB: weights %.2f, gradients and moments %.2f, a pass grows to what "
-                   "%lld tokens take",
-                   (double)(info->weight_bytes + trainer_bytes(l->trainer)) / 1e9,
-                   (double)info->weight_bytes / 1e9, (double)trainer_bytes(l->trainer) / 1e9,
-                   (long long)o->pass_tokens);
-    return 0;
 }

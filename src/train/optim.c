@@ -138,7 +138,7 @@ int optim_step(struct optim *o, float *grad, double lr, double *norm, struct err
     if (!isfinite(*norm))
         return err_set(e, ERR_LIMIT,
                        "the gradient's norm is %s: nothing was changed by this step. Try a smaller "
-                       "--learning-rate or more --warmup-steps; the last checkpoint is whole",
+                       "--learning-rate or more --warmup-steps",
                        isnan(*norm) ? "NaN" : "infinite");
     const struct optim_opts *p = &o->opts;
     double t = (double)++o->steps;

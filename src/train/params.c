@@ -217,6 +217,17 @@ void params_set(struct params *s, const float *slab, size_t from, size_t to)
     params_pieces(s, from, to, copy_in, &(struct params_copy){.from = slab});
 }
 
+bool params_finite(const float *slab, size_t n)
+{
+    uint32_t odd = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &slab[i], sizeof bits);
+        odd |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    return !odd;
+}
+
 static void swap_piece(void *arg, const struct param *p, size_t a, size_t b, size_t at)
 {
     float *slab = (float *)arg + at;

@@ -63,6 +63,9 @@ void params_set(struct params *s, const float *slab, size_t from, size_t to);
 /* All values and a slab's change places. */
 void params_swap(struct params *s, float *slab);
 
+/* Whether all n numbers of a slab are finite. */
+bool params_finite(const float *slab, size_t n);
+
 /* The parameters that have numbers in [from, to): fn gets the piece [a, b) of `p` and where it is
    in a slab. */
 void params_pieces(const struct params *s, size_t from, size_t to,

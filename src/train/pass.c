@@ -13,20 +13,6 @@ static size_t pages_of(size_t tokens)
     return (tokens + KV_PAGE - 1) / KV_PAGE;
 }
 
-/* Refused before the system would end the process. */
-static int pass_fits(size_t bytes, size_t longest, struct err *e)
-{
-    size_t have = quota_memory("");
-    char a[32], b[32];
-    if (bytes <= have)
-        return 0;
-    return err_set(e, ERR_LIMIT,
-                   "sequences of %zu tokens need %s and %s are free: give a smaller --max-length "
-                   "or --pass-tokens, or --gradient-checkpointing",
-                   longest, progress_bytes(a, sizeof a, (double)bytes),
-                   progress_bytes(b, sizeof b, (double)have));
-}
-
 int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longest, struct err *e)
 {
     struct kv_shape shape;
@@ -38,10 +24,15 @@ int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longe
     p->pages = num_max(2 * pages_of(tokens), 2 * pages_of(longest));
     p->most = 2 * pages_of(tokens);
     p->room = num_max(tokens, 2 * longest);
-    int rc = pass_fits(p->pages * kv_page_bytes(&shape), longest, e);
-    rc = rc ? rc : kv_pool_new(&p->kv, &shape, p->pages, e);
-    if (rc)
-        return rc;
+    /* Pages take memory when they are written for the first time; more than there is are of no use.
+     */
+    size_t page = num_max(kv_page_bytes(&shape), 1), have = quota_memory("");
+    p->pages = num_min(p->pages, num_max(have / page, 2));
+    if (kv_pool_new(&p->kv, &shape, p->pages, e))
+        return err_set(e, ERR_NOMEM,
+                       "no memory for keys and values of sequences of %zu tokens: give a smaller "
+                       "--max-length or --pass-tokens",
+                       p->longest);
     p->seq = calloc(p->most, sizeof *p->seq);
     p->runs = calloc(p->most, sizeof *p->runs);
     p->row = calloc(p->most + 1, sizeof *p->row);
@@ -51,9 +42,7 @@ int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longe
     p->want = calloc(p->room, sizeof *p->want);
     if (!p->seq || !p->runs || !p->row || !p->ids || !p->next || !p->pos || !p->want)
         return err_nomem(e, p->room * sizeof *p->ids, "a batch");
-    for (size_t i = 0; !rc && i < p->most; i++)
-        rc = kv_seq_init(&p->seq[i], p->kv, p->room, e);
-    return rc;
+    return 0;
 }
 
 void pass_release(struct pass *p)
@@ -72,10 +61,24 @@ void pass_release(struct pass *p)
     *p = (struct pass){.kv = NULL};
 }
 
-uint64_t pass_bytes(const struct pass *p)
+uint64_t pass_cache_bytes(const struct pass *p, size_t tokens, size_t longest)
 {
-    struct kv_shape shape = *kv_pool_shape(p->kv);
-    return p->pages * kv_page_bytes(&shape);
+    longest = num_max(num_min(longest, tokens), 1);
+    size_t pages = tokens / longest * pages_of(longest) + pages_of(tokens % longest);
+    return num_min(pages, p->pages) * kv_page_bytes(kv_pool_shape(p->kv));
+}
+
+int pass_fits(uint64_t bytes, size_t tokens, struct err *e)
+{
+    size_t have = quota_memory("");
+    char a[32], b[32];
+    if (bytes <= have)
+        return 0;
+    return err_set(e, ERR_NOMEM,
+                   "sequences that have %zu tokens together need %s and %s are free: give a "
+                   "smaller --max-length or --pass-tokens",
+                   tokens, progress_bytes(a, sizeof a, (double)bytes),
+                   progress_bytes(b, sizeof b, (double)have));
 }
 
 int pass_cut(const struct pass *p, const struct data_batch *b, size_t first, size_t end,
@@ -104,13 +107,25 @@ int pass_cut(const struct pass *p, const struct data_batch *b, size_t first, siz
     return n ? 0 : err_set(e, ERR_USAGE, "a pair of the batch has one sequence");
 }
 
+/* A sequence's table of pages has room for the longest that it was. */
+static int pass_seq(struct pass *p, size_t i, size_t tokens, struct err *e)
+{
+    struct kv_seq *s = &p->seq[i];
+    int rc = 0;
+    if (!s->pool || s->max_page < pages_of(tokens)) {
+        kv_seq_release(s);
+        rc = kv_seq_init(s, p->kv, num_max(2 * tokens, 16 * KV_PAGE), e);
+    }
+    return rc ? rc : kv_seq_reserve(s, 0, 0, tokens, e);
+}
+
 int pass_gather(struct pass *p, const struct data_seq *seq, size_t n, struct batch *b,
                 struct err *e)
 {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         const struct data_seq *s = &seq[i];
-        int rc = kv_seq_reserve(&p->seq[i], 0, 0, s->n, e);
+        int rc = pass_seq(p, i, s->n, e);
         if (rc)
             return rc;
         p->runs[i] = (struct batch_run){.seq = &p->seq[i], .row = at, .n = s->n};
@@ -137,5 +152,6 @@ int pass_gather(struct pass *p, const struct data_seq *seq, size_t n, struct bat
 void pass_done(struct pass *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        kv_seq_truncate(&p->seq[i], 0);
+        if (p->seq[i].pool)
+            kv_seq_truncate(&p->seq[i], 0);
 }

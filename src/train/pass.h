@@ -25,7 +25,11 @@ struct pass {
 /* `tokens` of a pass, at most, where sequences are not longer: those have at most `longest`. */
 int pass_init(struct pass *p, const struct model *m, size_t tokens, size_t longest, struct err *e);
 void pass_release(struct pass *p);
-uint64_t pass_bytes(const struct pass *p);
+/* Of the KV cache, what `tokens` of sequences of `longest` tokens take. */
+uint64_t pass_cache_bytes(const struct pass *p, size_t tokens, size_t longest);
+/* Whether so many bytes more can be had for a pass over so many tokens; ERR_NOMEM, in words: it is
+   said before the system ends the process. */
+int pass_fits(uint64_t bytes, size_t tokens, struct err *e);
 
 /* How many sequences from `first` on go into the next pass, `unit` at a time. ERR_LIMIT: one is too
    long. */

@@ -45,6 +45,10 @@ bool run_has_sqlite(void)
 static int fault(const struct run_db *d, struct err *e)
 {
     int rc = d->db ? sqlite3_errcode(d->db) : SQLITE_NOMEM;
+    int why = d->db ? sqlite3_system_errno(d->db) : 0;
+    if (rc == SQLITE_FULL || rc == SQLITE_IOERR)
+        return err_set(e, ERR_IO, "%s: cannot be written (%s): free some space and resume", d->path,
+                       why ? strerror(why) : sqlite3_errmsg(d->db));
     return err_set(e, rc == SQLITE_NOMEM ? ERR_NOMEM : ERR_IO, "%s: %s", d->path,
                    d->db ? sqlite3_errmsg(d->db) : "no memory");
 }

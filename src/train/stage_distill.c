@@ -218,7 +218,8 @@ static int distill_run(const struct train_env *env, const struct train_options *
                              .aim = distill_aim,
                              .add = distill_add,
                              .eval = distill_eval,
-                             .arg = &d};
+                             .arg = &d,
+                             .grows = o->lmbda > 0 ? (size_t)o->max_new_tokens : 0};
     rc = rc ? rc : loop_supervised(&d.l, d.train, d.test, &loss, e);
     rollout_free(d.rollout);
     loss_distill_release(&d.loss);

@@ -542,6 +542,19 @@ static int grpo_open(struct grpo *g, const struct train_env *env, struct err *e)
     return rc ? rc : grpo_memory(g, e);
 }
 
+static int grpo_fits(struct grpo *g, struct err *e)
+{
+    struct data_stats s;
+    data_stats(g->data, &s);
+    size_t prompt = num_min(s.longest, (size_t)g->o->max_length);
+    struct loop_pass p = {.longest = prompt + (size_t)g->o->max_completion,
+                          .unit = 1,
+                          .option = "--max-completion-length"};
+    p.shard =
+        (g->step_groups + DATA_SHARDS - 1) / DATA_SHARDS * (size_t)g->o->generations * p.longest;
+    return loop_fits(&g->l, &p, e);
+}
+
 static int grpo_run(const struct train_env *env, const struct train_options *o, struct err *e)
 {
     struct grpo g = {.o = o};
@@ -555,10 +568,12 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
     int64_t steps =
         o->max_steps > 0 ? o->max_steps : (int64_t)ceil(o->epochs * (double)batches) * each;
     if (!rc && o->dry_run) {
-        rc = loop_plan(&g.l, g.data, steps, e);
+        loop_plan(&g.l, g.data, steps);
+        rc = grpo_fits(&g, e);
         rc = rc ? rc : grpo_show(&g, e);
     } else {
-        rc = rc ? rc : loop_begin(&g.l, steps, e);
+        rc = rc ? rc : grpo_fits(&g, e);
+        bool began = !rc && !(rc = loop_begin(&g.l, steps, e));
         if (!rc && g.l.extra)
             g.cursor = (uint64_t)json_integer_value(json_object_get(g.l.extra, "prompts"));
         while (!rc && g.l.step < g.l.steps) {
@@ -568,6 +583,7 @@ static int grpo_run(const struct train_env *env, const struct train_options *o, 
             rc = rc ? rc : grpo_learn(&g, e);
         }
         rc = rc ? rc : loop_finish(&g.l, e);
+        rc = rc && began ? loop_left(&g.l, e) : rc;
     }
     grpo_forget(&g);
     rewards_release(&g.rewards);

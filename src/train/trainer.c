@@ -8,6 +8,7 @@
 #include "tensor/tape.h"
 #include "train/pass.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,12 +108,6 @@ const struct kern *trainer_kern(const struct trainer *t)
     return t->parts.kern;
 }
 
-uint64_t trainer_bytes(const struct trainer *t)
-{
-    return pass_bytes(&t->pass) + (uint64_t)(t->levels + 2) * t->params.total * sizeof(float) +
-           t->params.n_extra * sizeof(float) + t->ops.cap;
-}
-
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
 static void trainer_forward(struct trainer *t, struct train_pass *p, const struct batch *b)
@@ -134,24 +129,40 @@ static void trainer_keys(struct trainer *t, const struct train_pass *p, const st
             t->key[t->pass.row[i] + k] = (uint64_t)(p->first + i) << 32 | k;
 }
 
-/* Scratch for the pass, by a dry run of it. */
-static int trainer_plan(struct trainer *t, struct train_pass *p, const struct batch *b, bool grads,
-                        struct err *e)
+/* Scratch that the batch takes, by a dry run of it. */
+static size_t trainer_dry(struct trainer *t, const struct batch *b, bool grads, bool recompute)
 {
     float any = 0; /* its place is enough: nothing is computed */
-    struct op_tape keeps = {.keep = true, .recompute = t->opts.recompute};
+    struct train_pass p = {.t = t};
+    struct op_tape keeps = {.keep = true, .recompute = recompute};
     t->ops.tape = grads ? &keeps : NULL;
     t->ops.dropout = grads && t->opts.dropout > 0 ? &t->dropout : NULL;
     t->ops.dry = true;
     t->ops.used = t->ops.peak = 0;
-    trainer_forward(t, p, b);
-    loss_head(&t->ops, p->hidden, model_head(t->parts.model), NULL, NULL, NULL,
-              grads ? &any : NULL);
-    size_t need = t->ops.peak;
+    trainer_forward(t, &p, b);
+    loss_head(&t->ops, p.hidden, model_head(t->parts.model), NULL, NULL, NULL, grads ? &any : NULL);
     t->ops.tape = NULL;
     t->ops.dry = false;
     t->ops.used = 0;
-    return op_ctx_reserve(&t->ops, need, e);
+    return t->ops.peak;
+}
+
+/*
+ * Gradients live no longer than what they belong to: together they take about as much as a layer's
+ * activations, or half of it more where experts are copied (0.8 to 1.3 of it was measured).
+ */
+void trainer_need(struct trainer *t, size_t tokens, size_t longest, bool recompute,
+                  struct trainer_memory *out)
+{
+    struct batch_run run = {.n = tokens};
+    struct batch b = {.n = tokens, .n_want = tokens, .runs = &run, .n_runs = 1};
+    uint64_t all = trainer_dry(t, &b, true, false);
+    uint64_t kept = recompute ? trainer_dry(t, &b, true, true) : all;
+    t->ops.dropout = NULL;
+    *out = (struct trainer_memory){
+        .state = ((uint64_t)(t->levels + 3) * t->params.total + t->params.n_extra) * sizeof(float),
+        .cache = pass_cache_bytes(&t->pass, tokens, longest),
+        .values = kept + all * 3 / (2 * num_max(model_config(t->parts.model)->n_layer, 1))};
 }
 
 static int trainer_pass(struct trainer *t, struct train_pass *p, const struct train_loss *loss,
@@ -162,7 +173,7 @@ static int trainer_pass(struct trainer *t, struct train_pass *p, const struct tr
     if (rc)
         goto out;
     trainer_keys(t, p, &b);
-    rc = trainer_plan(t, p, &b, grads, e);
+    rc = op_ctx_reserve(&t->ops, trainer_dry(t, &b, grads, t->opts.recompute), e);
     if (rc)
         goto out;
     if (grads)
@@ -279,6 +290,13 @@ int trainer_step(struct trainer *t, const struct data_batch *b, const struct tra
     }
     int rc = result_sum(t, stat, b, out, e);
     size_t a, z;
+    if (!rc && !isfinite(out->stat[0])) {
+        out->norm = NAN;
+        rc = err_set(e, ERR_LIMIT,
+                     "the loss is %s: nothing was changed by this step. Try a smaller "
+                     "--learning-rate",
+                     isnan(out->stat[0]) ? "NaN" : "infinite");
+    }
     if (!rc)
         rc = comm_scatter_sum(t->opts.comm, t->slab[0], t->params.total, PARAMS_UNIT, &a, &z, e);
     rc = rc ? rc : optim_step(&t->optim, t->slab[0], lr, &out->norm, e);

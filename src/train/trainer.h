@@ -47,7 +47,18 @@ void trainer_free(struct trainer *t);
 
 struct params *trainer_params(struct trainer *t);
 struct optim *trainer_optim(struct trainer *t);
-uint64_t trainer_bytes(const struct trainer *t); /* of memory beside the weights, as planned */
+
+/* What a trainer needs beside the weights, in bytes, little of which it has taken when it is new.
+ */
+struct trainer_memory {
+    uint64_t state;  /* gradients and moments, and the values once more while they are saved */
+    uint64_t cache;  /* keys and values of a pass */
+    uint64_t values; /* activations of a pass and their gradients */
+};
+/* Of a pass over `tokens` of sequences that have at most `longest`; `recompute` instead of what the
+   trainer was made with. */
+void trainer_need(struct trainer *t, size_t tokens, size_t longest, bool recompute,
+                  struct trainer_memory *out);
 
 /* Sequences that go through the model together. */
 struct train_pass {
@@ -64,7 +75,7 @@ struct train_pass {
 
 enum { TRAIN_STATS = 24 };
 
-/* A loss. Whatever it sums goes into stat[shard], so that sums have one order. */
+/* A loss. Whatever it sums goes into stat[shard], so that sums have one order; the loss first. */
 struct train_loss {
     int (*pass)(void *arg, struct train_pass *p, double stat[TRAIN_STATS], struct err *e);
     void *arg;
@@ -78,7 +89,8 @@ struct train_result {
     size_t tokens;            /* of this step, all ranks */
 };
 
-/* One step of the optimizer. On an error nothing has changed. */
+/* One step of the optimizer. On an error nothing has changed; out->norm is not finite when a loss
+   or a gradient that is not was the reason (set it to 0 before). */
 int trainer_step(struct trainer *t, const struct data_batch *b, const struct train_loss *loss,
                  double lr, struct train_result *out, struct err *e);
 
