@@ -1,4 +1,4 @@
-#include "base/log.h"
+#include "base/log_private.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -7,17 +7,26 @@ static void log_put(const struct log *l, const char *prefix, const char *fmt, va
     __attribute__((format(printf, 3, 0)));
 static void log_put(const struct log *l, const char *prefix, const char *fmt, va_list ap)
 {
-    char text[4096];
-    int n = vsnprintf(text, sizeof text, fmt, ap);
+    char text[4160];
+    size_t before = strlen(prefix), room = sizeof text - 1 - before; /* 1: for the line's end */
+    memcpy(text, prefix, before);
+    int n = vsnprintf(text + before, room, fmt, ap);
     if (n < 0)
         return;
-    if ((size_t)n >= sizeof text)
-        memcpy(text + sizeof text - 4, "...", 4); /* say that it was cut */
+    if ((size_t)n >= room)
+        memcpy(text + before + room - 4, "...", 4); /* say that it was cut */
     /* Names from files end up here: no terminal control sequences, and one line stays one line. */
-    for (char *s = text; *s; s++)
+    char *s = text + before;
+    for (; *s; s++)
         if ((unsigned char)*s < 0x20 || *s == 0x7f)
             *s = ' ';
-    fprintf(l->out, "%s%s\n", prefix, text); /* one call: lines of several threads do not mix */
+    *s++ = '\n';
+    size_t len = (size_t)(s - text);
+    if (l->writer) {
+        log_writer_put(l->writer, text, len);
+        return;
+    }
+    fwrite(text, 1, len, l->out); /* one call: lines of several threads do not mix */
     fflush(l->out);
 }
 

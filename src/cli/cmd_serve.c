@@ -92,6 +92,8 @@ static void serve_hello(const struct serve_setup *s, const struct server *v, con
     buf_release(&names);
 }
 
+enum { LOG_SECONDS = 2 }; /* for a log that is not read, at the end */
+
 static bool serve_now(void *arg)
 {
     return interrupt_count(arg) > 1;
@@ -107,7 +109,9 @@ static int serve_run(struct cli *c, const void *opts, struct err *e)
         return err_nomem(e, sizeof *s, "options");
     signal(SIGPIPE, SIG_IGN);
     serve_files();
-    int rc = serve_setup_init(s, c, o, &log, e);
+    int rc = log_writer_start(&log, e);
+    if (!rc)
+        rc = serve_setup_init(s, c, o, &log, e);
     if (!rc)
         rc = server_new(&v, &s->o, e);
     if (rc)
@@ -126,6 +130,7 @@ static int serve_run(struct cli *c, const void *opts, struct err *e)
     server_drain(v, serve_now, c->interrupt);
 out:
     server_free(v);
+    log_writer_stop(&log, LOG_SECONDS);
     serve_setup_release(s);
     free(s);
     return rc;

@@ -34,7 +34,6 @@ enum {
     ANSWER_MAX = 1 << 30,
     FIELDS_MAX = 16 << 10,
     START_TEXT = 400,
-    LOG_SECONDS = 2, /* for a log that is not read, at the end */
 };
 
 /* ---- connections ----------------------------------------------------------------------------- */
@@ -203,7 +202,7 @@ void http_log(struct http_exchange *x)
              t.tm_sec, x->head ? "HEAD" : x->method, x->path, *x->about ? " " : "", x->about,
              status, *x->note ? "  " : "", x->note, end);
     pthread_mutex_unlock(&x->lock);
-    http_lines_put(x->h, line);
+    log_bare(x->h->o.log, "%s", line);
 }
 
 /* The exchange is over, whether well or not. */
@@ -616,8 +615,6 @@ int http_new(struct http **out, const struct http_opts *o, struct err *e)
     if (!rc)
         rc = http_listen(h, e);
     if (!rc)
-        rc = http_lines_start(h, e);
-    if (!rc)
         rc = http_watch_start(h, e);
     if (!rc)
         rc = workers_start(h, e);
@@ -718,7 +715,6 @@ void http_free(struct http *h)
         MHD_stop_daemon(h->daemon);
     h->daemon = NULL;
     http_watch_stop(h);
-    http_lines_stop(h, LOG_SECONDS);
     if (h->listen_fd >= 0)
         close(h->listen_fd);
     if (h->unix_path)

@@ -60,8 +60,8 @@ struct http_opts {
     double idle_seconds;  /* without a byte, between requests and inside of bodies; 0 = 60 */
     const struct http_route *route;
     size_t n_route;
-    void *arg; /* of handlers */
-    const struct log *log;
+    void *arg;             /* of handlers */
+    const struct log *log; /* written by threads that must not wait: log_writer_start */
     bool access_log;
     bool ascii; /* JSON of answers without other characters: \uXXXX (http_dump) */
 };

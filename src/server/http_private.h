@@ -79,8 +79,6 @@ struct http_count {
     uint64_t count;
 };
 
-struct http_lines;
-
 struct http {
     struct http_opts o;
     atomic_int refs; /* the owner's, and one of each exchange */
@@ -105,7 +103,6 @@ struct http {
     struct http_count *count;
     size_t n_count, cap_count;
     struct http_linger linger[HTTP_LINGER_MAX];
-    struct http_lines *lines; /* NULL: no access log, or its end */
     bool stopping;
     atomic_bool draining;
     atomic_size_t bodies;
@@ -209,11 +206,6 @@ void http_watch_room(struct http *h, const struct http_conn *k);
 
 /* http_listen.c */
 int http_listen(struct http *h, struct err *e);
-
-/* http_log.c */
-int http_lines_start(struct http *h, struct err *e);
-void http_lines_put(struct http *h, const char *line); /* never waits while the server runs */
-void http_lines_stop(struct http *h, double seconds);  /* for what was not written yet */
 
 /* http_rules.c */
 int http_rules_load(struct http *h, struct err *e);

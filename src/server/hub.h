@@ -37,7 +37,7 @@ struct hub_opts {
     double keep_alive; /* seconds after the last use; negative: for ever */
     uint64_t memory; /* budget of all loaded models together; 0 = three quarters of what is free */
     size_t loaded;   /* models at the same time, at most; 0 = no bound */
-    const struct log *log;
+    const struct log *log; /* written by the computing thread, too: log_writer_start */
 };
 
 void hub_opts_init(struct hub_opts *o);

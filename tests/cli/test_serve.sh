@@ -31,7 +31,7 @@ start() {
     "$@" >"$tmp/said" 2>"$tmp/err" </dev/null &
     pid=$!
     n=0
-    until at=$(sed -n 's/.* · \(http[^ ]*\|unix:[^ ]*\) (.*/\1/p' "$tmp/err") && [ -n "$at" ]; do
+    until at=$(sed -n 's/.* · \(http[^ ]*\|unix:[^ ]*\) (.*/\1/p' "$tmp/err") && [ -n "$at" ] && grep -q '^\([0-9]*\|no\) models\?: ' "$tmp/err"; do
         n=$((n + 1))
         if [ $n -gt 300 ] || ! kill -0 "$pid" 2>/dev/null; then
             at=

@@ -36,7 +36,7 @@ static void begin(struct bench *b, const char *const *key, size_t n_key, size_t 
     b->o.hub.engine.ctx = 1024;
     b->o.hub.engine.cache = tokens;
     if (change)
-        change(b);
+        change(b); /* may log elsewhere */
     if (server_new(&b->s, &b->o, &e))
         fail_msg("%s", e.text);
     b->port = http_port(b->s->http);

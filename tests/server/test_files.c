@@ -7,6 +7,7 @@
 #include "server/http_fixture.h"
 #include "server/models.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -208,6 +209,69 @@ static void what_is_no_model_any_more_is_refused(void **state)
     bench_end(&b);
 }
 
+/* ---- a log that nobody reads ------------------------------------------------------------------
+ */
+
+static int log_end; /* where its lines come out */
+
+static void with_full_log(struct bench *b)
+{
+    int ends[2];
+    struct err e;
+    assert_int_equal(pipe(ends), 0);
+    log_end = ends[0];
+    assert_int_equal(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+    while (write(ends[1], "full\n", 5) > 0)
+        ;
+    assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+    write_file(path_of(b, "junk.gguf"), "GGUF", 4);
+    fclose(b->log.out);
+    b->log = (struct log){.out = fdopen(ends[1], "w"), .level = LOG_DEBUG};
+    assert_int_equal(log_writer_start(&b->log, &e), 0);
+    b->o.http.access_log = true;
+    b->o.hub.log = b->o.hub.engine.log = b->o.hub.sched.log = &b->log;
+    b->o.hub.sched.disk = "/dev/null/kv"; /* there is something to say about it */
+}
+
+/* Lines of every thread: of connections, workers, loading, computing. */
+static void a_log_that_is_not_read_holds_nobody_up(void **state)
+{
+    static const char *const said[] = {"left out: ",
+                                       "not kept on disk",
+                                       " thread on ",
+                                       "loaded in",
+                                       "POST /v1/chat/completions plain 200",
+                                       "plain: unloaded",
+                                       "plain: not loaded",
+                                       "/v1/chat/completions plain 404"};
+    enum { N = sizeof said / sizeof *said };
+    struct bench b;
+    bool seen[N] = {false};
+    char *line = NULL;
+    size_t cap = 0, left = N;
+    (void)state;
+    bench_begin_with(&b, with_full_log);
+    assert_int_equal(bench_status(&b, "POST", "/v1/chat/completions", ASK), 200);
+    unload(&b);
+    move(path_of(&b, "plain"), path_of(&b, "away"));
+    all_say(&b, 404, "/plain is no longer there");
+    move(path_of(&b, "away"), path_of(&b, "plain"));
+    assert_int_equal(bench_status(&b, "POST", "/v1/chat/completions", ASK), 200);
+    server_free(b.s);
+    b.s = NULL;
+    FILE *in = fdopen(log_end, "r");
+    while (left && getline(&line, &cap, in) > 0)
+        for (size_t i = 0; i < N; i++)
+            if (!seen[i] && strstr(line, said[i])) {
+                seen[i] = true;
+                left--;
+            }
+    log_writer_stop(&b.log, 10);
+    fclose(in);
+    free(line);
+    bench_end(&b);
+}
+
 /* ---- cached pages ---------------------------------------------------------------------------- */
 
 static void with_disk(struct bench *b)
@@ -323,6 +387,7 @@ int main(void)
         cmocka_unit_test(removed_models_end_what_they_have_begun),
         cmocka_unit_test(replaced_models_are_picked_up_when_they_are_loaded_again),
         cmocka_unit_test(what_is_no_model_any_more_is_refused),
+        cmocka_unit_test(a_log_that_is_not_read_holds_nobody_up),
         cmocka_unit_test(pages_of_other_weights_are_not_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

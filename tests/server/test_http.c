@@ -1269,6 +1269,7 @@ static void a_log_that_is_not_read_loses_lines(void **state)
     assert_int_equal(pipe(ends), 0);
     struct log log = {fdopen(ends[1], "w"), LOG_WARN};
     o.log = &log;
+    assert_int_equal(log_writer_start(&log, &e), 0);
     assert_int_equal(http_new(&h, &o, &e), 0);
     snprintf(ask, sizeof ask, "GET /%0200d HTTP/1.1\r\n" HOST "\r\n", 0);
     int fd = client_open(http_port(h));
@@ -1290,6 +1291,7 @@ static void a_log_that_is_not_read_loses_lines(void **state)
     assert_true(told);
     assert_int_equal(lines - 1 + strtoul(line, NULL, 10), ASKS);
     http_free(h);
+    log_writer_stop(&log, 10);
     fclose(in);
     fclose(log.out);
     free(line);
