@@ -56,6 +56,7 @@ struct job_spec {
     size_t n_input;
     enum job_think think;
     struct grammar_form format; /* of the answer, behind the thought */
+    char format_field[40];      /* as the request calls it: "response_format.json_schema" */
     enum job_choice choice;
     const char *choice_name;
     bool parallel;     /* several calls may come */

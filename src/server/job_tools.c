@@ -149,5 +149,7 @@ int job_grammar(struct job *j, struct grammar **out, struct err *e)
     *out = NULL;
     if (calls && json_array_size(s->tools) > TOOLS_MAX)
         return err_set(e, ERR_USAGE, "tools: more than %d", TOOLS_MAX);
-    return calls ? tools(j, out, e) : form ? make(j, NULL, &s->format, out, e) : 0;
+    if (calls)
+        return tools(j, out, e);
+    return form && make(j, NULL, &s->format, out, e) ? err_ctx(e, "%s", s->format_field) : 0;
 }

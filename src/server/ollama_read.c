@@ -111,6 +111,7 @@ static void read_think(struct fields *f, struct server *s, struct ollama_request
 static void read_format(struct fields *f, struct job_spec *spec)
 {
     json_t *v = field(f, "format");
+    snprintf(spec->format_field, sizeof spec->format_field, "format");
     if (!v || (json_is_string(v) && !json_string_length(v)))
         return;
     if (json_is_object(v)) {

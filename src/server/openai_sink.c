@@ -578,8 +578,12 @@ void openai_error(struct http_exchange *x, const char *param, const struct err *
 static void fail(void *arg, struct job *j, const struct err *e)
 {
     struct openai_request *r = arg;
+    const char *field = r->spec.format_field;
+    char param[sizeof r->spec.format_field];
     (void)j;
-    openai_error(r->x, NULL, e);
+    snprintf(param, sizeof param, "%.*s", (int)strcspn(field, "."), field);
+    bool named = *field && !strncmp(e->text, field, strlen(field));
+    openai_error(r->x, named ? param : NULL, e);
 }
 
 static void release(void *arg)

@@ -86,8 +86,10 @@ static void set_format(struct fields *f, struct openai_request *r, const char *k
 {
     if (r->spec.format.kind != GRAMMAR_FREE)
         field_fail(f, key, "is the second format that is asked for: only one can be had");
-    else if (!f->code)
-        r->spec.format = format;
+    if (f->code)
+        return;
+    r->spec.format = format;
+    snprintf(r->spec.format_field, sizeof r->spec.format_field, "%s%s", f->prefix, key);
 }
 
 /* What is a value, or (as vLLM takes it too) its text. */

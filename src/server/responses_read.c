@@ -187,6 +187,7 @@ static void read_format(struct fields *f, struct responses_request *r)
         f->param = "text";
     }
     r->spec.format = (struct grammar_form){.kind = kinds[type], .json = schema};
+    snprintf(r->spec.format_field, sizeof r->spec.format_field, "text.format.schema");
 }
 
 static void read_reasoning(struct fields *f, struct responses_request *r)

@@ -27,7 +27,7 @@ enum { PATH_MAX_BYTES = 1 << 16, REFS_IN_A_ROW = 64, LANGUAGE_WORK = 256, STATE_
 
 struct gx *schema_fail(struct schema *s, int code, const char *key, const char *fmt, ...)
 {
-    char text[256];
+    char text[320];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);

@@ -325,8 +325,9 @@ static struct gx *strings_like(struct schema *s, const json_t *o)
     if (!x && !s->b->code)
         return schema_fail(
             s, ERR_UNSUPPORTED, "format",
-            "is none of date, time, date-time, duration, uuid, email, hostname, ipv4, "
-            "ipv6, uri, uri-reference, iri, json-pointer, byte, binary, password");
+            "\"%.40s\" is none of date, time, date-time, duration, uuid, email, hostname, ipv4, "
+            "ipv6, uri, uri-reference, iri, json-pointer, byte, binary, password",
+            json_is_string(format) ? json_string_value(format) : "");
     return quoted(s, x);
 }
 

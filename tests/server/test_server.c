@@ -175,6 +175,51 @@ static void metrics_are_well_formed(void **state)
     bench_end(&b);
 }
 
+/* A format that cannot be held to is named as the request called it. */
+static void faults_of_formats_name_their_field(void **state)
+{
+#define FORMAT "{\"type\":\"string\",\"format\":\"\"}"
+    static const struct {
+        const char *path, *members, *start, *param;
+    } ask[] = {
+        {"/v1/chat/completions",
+         "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"\","
+         "\"schema\":" FORMAT "}}",
+         "response_format.json_schema: the schema: #/format: \"\" is none of ", "response_format"},
+        {"/v1/chat/completions", "\"guided_json\":{\"properties\":{\"\":" FORMAT "}}",
+         "guided_json: the schema: #/properties//format: \"\" is none of ", "guided_json"},
+        {"/v1/chat/completions", "\"guided_regex\":\"(\"", "guided_regex: ", "guided_regex"},
+        {"/v1/chat/completions", "\"guided_grammar\":\"\"", "guided_grammar: ", "guided_grammar"},
+        {"/v1/chat/completions", "\"structured_outputs\":{\"regex\":\"[\"}",
+         "structured_outputs.regex: ", "structured_outputs"},
+        {"/api/chat", "\"format\":" FORMAT, "format: the schema: #/format: \"\" is none of ", NULL},
+        {"/v1/responses",
+         "\"input\":\"hi\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"\","
+         "\"schema\":" FORMAT "}}",
+         "text.format.schema: the schema: #/format: \"\" is none of ", NULL},
+    };
+    struct bench b;
+    bench_begin(&b, NULL, 0);
+    for (size_t i = 0; i < sizeof ask / sizeof *ask; i++) {
+        struct reply r;
+        char body[600];
+        snprintf(body, sizeof body, CHAT "%s}", ask[i].members);
+        bench_ask(&b, "POST", ask[i].path, "", body, &r);
+        json_t *v = json_loads(r.body, 0, NULL), *e = json_object_get(v, "error");
+        json_t *text = json_is_string(e) ? e : json_object_get(e, "message");
+        json_t *param = json_object_get(e, "param");
+        if (r.status != 400 || !json_is_string(text) ||
+            strncmp(json_string_value(text), ask[i].start, strlen(ask[i].start)) != 0)
+            fail_msg("%s: %d %s", ask[i].path, r.status, r.body);
+        if (ask[i].param)
+            assert_string_equal(json_string_value(param), ask[i].param);
+        json_decref(v);
+        reply_free(&r);
+    }
+    bench_end(&b);
+#undef FORMAT
+}
+
 static void clients_that_leave_free_their_places(void **state)
 {
     struct bench b;
@@ -379,6 +424,7 @@ int main(void)
         cmocka_unit_test(keys_guard_every_route),
         cmocka_unit_test(requests_appear_in_metrics_and_log),
         cmocka_unit_test(metrics_are_well_formed),
+        cmocka_unit_test(faults_of_formats_name_their_field),
         cmocka_unit_test(clients_that_leave_free_their_places),
         cmocka_unit_test(draining_waits_for_answers),
         cmocka_unit_test(draining_can_be_cut_short),
