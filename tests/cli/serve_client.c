@@ -3,18 +3,24 @@
  *
  *   get HOST:PORT PATH          the body; status 0 for 200, else 1 with the status first
  *   begin HOST:PORT FILE        begins a request and never ends it; makes FILE when the server
- * waits activate PROGRAM ARGS…      as systemd would: with a listening socket as descriptor 3 exec
- * PROGRAM ARGS…          with SIGINT as on a terminal: shells let jobs ignore it file NAME, grep
- * FILE TEXT   waits until it is there, 30 s at most wait MS
+ * waits streams AT N TOKENS FILE    N streams of so many tokens by the model qwen2_tied, AT
+ * HOST:PORT or the path of a socket; makes FILE when all have begun. Prints how many came whole and
+ * how many broke off refused AT                  status 0 when nobody listens there activate
+ * PROGRAM ARGS…      as systemd would: with a listening socket as descriptor 3 exec PROGRAM ARGS…
+ * with SIGINT as on a terminal: shells let jobs ignore it file NAME, grep FILE TEXT   waits until
+ * it is there, 30 s at most wait MS
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +39,93 @@ static int dial(const char *at)
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     return fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) ? -1 : fd;
+}
+
+/* AT: "/path/of/socket" or HOST:PORT. */
+static int dial_any(const char *at)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (*at != '/')
+        return dial(at);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", at);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    return fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) ? -1 : fd;
+}
+
+static int refused(const char *at)
+{
+    int fd = dial_any(at);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+static const char stream_end[] = "data: [DONE]\n\n";
+enum { STREAMS = 256, STREAM_READ = 4096, STREAM_END = sizeof stream_end - 1 };
+
+struct stream {
+    char last[STREAM_END]; /* of what came: the end may come in two pieces */
+    size_t kept;
+    bool begun, whole;
+};
+
+/* What there is to read of an answer; false when it has ended or is not one. */
+static bool stream_read(struct stream *s, int fd)
+{
+    char text[STREAM_END + STREAM_READ];
+    memcpy(text, s->last, s->kept);
+    ssize_t got = read(fd, text + s->kept, STREAM_READ);
+    if (got <= 0)
+        return false;
+    size_t n = s->kept + (size_t)got;
+    if (!s->begun && (got < 12 || memcmp(text, "HTTP/1.1 200", 12) != 0))
+        return false;
+    s->begun = true;
+    s->whole |= memmem(text, n, stream_end, STREAM_END) != NULL;
+    s->kept = n < STREAM_END ? n : STREAM_END - 1;
+    memcpy(s->last, text + n - s->kept, s->kept);
+    return true;
+}
+
+static int streams(const char *at, int n, const char *tokens, const char *file)
+{
+    struct stream *s = calloc(STREAMS, sizeof *s);
+    struct pollfd p[STREAMS];
+    int begun = 0, open_ones = n, whole = 0;
+    char text[1000], body[400];
+    snprintf(body, sizeof body,
+             "{\"model\":\"qwen2_tied\",\"stream\":true,\"max_tokens\":%s,\"ignore_eos\":true,"
+             "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}",
+             tokens);
+    snprintf(text, sizeof text,
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+             "Content-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
+    if (!s || n < 1 || n > STREAMS)
+        return 2;
+    for (int i = 0; i < n; i++) {
+        p[i] = (struct pollfd){dial_any(at), POLLIN, 0};
+        if (p[i].fd < 0 || send(p[i].fd, text, strlen(text), MSG_NOSIGNAL) < 0)
+            return 2;
+    }
+    while (open_ones && poll(p, (nfds_t)n, 30000) > 0)
+        for (int i = 0; i < n; i++) {
+            if (p[i].fd < 0 || !p[i].revents)
+                continue;
+            bool had = s[i].begun;
+            if (!stream_read(&s[i], p[i].fd)) {
+                close(p[i].fd);
+                p[i].fd = -1;
+                open_ones--;
+            } else if (!had && ++begun == n) {
+                close(open(file, O_CREAT | O_WRONLY, 0600));
+            }
+        }
+    for (int i = 0; i < n; i++)
+        whole += s[i].whole;
+    free(s);
+    printf("%d whole, %d broken\n", whole, n - whole);
+    return 0;
 }
 
 static int get(const char *at, const char *path)
@@ -115,6 +208,10 @@ int main(int argc, char **argv)
         return get(argv[2], argv[3]);
     if (!strcmp(what, "begin") && argc == 4)
         return begin(argv[2], argv[3]);
+    if (!strcmp(what, "streams") && argc == 6)
+        return streams(argv[2], (int)strtol(argv[3], NULL, 10), argv[4], argv[5]);
+    if (!strcmp(what, "refused") && argc == 3)
+        return refused(argv[2]);
     if (!strcmp(what, "activate") && argc > 2)
         return activate(argv + 2);
     if (!strcmp(what, "exec") && argc > 2) {

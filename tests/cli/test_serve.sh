@@ -91,6 +91,46 @@ stop TERM
 ok "a second signal ends it at once" $status
 wait $asks
 
+# Streams that run when it is told to end come whole; nobody else is let in, and nothing is left.
+for how in port socket; do
+    rm -f "$tmp/begun"
+    [ $how = port ] && where='--port 0' || where="--host $tmp/sock"
+    start "$ponder" serve $where --models-dir "$tmp/models" --ctx 1024 -t 1
+    to=${at#http://} to=${to#unix:}
+    "$client" streams "$to" 32 900 "$tmp/begun" >"$tmp/streams" &
+    asks=$!
+    "$client" file "$tmp/begun"
+    kill -TERM "$pid"
+    "$client" grep "$tmp/err" 'finishing 32 requests'
+    ok "$how: it says how many it finishes" $?
+    refused=0
+    until "$client" refused "$to"; do # it says so before it closes
+        refused=$((refused + 1))
+        [ $refused -lt 100 ] || break
+        "$client" wait 20
+    done
+    [ $refused -lt 100 ] && kill -0 "$pid" 2>/dev/null
+    ok "$how: nobody else is let in" $?
+    wait "$pid"
+    ok "$how: it ends well" $?
+    pid=
+    wait $asks && grep -q '^32 whole, 0 broken$' "$tmp/streams"
+    ok "$how: streams came whole" $?
+    [ $how = port ] || [ ! -e "$tmp/sock" ]
+    ok "$how: its socket is gone" $?
+done
+rm -f "$tmp/begun"
+start "$ponder" serve --port 0 --models-dir "$tmp/models" --ctx 1024 -t 1
+"$client" streams "${at#http://}" 32 900 "$tmp/begun" >"$tmp/streams" &
+asks=$!
+"$client" file "$tmp/begun"
+kill -TERM "$pid"
+"$client" grep "$tmp/err" ' requests (Ctrl-C again'
+stop TERM
+ok "a second signal ends streams, too" $status
+wait $asks && ! grep -q ' 0 broken' "$tmp/streams" && grep -q ' broken$' "$tmp/streams"
+ok "which then break off" $?
+
 start "$ponder" serve --port 0 --models-dir "$tmp/models" --api-key sk-a --dtype float16 --gpu-memory-utilization 0.9 --max-model-len 256 -t 1
 grep -q '^note: --dtype, --gpu-memory-utilization: of no use here, passed over$' "$tmp/err"
 ok "options without meaning are named once" $?
