@@ -132,6 +132,29 @@ int plan_lora_open(struct convert_plan *p, const char *path, struct err *e)
     return rc;
 }
 
+int plan_lora_score(struct convert_plan *p, struct err *e)
+{
+    const struct source_tensor *t = adapter_score(p->lora->adapter);
+    if (!t)
+        return 0;
+    if (p->o.format != CONVERT_HF)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: is of a reward model; GGUF files have no place for its head: write a "
+                       "folder",
+                       adapter_path(p->lora->adapter));
+    if (!t->type || t->dims != 2 || t->shape[0] != 1 || t->type->block != 1)
+        return err_set(e, ERR_FORMAT, "%s: \"%s\" is not one row of floats",
+                       adapter_path(p->lora->adapter), t->name);
+    float *values = arena_array(&p->lora->arena, (size_t)t->shape[1], sizeof *values, e);
+    uint8_t *row = values ? arena_alloc(&p->lora->arena, source_row_bytes(t), e) : NULL;
+    if (!row)
+        return ERR_NOMEM;
+    source_rows(t, 0, 1, row, source_row_bytes(t));
+    t->type->decode(values, row, (size_t)t->shape[1]);
+    p->o.classifier = true;
+    return convert_plan_add(p, "score.weight", 1, (size_t)t->shape[1], values, e);
+}
+
 void plan_lora_free(struct convert_plan *p)
 {
     if (!p->lora)

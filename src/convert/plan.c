@@ -136,6 +136,8 @@ int convert_plan_new(struct convert_plan **out, struct source *src, const struct
         rc = plan_types(p, e);
     if (!rc)
         rc = plan_about(p, plan_sizes(p, e), e);
+    if (!rc && o->adapter)
+        rc = plan_lora_score(p, e);
     if (rc) {
         convert_plan_free(p);
         return rc;

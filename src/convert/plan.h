@@ -60,6 +60,8 @@ struct convert_run *plan_runs(struct convert_plan *p, size_t n, struct err *e);
 int plan_tensors(struct convert_plan *p, struct err *e);
 /* Adapters (lora.c). plan_adapt: adds what belongs to rows [r, r + n) of a tensor of the source. */
 int plan_lora_open(struct convert_plan *p, const char *path, struct err *e);
+/* The scalar head that an adapter of a reward model has becomes a tensor of the plan. */
+int plan_lora_score(struct convert_plan *p, struct err *e);
 void plan_lora_free(struct convert_plan *p);
 bool plan_adapted(const struct convert_plan *p, const struct source_tensor *t);
 void plan_adapt(const struct convert_plan *p, const struct source_tensor *t, uint64_t r, size_t n,

@@ -24,6 +24,7 @@ struct adapter {
     size_t n;
     struct names names;
     json_t *config; /* NULL for GGUF */
+    const struct source_tensor *score;
 };
 
 /* ---- how strong -------------------------------------------------------------------------------
@@ -107,6 +108,10 @@ static int module_add(struct adapter *a, const struct source_tensor *t, struct e
     size_t n;
     enum adapter_side side = side_of(t->name, adapter_is_gguf(a), &p, &n);
     struct shown shown = name_show(t->name, strlen(t->name));
+    if (!adapter_is_gguf(a) && side == SIDE_NONE && !strcmp(p, "score.weight")) {
+        a->score = t;
+        return 0;
+    }
     if (side == SIDE_NONE)
         return err_set(e, ERR_UNSUPPORTED,
                        "tensor '%s': only LoRA matrices of linear layers are supported (no DoRA, "
@@ -249,6 +254,16 @@ const char *adapter_path(const struct adapter *a)
 bool adapter_is_gguf(const struct adapter *a)
 {
     return source_kind(a->src) == SOURCE_GGUF;
+}
+
+const json_t *adapter_config(const struct adapter *a)
+{
+    return a->config;
+}
+
+const struct source_tensor *adapter_score(const struct adapter *a)
+{
+    return a->score;
 }
 
 size_t adapter_count(const struct adapter *a)

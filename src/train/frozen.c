@@ -26,6 +26,7 @@ int frozen_open(struct frozen **out, const struct frozen_opts *o, struct err *e)
     eo.log = o->log;
     eo.ctx = eo.batch = KV_PAGE;
     eo.place = ENGINE_PACKED;
+    eo.adapter = o->adapter;
     int rc = cpu_isa_parse(&eo.isa, o->isa ? o->isa : "auto", e);
     rc = rc ? rc : engine_open(&f->engine, o->path, &eo, e);
     if (!rc) {

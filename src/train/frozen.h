@@ -16,6 +16,7 @@ struct frozen;
 
 struct frozen_opts {
     const char *path, *isa;
+    const char *adapter; /* whose products are added, or NULL */
     int threads;
     const struct log *log;
     size_t pass_tokens, longest; /* as the trainer's */

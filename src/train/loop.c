@@ -40,8 +40,9 @@ static int loop_engine(struct loop *l, const struct loop_opts *lo, struct err *e
                        "weights stay as they are in its files, so leave --bf16 out");
     int rc = cpu_isa_parse(&eo.isa, o->isa, e);
     if (!rc && o->use_peft) {
-        rc = lora_options(&adapt, &targets, o, e);
+        rc = lora_options(&adapt, &targets, &l->adapter, o, e);
         eo.adapt = &adapt;
+        eo.adapter = o->lora;
     }
     rc = rc ? rc : engine_open(&l->engine, o->model, &eo, e);
     return rc ? rc : lora_targets_check(&targets, e);
@@ -58,7 +59,7 @@ int loop_open(struct loop *l, const struct train_env *env, const struct train_op
         return err_set(e, ERR_USAGE, "where does the run go? Give --output-dir");
     int rc = loop_engine(l, lo, e);
     if (!rc && lo->score)
-        rc = score_open(&l->score, l->engine, e);
+        rc = score_open(&l->score, l->engine, o->lora, e);
     if (rc)
         return rc;
     struct trainer_opts to = {.engine = l->engine,
@@ -90,6 +91,7 @@ void loop_close(struct loop *l)
     engine_free(l->engine);
     json_decref(l->extra);
     json_decref(l->resumed);
+    json_decref(l->adapter);
     *l = (struct loop){.env = NULL};
 }
 

@@ -50,6 +50,7 @@ struct loop {
     bool owed, stopping; /* what waits for that */
     int64_t saved;       /* step of the newest checkpoint; 0: none */
     json_t *resumed;     /* holds the keys of values that came from a checkpoint */
+    json_t *adapter;     /* configuration of the adapter that is gone on with, or NULL */
     json_t *extra;       /* what a stage adds to a checkpoint's state; owned, or NULL */
 };
 

@@ -399,7 +399,7 @@ static int loop_export(struct loop *l, struct err *e)
         !file_join(part, sizeof part, l->o->output, ".model"))
         return err_set(e, ERR_LIMIT, "%.100s: the path is too long", l->o->output);
     if (l->o->use_peft)
-        return lora_write(path, x.params, l->o, e);
+        return lora_write(path, x.params, l->adapter, l->o, e);
     engine_parts(l->engine, &parts);
     int rc = export_tidy(l->o->output, e);
     rc = rc ? rc : convert_plan_new(&x.plan, engine_source(l->engine), &o, e);

@@ -101,14 +101,16 @@ const struct opt train_rows_deepseek[TRAIN_N_DEEPSEEK] = {
 const struct opt train_rows_lora[TRAIN_N_LORA] = {
     {.name = "use-peft", .kind = OPT_FLAG, .offset = AT(use_peft),
      .help = "train a LoRA adapter; the model stays as it is, quantized or not (QLoRA)"},
-    {.name = "lora-r", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .value = "16", .offset = AT(lora_r),
+    {.name = "lora", .alias = "adapter adapter-name-or-path", .kind = OPT_STRING, .arg = "DIR", .offset = AT(lora),
+     .help = "go on with this adapter of the model (PEFT's layout): its rank, alpha and layers stay; --use-peft goes without saying"},
+    {.name = "lora-r", .kind = OPT_INT, .arg = "N", .min = 1, .max = 4096, .shown = "16", .offset = AT(lora_r),
      .help = "its rank"},
-    {.name = "lora-alpha", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e6, .value = "32", .offset = AT(lora_alpha),
+    {.name = "lora-alpha", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 1e6, .shown = "32", .offset = AT(lora_alpha),
      .help = "its products count X / rank times"},
     {.name = "lora-dropout", .kind = OPT_FLOAT, .arg = "X", .min = 0, .max = 0.99, .shown = "0.05 (dpo, grpo: 0)", .offset = AT(lora_dropout),
      .help = "share of its inputs that a step leaves out"},
     {.name = "use-rslora", .kind = OPT_FLAG, .offset = AT(lora_rs), .help = "X / √rank times"},
-    {.name = "lora-target-modules", .kind = OPT_STRING, .arg = "LIST", .value = "all-linear", .offset = AT(lora_targets),
+    {.name = "lora-target-modules", .kind = OPT_STRING, .arg = "LIST", .shown = "all-linear", .offset = AT(lora_targets),
      .help = "ends of layers' names: q_proj,v_proj; all-linear: all of them but the head, routers and routed experts"},
 };
 

@@ -36,7 +36,7 @@ struct train_options {
     int use_peft, lora_rs;
     int64_t lora_r;
     double lora_alpha, lora_dropout;
-    const char *lora_targets;
+    const char *lora_targets, *lora;
     /* log and checkpoints */
     int64_t logging_steps, save_steps, save_limit, eval_steps, eval_batch;
     int save_best;
@@ -78,7 +78,7 @@ enum {
     TRAIN_N_STEPS = 8,
     TRAIN_N_OPTIM = 10,
     TRAIN_N_DEEPSEEK = 3,
-    TRAIN_N_LORA = 6,
+    TRAIN_N_LORA = 7,
     TRAIN_N_LOG = 6,
     TRAIN_N_PROMPTS = 5,
     TRAIN_N_PAIRS = 7,

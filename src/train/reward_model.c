@@ -1,6 +1,8 @@
 /* See reward_model.h. */
 #include "train/reward_model.h"
 
+#include "base/file.h"
+#include "format/adapter.h"
 #include "train/example.h"
 #include "train/record.h"
 #include "train/score.h"
@@ -59,13 +61,38 @@ static void spec_name(const char *path, char name[48])
     snprintf(name, 48, "%.*s", (int)(n - from), path + from);
 }
 
+/* A folder with an adapter names the model that it is for. */
+static int model_base(struct adapter **a, const char *path, struct frozen_opts *fo, struct err *e)
+{
+    char file[4096];
+    fo->path = path;
+    fo->adapter = NULL;
+    if (!file_join(file, sizeof file, path, "adapter_config.json") ||
+        file_kind(file) != FILE_REGULAR)
+        return 0;
+    int rc = adapter_open(a, path, e);
+    const json_t *c = rc ? NULL : adapter_config(*a);
+    const char *base = json_string_value(json_object_get(c, "base_model_name_or_path"));
+    if (!rc && (!base || file_kind(base) == FILE_NONE))
+        rc =
+            err_set(e, ERR_NOTFOUND,
+                    "%s is an adapter of \"%s\" (base_model_name_or_path), which is not here: name "
+                    "its folder or file there, or merge the adapter (ponder merge)",
+                    path, base ? base : "");
+    fo->path = base;
+    fo->adapter = path;
+    return rc;
+}
+
 static int model_load_all(struct reward_model *m, const char *path, const struct frozen_opts *o,
                           struct err *e)
 {
     struct frozen_opts fo = *o;
-    fo.path = path;
-    int rc = frozen_open(&m->frozen, &fo, e);
-    rc = rc ? rc : score_open(&m->score, frozen_engine(m->frozen), e);
+    struct adapter *a = NULL;
+    int rc = model_base(&a, path, &fo, e);
+    rc = rc ? rc : frozen_open(&m->frozen, &fo, e);
+    adapter_free(a);
+    rc = rc ? rc : score_open(&m->score, frozen_engine(m->frozen), fo.adapter, e);
     if (!rc && !m->score->found)
         rc = err_set(
             e, ERR_USAGE,

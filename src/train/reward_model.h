@@ -3,6 +3,9 @@
  * which completions are scored. The model has its own tokenizer and template: what it sees is the
  * prompt of the record and the completion, as its own training data have it.
  *
+ * A folder may have an adapter and the head alone (train reward --use-peft): the model that it is
+ * for is then the one that its configuration names.
+ *
  * DeepSeek-R1's helpfulness model sees the answer behind the thought, its safety model the whole
  * output. A completion that never comes to an answer is scored as an empty one.
  *

@@ -2,14 +2,14 @@
 #include "train/score.h"
 
 #include "engine/parts.h"
+#include "format/adapter.h"
 #include "format/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static int score_read(struct score *s, struct engine *g, struct err *e)
+static int score_take(struct score *s, const struct source_tensor *t, struct err *e)
 {
-    const struct source_tensor *t = source_tensor(engine_source(g), s->param.name);
     if (!t)
         return 0;
     if (!t->type || t->dims != 2 || t->shape[0] != 1 || t->shape[1] != s->w.cols ||
@@ -27,7 +27,19 @@ static int score_read(struct score *s, struct engine *g, struct err *e)
     return 0;
 }
 
-int score_open(struct score **out, struct engine *g, struct err *e)
+/* The adapter's where it has one, else the model's. */
+static int score_read(struct score *s, struct engine *g, const char *adapter, struct err *e)
+{
+    struct adapter *a = NULL;
+    int rc = adapter ? adapter_open(&a, adapter, e) : 0;
+    const struct source_tensor *own = a ? adapter_score(a) : NULL;
+    if (!rc)
+        rc = score_take(s, own ? own : source_tensor(engine_source(g), s->param.name), e);
+    adapter_free(a);
+    return rc;
+}
+
+int score_open(struct score **out, struct engine *g, const char *adapter, struct err *e)
 {
     struct engine_parts parts;
     engine_parts(g, &parts);
@@ -45,7 +57,7 @@ int score_open(struct score **out, struct engine *g, struct err *e)
     s->w.vec = s->w.own = s->value;
     s->param = (struct model_param){.weight = &s->w, .cols = s->w.cols, .layer = SIZE_MAX};
     snprintf(s->param.name, sizeof s->param.name, "%s", s->w.name);
-    return score_read(s, g, e);
+    return score_read(s, g, adapter, e);
 }
 
 void score_free(struct score *s)

@@ -18,7 +18,8 @@ struct score {
     bool found;               /* the model's files have one; else it begins as zero */
 };
 
-int score_open(struct score **out, struct engine *g, struct err *e);
+/* `adapter`: a folder whose head takes the place of the model's, or NULL. */
+int score_open(struct score **out, struct engine *g, const char *adapter, struct err *e);
 void score_free(struct score *s); /* NULL is fine */
 
 double score_of(const struct score *s, const float *state);

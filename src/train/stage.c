@@ -45,6 +45,10 @@ static const char *const common[] = {"num-train-epochs",
                                      "0.05",
                                      NULL};
 
+/* Of adapters that are new: others have theirs. */
+static const char *const adapter[] = {"lora-r",     "16", "lora-alpha", "32", "lora-target-modules",
+                                      "all-linear", NULL};
+
 static bool unset(const struct opt *o, const void *target, size_t base)
 {
     const char *at = (const char *)target + base + o->offset;
@@ -89,5 +93,9 @@ static int fill(const struct train_stage *s, const char *const *list, struct tra
 int train_stage_fill(const struct train_stage *s, struct train_options *o, struct err *e)
 {
     int rc = fill(s, s->defaults, o, e);
-    return rc ? rc : fill(s, common, o, e);
+    rc = rc ? rc : fill(s, common, o, e);
+    if (rc || !o->lora)
+        return rc ? rc : fill(s, adapter, o, e);
+    o->use_peft = 1;
+    return 0;
 }

@@ -4,7 +4,8 @@
  *
  * All weights are trained but the head over the vocabulary, which has no part in a score. The
  * result is the model's folder with score.weight, and a config.json that calls it a sequence
- * classifier with one label; the head over the vocabulary stays in it, as it was.
+ * classifier with one label; the head over the vocabulary stays in it, as it was. With an adapter
+ * (--use-peft) the scalar head is trained whole, and is one of the adapter's tensors.
  */
 #include "base/num.h"
 #include "train/loop.h"
@@ -107,9 +108,9 @@ static int reward_run(const struct train_env *env, const struct train_options *o
     return rc;
 }
 
-const struct opt_group train_groups_reward[] = {TRAIN_GROUP_MODEL,        TRAIN_GROUP_PAIRS,
-                                                TRAIN_GROUP_REWARD_MODEL, TRAIN_GROUP_STEPS,
-                                                TRAIN_GROUP_OPTIM,        TRAIN_GROUP_LOG};
+const struct opt_group train_groups_reward[] = {
+    TRAIN_GROUP_MODEL, TRAIN_GROUP_PAIRS, TRAIN_GROUP_REWARD_MODEL, TRAIN_GROUP_STEPS,
+    TRAIN_GROUP_OPTIM, TRAIN_GROUP_LORA,  TRAIN_GROUP_LOG};
 
 static const char *const reward_defaults[] = {"learning-rate", "1e-4", NULL};
 

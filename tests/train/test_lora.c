@@ -9,6 +9,7 @@
 #include "format/adapter.h"
 #include "support/golden.h"
 #include "train/lora.h"
+#include "train/reward_model.h"
 #include "train/stage.h"
 
 // clang-format off
@@ -270,6 +271,92 @@ static void refuses_what_is_asked_in_vain(void **state)
     assert_non_null(strstr(e.text, "dropout"));
 }
 
+/* Without learning it stays what it was, to the byte; what is said beside it has to agree. */
+static void an_adapter_can_be_gone_on_with(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char from[96], text[128];
+    snprintf(from, sizeof from, "%s/one/model", folder);
+    die(train("sft", "still",
+              (const char *const[]){"lora", from, "learning-rate", "0", "max-steps", "2", NULL}, 0,
+              &e),
+        &e);
+    same_file("one", "still", "model/adapter_model.safetensors");
+    same_file("one", "still", "model/adapter_config.json");
+    /* A run of it goes on where it was. */
+    die(train("sft", "whole", (const char *const[]){"lora", from, NULL}, 0, &e), &e);
+    assert_int_equal(train("sft", "parts", (const char *const[]){"lora", from, NULL}, 3, &e),
+                     ERR_CANCELLED);
+    die(train("sft", "parts", (const char *const[]){"lora", from, NULL}, 0, &e), &e);
+    same_file("whole", "parts", "log.jsonl");
+    same_file("whole", "parts", "model/adapter_model.safetensors");
+    static const struct {
+        const char *name, *value, *says;
+    } cases[] = {{"lora-r", "8", "the rank of"},
+                 {"lora-alpha", "8", "that of"},
+                 {"use-rslora", "1", "alpha / r"},
+                 {"lora-target-modules", "q_proj", "layers of its own"},
+                 {"lora", "/no/such/adapter", "/no/such/adapter"},
+                 {"lora", GOLDEN_DIR "/train/dsv3/adapter", "module '"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const args[] = {"lora",       from,       cases[i].name, cases[i].value,
+                                    "output-dir", "/no/such", NULL};
+        assert_true(train("sft", "no", args, 0, &e) != 0);
+        snprintf(text, sizeof text, "%s", cases[i].says);
+        if (!strstr(e.text, text))
+            fail_msg("--%s %s: \"%s\"", cases[i].name, cases[i].value, e.text);
+    }
+}
+
+/* The head of a reward model is part of the adapter, and both are found again. */
+static void reward_models_are_adapters_too(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char pairs[128], was[96], path[160], name[48];
+    struct reward_model *m;
+    struct adapter *a;
+    double weight;
+    float score[2];
+    snprintf(pairs, sizeof pairs, "%s/pairs.jsonl", folder);
+    FILE *f = fopen(pairs, "w");
+    assert_non_null(f);
+    for (int i = 0; i < 16; i++)
+        fprintf(f, "{\"prompt\": \"%d?\", \"chosen\": \"yes\", \"rejected\": \"zzz\"}\n", i);
+    fclose(f);
+    memcpy(was, data_path, sizeof was);
+    snprintf(data_path, sizeof data_path, "%s/pairs.jsonl", folder);
+    int rc = train("reward", "judge", (const char *const[]){"max-steps", "20", NULL}, 0, &e);
+    snprintf(path, sizeof path, "%s/judge/model", folder);
+    rc = rc ? rc
+            : train(
+                  "reward", "again",
+                  (const char *const[]){"lora", path, "learning-rate", "0", "max-steps", "1", NULL},
+                  0, &e);
+    memcpy(data_path, was, sizeof was);
+    die(rc, &e);
+    same_file("judge", "again", "model/adapter_model.safetensors");
+    die(adapter_open(&a, path, &e), &e);
+    assert_non_null(adapter_score(a));
+    assert_int_equal(adapter_score(a)->shape[0], 1);
+    json_t *saved = json_object_get(adapter_config(a), "modules_to_save");
+    assert_string_equal(json_string_value(json_array_get(saved, 0)), "score");
+    assert_string_equal(json_string_value(json_object_get(adapter_config(a), "task_type")),
+                        "SEQ_CLS");
+    adapter_free(a);
+    static const struct frozen_opts how = {.threads = 1, .pass_tokens = 64, .longest = 96};
+    struct span text[2] = {span_of("yes"), span_of("zzz")};
+    json_t *record = json_pack("{s:s}", "prompt", "99?");
+    die(reward_model_open(&m, path, &how, name, &weight, &e), &e);
+    assert_string_equal(name, "judge");
+    die(reward_model_group(m, record, false, text, 2, score, &e), &e);
+    if (!(score[0] > score[1] + 1))
+        fail_msg("scores %g and %g", (double)score[0], (double)score[1]);
+    reward_model_free(m);
+    json_decref(record);
+}
+
 static float *logits_of(struct engine *g, const int32_t *ids, size_t n)
 {
     struct err e = {0};
@@ -373,6 +460,8 @@ int main(void)
         cmocka_unit_test(configuration_is_pefts),
         cmocka_unit_test(learns),
         cmocka_unit_test(refuses_what_is_asked_in_vain),
+        cmocka_unit_test(an_adapter_can_be_gone_on_with),
+        cmocka_unit_test(reward_models_are_adapters_too),
         LOGITS("llama"),
         LOGITS("qwen2"),
         LOGITS("dsv3"),

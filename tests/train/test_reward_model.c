@@ -90,7 +90,7 @@ static double expected(const char *prompt, const char *completion)
     o.path = made;
     ids_init(&ids, 1000);
     die(frozen_open(&f, &o, &e), &e);
-    die(score_open(&s, frozen_engine(f), &e), &e);
+    die(score_open(&s, frozen_engine(f), NULL, &e), &e);
     assert_true(s->found);
     assert_memory_equal(s->value, head, s->w.cols * sizeof(float));
     const struct tokenizer *t = engine_tokenizer(frozen_engine(f));

@@ -52,7 +52,7 @@ void trained_open(struct trained *x, const char *path, const struct trained_how 
     trained_die(cpu_isa_parse(&eo.isa, "auto", &e), &e);
     trained_die(engine_open(&x->engine, path, &eo, &e), &e);
     if (how->score)
-        trained_die(score_open(&x->score, x->engine, &e), &e);
+        trained_die(score_open(&x->score, x->engine, NULL, &e), &e);
     struct trainer_opts to = {.engine = x->engine,
                               .comm = x->comm,
                               .extra = x->score ? &x->score->param : NULL,
