@@ -179,7 +179,9 @@ int lines_print(struct buf *b, struct err *e)
 
 int lines_print_json(const json_t *v, bool indent, struct err *e)
 {
-    if (json_dumpf(v, stdout, JSON_ENCODE_ANY | (indent ? JSON_INDENT(2) : JSON_COMPACT)))
+    if (json_dumpf(v, stdout,
+                   JSON_ENCODE_ANY | (indent ? JSON_INDENT(2) : JSON_COMPACT) |
+                       JSON_REAL_PRECISION(15)))
         return ferror(stdout) ? err_errno(e, "cannot write the output")
                               : err_nomem(e, 0, "the output");
     return putchar('\n') == EOF ? err_errno(e, "cannot write the output") : 0;

@@ -302,7 +302,9 @@ void http_send(struct http_exchange *x, int status, const char *type, const char
 
 char *http_dump(const struct http_exchange *x, const json_t *v)
 {
-    return v ? json_dumps(v, JSON_COMPACT | (x->h->o.ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
+    return v ? json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(15) |
+                                 (x->h->o.ascii ? JSON_ENSURE_ASCII : 0))
+             : NULL;
 }
 
 void http_send_json(struct http_exchange *x, int status, json_t *v)
