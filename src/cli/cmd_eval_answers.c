@@ -183,8 +183,8 @@ static int answers_command(struct cli *c, const void *opts, struct err *e)
                                .answer = watch_answer,
                                .arg = &w};
     int rc = a ? answers_read(&records, c->args[1], o->limit, e) : err_nomem(e, sizeof *a, "rows");
-    r.ctx = (size_t)o->max_tokens + 2048;
-    r.cache = r.ctx * num_min(seqs, 16); /* whoever finds no room waits */
+    r.ctx_max = (size_t)o->max_tokens + 2048;
+    r.cache = r.ctx_max * num_min(seqs, 16); /* whoever finds no room waits */
     rc = rc ? rc : answers_open(&g, &r, c->args[0], e);
     if (!rc && o->save && !(w.save = fopen(o->save, "w")))
         rc = err_errno(e, "%s", o->save);
@@ -210,6 +210,12 @@ static int answers_command(struct cli *c, const void *opts, struct err *e)
         fprintf(stderr, "%zu answers, %zu tokens in %.1f s (%.0f tokens/s)\n", a->answers,
                 a->tokens, a->seconds, (double)a->tokens / fmax(a->seconds, 1e-9));
     }
+    if (!rc && a->tight)
+        log_line(&log, LOG_WARN,
+                 "%zu problems leave less than --max-tokens %" PRId64
+                 " of the context of %zu tokens that the model was trained for: their answers end "
+                 "there at the latest",
+                 a->tight, o->max_tokens, engine_info(g)->ctx);
     engine_free(g);
     buf_release(&r.template_text);
     json_decref(records);

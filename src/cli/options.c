@@ -111,6 +111,7 @@ int options_engine_opts(struct engine_opts *out, struct engine_request *r, struc
     o.log = r->log;
     o.threads = u->threads == OPT_UNSET ? 0 : (int)u->threads;
     o.ctx = u->ctx == OPT_UNSET ? r->ctx : (size_t)u->ctx;
+    o.ctx_max = r->ctx_max;
     o.want = r->want;
     o.cache = r->cache;
     o.batch = u->batch == OPT_UNSET ? 0 : (size_t)u->batch;

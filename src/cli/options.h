@@ -40,6 +40,7 @@ struct engine_request {
     enum engine_act act;   /* when --activations is not given */
     bool mtp;              /* load the prediction layer in any case */
     size_t ctx;            /* when --ctx is not given; 0 = the engine's choice */
+    size_t ctx_max;        /* bound on that choice; 0 = the engine's */
     size_t want;           /* rows of logits computed together; 0 = the engine's choice */
     size_t cache;          /* tokens of all sessions together; 0 = of one */
 };

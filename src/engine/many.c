@@ -162,7 +162,9 @@ static int many_submit(struct many *m, const struct many_prompt *prompt, size_t 
     p.n_prompt = prompt->n;
     p.sampling = m->o.sampling;
     p.sampling.seed = prompt->seed;
-    p.answer.max_tokens = m->o.max_tokens;
+    /* What does not fit into the context any more is not asked for. */
+    size_t ctx = engine_info(m->o.engine)->ctx;
+    p.answer.max_tokens = num_min(m->o.max_tokens, ctx > prompt->n ? ctx - prompt->n : 1);
     p.answer.ignore_end = m->o.ignore_end;
     p.answer.raw = true;
     p.n = m->o.n;

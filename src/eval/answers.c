@@ -50,10 +50,10 @@ static int answers_encode(struct answers_run *r, size_t i, struct err *e)
                         : chat_encode(engine_chat(g), request, &r->ids[i], &r->open[i], e);
         json_decref(request);
     }
-    if (!rc && r->ids[i].n + r->p->max_tokens > engine_info(g)->ctx)
-        rc = err_set(e, ERR_LIMIT,
-                     "%zu tokens and an answer of %zu do not fit into the context of %zu",
-                     r->ids[i].n, r->p->max_tokens, engine_info(g)->ctx);
+    size_t ctx = engine_info(g)->ctx, n = rc ? 0 : r->ids[i].n;
+    if (n >= ctx)
+        rc = err_set(e, ERR_LIMIT, "its %zu tokens leave no room in the context of %zu", n, ctx);
+    r->out->tight += n + r->p->max_tokens > ctx;
     return rc ? err_ctx(e, "problem %zu", i + 1) : 0;
 }
 

@@ -47,6 +47,7 @@ struct answers {
     struct answers_row row[ANSWERS_ROWS]; /* the last one is of all */
     size_t n;
     size_t answers, tokens;
+    size_t tight; /* problems for whose answers the context leaves less than max_tokens */
     double seconds;
 };
 
