@@ -517,18 +517,16 @@ static void repl_banner(const struct talk *t)
     if (p >= 1e9)
         snprintf(params, sizeof params, "%.1f billion", p / 1e9);
     else if (p >= 1e6)
-        snprintf(params, sizeof params, "%.0f million", p / 1e6);
+        snprintf(params, sizeof params, p < 1e7 ? "%.1f million" : "%.0f million", p / 1e6);
     else
         snprintf(params, sizeof params, "%.0f thousand", p / 1e3);
     printf("%s%s%s · %s parameters · %s · context of %s tokens\n", term_bold(&t->cli->term),
            name.data, term_plain(&t->cli->term), params, i->file_type,
            term_group(ctx, sizeof ctx, i->ctx));
     if (t->bundled)
-        printf(
-            "Trained from nothing by ponder itself: arithmetic, dates, countdown, word problems, "
-            "English and Chinese.\n"
-            "Each question stands on its own. For more: ./start --larger (SmolLM2, 98 MB), or "
-            "ponder run FILE.gguf.\n");
+        printf("Trained from nothing by ponder: arithmetic, dates, countdown, word problems.\n"
+               "Try: What is 47*6+128? · Which day is 17 days after Tuesday? · 计算38乘7。\n"
+               "Each question stands on its own. Larger: ./start --larger, ponder run FILE.gguf\n");
     printf("%s/? for help, Ctrl-D to leave%s\n", term_dim(&t->cli->term),
            term_plain(&t->cli->term));
     buf_release(&name);
