@@ -3,8 +3,8 @@
 #include "base/num.h"
 #include "base/progress.h"
 #include "base/rng.h"
-#include "base/team.h"
 #include "cli/command.h"
+#include "cli/convert_files.h"
 #include "cli/locate.h"
 #include "convert/convert.h"
 
@@ -39,36 +39,14 @@ static const struct opt init_rows[] = {
 
 static const struct opt_group init_groups[] = {{"Options", init_rows, NUM_COUNT(init_rows), 0}};
 
-struct init_watch {
-    struct progress bar;
-    const struct interrupt *interrupt;
-};
-
-static bool init_progress(void *arg, uint64_t done, uint64_t total, size_t tensors)
-{
-    struct init_watch *w = arg;
-    (void)tensors;
-    w->bar.total = total;
-    progress_update(&w->bar, done);
-    return !interrupt_pending(w->interrupt);
-}
-
 static int init_write(struct cli *c, struct convert_plan *p, const struct init_options *o,
                       uint64_t seed, struct err *e)
 {
-    struct init_watch watch = {.interrupt = c->interrupt};
-    struct team *team = NULL;
     char size[32], values[32];
-    int rc = team_new(&team, o->threads == OPT_UNSET ? 0 : (int)o->threads, e);
-    if (rc)
-        return rc;
-    progress_init(&watch.bar, stderr, "making", PROGRESS_BYTES, convert_plan_bytes(p));
     interrupt_guard(c->interrupt);
     interrupt_prompt(c->interrupt, true);
-    rc = convert_write(p, c->args[0], team, init_progress, &watch, e);
+    int rc = convert_files_write(c, p, c->args[0], o->threads, "making", NULL, e);
     interrupt_prompt(c->interrupt, false);
-    progress_finish(&watch.bar);
-    team_free(team);
     if (!rc)
         printf("wrote %s: %s weights, %s, seed %llu\n", c->args[0],
                term_group(values, sizeof values, convert_plan_values(p)),

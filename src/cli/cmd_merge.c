@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "base/rng.h"
 #include "cli/command.h"
+#include "cli/convert_files.h"
 #include "cli/interrupt.h"
 #include "cli/lines.h"
 #include "cli/locate.h"
@@ -204,41 +205,19 @@ static int merge_check(struct merge_found *f, const char *base, const char *adap
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-struct merge_watch {
-    struct progress bar;
-    const struct interrupt *interrupt;
-};
-
-static bool merge_progress(void *arg, uint64_t done, uint64_t total, size_t tensors)
-{
-    struct merge_watch *w = arg;
-    (void)tensors;
-    w->bar.total = total;
-    progress_update(&w->bar, done);
-    return !interrupt_pending(w->interrupt);
-}
-
 static int merge_write(struct cli *c, struct source *src, const char *adapter, const char *path,
                        bool gguf, const struct merge_options *o, struct err *e)
 {
     struct convert_options co = {.format = gguf ? CONVERT_GGUF : CONVERT_HF, .adapter = adapter};
     struct convert_plan *p = NULL;
-    struct team *team = NULL;
-    struct merge_watch w = {.interrupt = c->interrupt};
     if (o->type && !(co.mix = mix_find(o->type)))
         return mix_unknown(o->type, e);
     int rc = convert_plan_new(&p, src, &co, e);
-    rc = rc ? rc : team_new(&team, o->threads == OPT_UNSET ? 0 : (int)o->threads, e);
-    if (!rc) {
-        progress_init(&w.bar, stderr, "merging", PROGRESS_BYTES, convert_plan_bytes(p));
-        interrupt_watch(c->interrupt);
-        rc = convert_write(p, path, team, merge_progress, &w, e);
-        interrupt_unwatch(c->interrupt);
-        progress_finish(&w.bar);
-    }
+    interrupt_watch(c->interrupt);
+    rc = rc ? rc : convert_files_write(c, p, path, o->threads, "merging", NULL, e);
+    interrupt_unwatch(c->interrupt);
     for (size_t i = 0; !rc && !o->json && convert_plan_note(p, i); i++)
         fprintf(stderr, "ponder: note: %s\n", convert_plan_note(p, i));
-    team_free(team);
     convert_plan_free(p);
     return rc;
 }

@@ -234,24 +234,30 @@ static bool files_progress(void *arg, uint64_t done, uint64_t total, size_t tens
     return !interrupt_pending(w->interrupt);
 }
 
+int convert_files_write(struct cli *c, struct convert_plan *p, const char *path, int64_t threads,
+                        const char *verb, size_t *noted, struct err *e)
+{
+    struct files_watch watch = {.plan = p, .noted = noted, .interrupt = c->interrupt};
+    struct team *team = NULL;
+    int rc = team_new(&team, threads == OPT_UNSET ? 0 : (int)threads, e);
+    if (rc)
+        return rc;
+    progress_init(&watch.bar, stderr, verb, PROGRESS_BYTES, convert_plan_bytes(p));
+    rc = convert_write(p, path, team, files_progress, &watch, e);
+    progress_finish(&watch.bar);
+    team_free(team);
+    return rc;
+}
+
 static int files_write(struct cli *c, struct convert_plan *p, const char *path,
                        const struct convert_files_options *o, const char *verb, struct err *e)
 {
     size_t noted = 0;
-    struct files_watch watch = {
-        .plan = p, .noted = o->json ? NULL : &noted, .interrupt = c->interrupt};
-    struct team *team = NULL;
     double started = clock_seconds();
-    int rc = team_new(&team, o->threads == OPT_UNSET ? 0 : (int)o->threads, e);
-    if (rc)
-        return rc;
-    progress_init(&watch.bar, stderr, verb, PROGRESS_BYTES, convert_plan_bytes(p));
     interrupt_guard(c->interrupt);
     interrupt_prompt(c->interrupt, true);
-    rc = convert_write(p, path, team, files_progress, &watch, e);
+    int rc = convert_files_write(c, p, path, o->threads, verb, o->json ? NULL : &noted, e);
     interrupt_prompt(c->interrupt, false);
-    progress_finish(&watch.bar);
-    team_free(team);
     double seconds = clock_seconds() - started;
     if (rc == ERR_CANCELLED)
         fprintf(stderr, "ponder: stopped; nothing was written to %s\n", path);
@@ -259,7 +265,7 @@ static int files_write(struct cli *c, struct convert_plan *p, const char *path,
         rc = print_json(p, path, seconds, e);
     else if (!rc)
         print_summary(p, path, seconds);
-    if (!rc && watch.noted)
+    if (!rc && !o->json)
         print_notes(p, &noted); /* what came up only while writing */
     interrupt_unguard(c->interrupt);
     return rc;
